@@ -1,0 +1,59 @@
+"""Numbers that are one per sample.
+
+Three kinds of tensor broadcast against an x of shape (B, *event), told apart by their rank:
+rank 0 is shared by all samples, rank 1 inside the library is one number a sample (steps, norms,
+gaps), and the rank of x carries the batch in dim 0. Shape alone could not tell (1, n) from (B, n);
+rank can.
+"""
+
+import torch
+from torch import Tensor
+
+Scalar = Tensor | float  # a float, a 0-dim tensor, or one number a sample: (B,)
+
+
+def expand(scalar: Scalar, like: Tensor) -> Scalar:  # (B,) -> (B, 1, ..., 1)
+    """A per-sample number, shaped to broadcast against `like`; anything else as it is."""
+    if isinstance(scalar, Tensor) and scalar.ndim == 1:
+        return scalar.reshape(-1, *[1] * (like.ndim - 1))
+    return scalar
+
+
+def carries_batch(value: object, x: Tensor) -> bool:
+    """Whether a tensor that broadcasts against x holds one entry a sample."""
+    return isinstance(value, Tensor) and value.ndim == x.ndim and value.shape[0] == len(x)
+
+
+def largest(weight: Scalar, x: Tensor) -> Scalar:
+    """max of a weight over the event: (B,) where it carries the batch, else one number."""
+    if not isinstance(weight, Tensor):
+        return weight
+    weight = weight.detach()
+    if weight.ndim == 0:
+        return weight
+    return weight.flatten(1).amax(1) if carries_batch(weight, x) else weight.amax()
+
+
+def smallest(weight: Scalar, x: Tensor) -> Scalar:
+    """min of a weight over the event, as `largest`."""
+    return -largest(-weight, x)
+
+
+def sum_event(density: Tensor) -> Tensor:  # (B, *event) -> (B,)
+    return density.flatten(1).sum(1)
+
+
+def norm_event(x: Tensor) -> Tensor:  # (B, *event) -> (B,)
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def inner(x: Tensor, y: Tensor) -> Tensor:  # (B, *event) -> (B,)
+    return (x * y).flatten(1).sum(1)
+
+
+def tiny(x: Tensor) -> float:
+    return torch.finfo(x.dtype).tiny
+
+
+def eps(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps

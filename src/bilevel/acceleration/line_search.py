@@ -1,0 +1,75 @@
+"""Step sizes found along the way, for smooth f or f + g."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .._broadcast import eps, expand, inner, tiny
+from .base import Acceleration, State, Z
+from .momentum import extrapolate
+
+if TYPE_CHECKING:
+    from ..fixpoint import Fixpoint
+
+
+@dataclass(frozen=True)
+class ExactLineSearch(Acceleration):
+    """Steepest descent with the exact step <g, g> / <g, Hg>, for quadratic f without g and h."""
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        f, problem = fixpoint.problem.f, fixpoint.problem
+        if f is None or not f.quadratic or problem.g is not None or problem.h:
+            raise TypeError(
+                "ExactLineSearch needs a quadratic energy alone. Use Backtracking() or Nesterov()."
+            )
+        return ()
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        (x,), f = z, fixpoint.problem.f
+        assert f is not None
+        gradient = f.grad(x)
+        curved = inner(gradient, f.grad(x + gradient) - gradient)  # <g, Hg>
+        step = inner(gradient, gradient) / curved.clamp_min(tiny(x))
+        return (x - expand(step, x) * gradient,), state
+
+
+@dataclass(frozen=True)
+class Backtracking(Acceleration):
+    """Momentum with a step that halves until f lies below its quadratic model, and else grows by
+    1.2.
+
+    For f or f + g with an unknown Lipschitz constant (Beck, Teboulle 2009); with GradientDescent
+    and ForwardBackward.
+    """
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        solver: Any = fixpoint.solver
+        if fixpoint.problem.f is None or fixpoint.problem.h:
+            raise TypeError(
+                "Backtracking needs a smooth f and no composed terms. Use Halpern() with "
+                "PrimalDual()."
+            )
+        ones = z[0].new_ones(len(z[0]))
+        return z, 0 * ones, ones * solver.step_size
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        v, k, step = state
+        f = fixpoint.problem.f
+        assert f is not None
+        gradient, value = f.grad(v[0]), f.value(v[0])
+        slack = 4 * eps(value) * value.abs()
+        step = 1.2 * step
+        for _ in range(60):
+            solver: Any = replace(fixpoint.solver, step_size=step)  # type: ignore[type-var]
+            new = replace(fixpoint, solver=solver).T(v)
+            move = new[0] - v[0]
+            model = value + inner(gradient, move) + inner(move, move) / (2 * step)
+            bad = ~(f.value(new[0]) <= model + slack)  # NaN counts as bad
+            if not bool(bad.any()):
+                break
+            step = torch.where(bad, step / 2, step)
+        ahead, k = extrapolate(v, new, z, k)
+        return new, (ahead, k, step)

@@ -1,0 +1,94 @@
+"""Rules for primal-dual methods: shrinking steps under strong convexity, restarted Halpern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._broadcast import expand, norm_event
+from .base import Acceleration, State, Z, where
+
+if TYPE_CHECKING:
+    from ..fixpoint import Fixpoint
+
+
+@dataclass(frozen=True)
+class Accelerated(Acceleration):
+    """Chambolle-Pock's algorithm 2 for a strongly convex g, with PrimalDual. Gap O(1/k^2).
+
+    theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. gamma = 0.35
+    mu did best on total variation of photographs.
+    """
+
+    gamma: float = 0.35  # as a part of mu, in (0, 1]
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        solver: Any = fixpoint.solver
+        mu = solver.strong_convexity(fixpoint.problem, z[0])
+        if not bool(torch.as_tensor(mu > 0).all()):
+            raise ValueError(
+                "Accelerated needs a strongly convex term handled by its prox, and this problem has "
+                f"none (mu = {mu}). Use Halpern() or OverRelaxation()."
+            )
+        return 1.0 / mu, solver.step_size * solver.dual_step_size * mu, self.gamma * mu
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        tau, sigma, gamma = state
+        solver: Any = fixpoint.solver
+        theta = (1 + 2 * gamma * tau) ** -0.5
+        z = solver.sweep(fixpoint.problem, z, tau, sigma, theta)
+        return z, (tau * theta, sigma / theta, gamma)
+
+
+@dataclass(frozen=True)
+class Halpern(Acceleration):
+    """z_{k+1} = (k+1)/(k+2) (2 T(z_k) - z_k) + 1/(k+2) z_0 on the averaged form of T, restarted.
+
+    A restart moves the anchor z_0 once the residual |T(z) - z| has fallen enough, and rebalances
+    the two steps of a primal-dual method by the lengths of its primal and its dual path. Linear
+    convergence on linear programs, whose plain iteration is slower by the condition number.
+
+    [1] Lu, Yang. Restarted Halpern PDHG for linear programming. 2024.
+    [2] Applegate et al. Practical large-scale linear programming using PDHG. 2021 (the balance).
+    """
+
+    sufficient: float = 0.2  # restart when the residual has fallen to this part
+    necessary: float = 0.8  # ... or to this part, and rises again
+    longest: float = 0.36  # ... or when the last stretch has this part of all steps
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        zero = z[0].new_zeros(len(z[0]))
+        return z, zero, zero, zero, zero + torch.inf, zero + 1
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        anchor, k, total, first, last, balance = state
+        solver = fixpoint.solver
+        t = replace(fixpoint, solver=solver.rebalanced(fixpoint.problem, balance)).averaged(z)
+        residual = _length(t, z)
+        first = torch.where(k == 0, residual, first)
+        total = total + 1
+        restart = (k > 0) & (
+            (residual <= self.sufficient * first)
+            | ((residual <= self.necessary * first) & (residual > last))
+            | (k >= self.longest * total)
+        )
+        weight = (k + 1) / (k + 2)
+        new = tuple(
+            c + expand(weight, c) * (2 * a - b - c) for a, b, c in zip(t, z, anchor, strict=True)
+        )
+        if bool(restart.any()):
+            change = tuple(a - b for a, b in zip(t, anchor, strict=True))
+            wanted = (balance * solver.balance(fixpoint.problem, change)).sqrt()
+            balance = torch.where(restart, wanted.clamp(1e-4, 1e4), balance)
+            new, anchor = where(restart, t, new), where(restart, t, anchor)
+        k = torch.where(restart, 0.0, k + 1)
+        last = torch.where(restart, torch.inf, residual)
+        return new, (anchor, k, total, first, last, balance)
+
+
+def _length(a: Z, b: Z) -> Tensor:  # -> (B,)
+    squares = [norm_event(p - q).square() for p, q in zip(a, b, strict=True)]
+    return torch.stack(squares).sum(0).sqrt()

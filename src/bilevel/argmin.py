@@ -1,0 +1,254 @@
+"""argmin, solve, hypergradient: the solution of an optimization problem as an ordinary PyTorch
+operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import warm_start
+from .acceleration import Acceleration
+from .checks import as_problem, check, start
+from .choice import default_solver, default_strategy
+from .differentiation.base import Strategy
+from .differentiation.certificate import Certificate, merge
+from .driver import Run, default_tol
+from .errors import NotConverged, OnFail, check_on_fail, fail
+from .fixpoint import Fixpoint
+from .problem import Problem
+from .solvers.base import Solver, Z
+from .terms.base import Term
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A solution with what is known of its error; all numbers one a sample, (B,)."""
+
+    x: Tensor  # (B, *event)
+    dual: tuple[Tensor, ...]  # one for each h_i(K_i x)
+    value: Tensor  # f(x) + g(x) + sum h_i(K_i x)
+    gap: Tensor | None  # relative duality gap, where the problem has one
+    residual: Tensor  # |z - T(z)| / |z|
+    iterations: Tensor
+    converged: Tensor  # bool
+    solver: Solver  # with its step sizes
+    acceleration: Acceleration
+    certificate: Certificate
+
+
+@dataclass
+class _Task:
+    """One solve, checked and prepared."""
+
+    fixpoint: Fixpoint
+    run: Run
+    z0: Z
+
+
+def _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, report) -> _Task:
+    if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
+        raise RuntimeError(
+            "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their loop stops by itself. "
+            "Use torch.autograd.grad or torch.autograd.functional; batches go to dim 0 of x."
+        )
+    check_on_fail(on_fail)
+    problem = as_problem(energy)
+    x0 = start(problem, x0)
+    check(problem, x0)
+    if tol is not None and not 0 < tol < 1:
+        raise ValueError(
+            f"tol must lie between 0 and 1, got {tol}: it is a relative gap or residual."
+        )
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}.")
+    if solver is None:
+        solver = default_solver(problem)
+    solver.check(problem)
+    with torch.no_grad():
+        solver = solver.prepare(problem, x0)
+        if acceleration is None:
+            acceleration = solver.acceleration(problem, x0)
+        z0 = solver.start(problem, x0)
+    tol = default_tol(x0.dtype) if tol is None else tol
+    run = Run(
+        acceleration, tol, max_iter, max_time, on_fail=on_fail, certificate=report or Certificate()
+    )
+    return _Task(Fixpoint(problem, solver), run, z0)
+
+
+def solve(
+    energy: Problem | Term,
+    *,
+    x0: Tensor | None = None,
+    solver: Solver | None = None,
+    acceleration: Acceleration | None = None,
+    tol: float | None = None,
+    max_iter: int = 20_000,
+    max_time: float | None = None,
+    on_fail: OnFail = "raise",
+) -> Solution:
+    """The minimiser of an energy, without a gradient, with its certificate.
+
+    >>> import torch, bilevel as bl
+    >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
+    >>> bl.solve(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)).x
+    tensor([[0.1000, 0.1000, 1.0000, 1.0000]], dtype=torch.float64)
+    """
+    task = _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, None)
+    with torch.no_grad(), torch.autocast(task.z0[0].device.type, enabled=False):
+        z = task.run(task.fixpoint, task.z0)
+        solution = _solution(task, z)
+    _judge(task, solution)
+    return solution
+
+
+def argmin(
+    energy: Problem | Term,
+    *,
+    x0: Tensor | None = None,
+    solver: Solver | None = None,
+    acceleration: Acceleration | None = None,
+    diff: Strategy | None = None,
+    tol: float | None = None,
+    max_iter: int = 20_000,
+    max_time: float | None = None,
+    on_fail: OnFail = "raise",
+    report: Certificate | None = None,
+) -> Tensor:  # (B, *event)
+    """The minimiser of an energy, differentiable with respect to every tensor the energy was built
+    from.
+
+    x0: the start, needed where no data term tells the shape of x; it has no gradient. solver,
+    acceleration, diff: by the problem's structure (`bl.explain_choice`). tol: relative duality gap
+    where there is one, else relative residual of T; both where a gradient is needed; default 1e-8
+    in float64, 1e-5 in float32. max_time in seconds. on_fail: "raise" NotConverged, "warn" or
+    "ignore", for the forward and the adjoint solve. report: a Certificate to be filled, its adjoint
+    part when backward runs.
+
+    >>> import torch, bilevel as bl
+    >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
+    >>> weight = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    >>> x = bl.argmin(bl.LeastSquares(y) + weight * bl.TotalVariation(dims=1))
+    >>> x[0, 0].backward()  # dx/dweight is 1/2 on the first segment
+    >>> weight.grad
+    tensor(0.5000, dtype=torch.float64)
+    """
+    task = _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, report)
+    run, fixpoint, z0 = task.run, task.fixpoint, task.z0
+    strategy = default_strategy(fixpoint.problem) if diff is None else diff
+    with torch.autocast(z0[0].device.type, enabled=False):
+        context = warm_start.current()
+        if context is not None:
+            z0 = context.recall(like=z0)
+        run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
+        z = strategy(run, fixpoint, z0)
+        x = fixpoint.primal(z)
+        if context is not None:
+            context.keep(tuple(part.detach() for part in z))
+    run.certificate.strategy = type(strategy).__name__
+    run.certificate.update_estimate()
+    if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
+        with torch.no_grad():
+            _judge(task, _solution(task, tuple(part.detach() for part in z)))
+    return _Certified.apply(x, run.certificate) if x.requires_grad else x  # type: ignore[return-value]
+
+
+def _asks_gradient(fixpoint: Fixpoint, z: Z) -> bool:
+    """Whether a tensor behind T requires a gradient: one recorded step tells."""
+    if not torch.is_grad_enabled():
+        return False
+    return any(part.requires_grad for part in fixpoint.T(z))
+
+
+def _solution(task: _Task, z: Z) -> Solution:
+    fixpoint, certificate = task.fixpoint, task.run.certificate
+    x = fixpoint.primal(z)
+    return Solution(
+        x, fixpoint.dual(z), fixpoint.problem.value(x), certificate.gap, certificate.residual,  # type: ignore[arg-type]
+        certificate.iterations, certificate.converged, fixpoint.solver, task.run.acceleration, certificate,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _judge(task: _Task, solution: Solution) -> None:
+    """Raise or warn where the loop ended before its tolerance."""
+    left = ~solution.converged
+    if not bool(left.any()):
+        return
+    gap = (
+        ""
+        if solution.gap is None
+        else f"a relative gap of {float(solution.gap[left].max()):.1e} and "
+    )
+    limit = "max_time" if task.run.out_of_time() else "max_iter"
+    fail(
+        NotConverged(
+            f"{int(left.sum())} of {len(left)} samples did not converge to tol = {task.run.tol:.0e}: {limit} ended the loop "
+            f"after {int(solution.iterations.max())} steps of {task.run.certificate.solver} at {gap}a relative residual of "
+            f"{float(solution.residual[left].max()):.1e}. Raise max_iter, loosen tol, try another solver or acceleration, or "
+            "accept it with on_fail='warn'.",
+            solution,
+        ),
+        task.run.on_fail,
+    )
+
+
+class _Certified(torch.autograd.Function):
+    """x, with its certificate hung on the graph's node, where `hypergradient` finds it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, certificate: Certificate) -> Tensor:
+        ctx.certificate = certificate
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):  # type: ignore[override]
+        return cotangent, None
+
+
+def _certificates(loss: Tensor) -> list[Certificate]:
+    """The certificates of all solutions in the graph of the loss, nearest first."""
+    found, seen, front = [], set(), [loss.grad_fn]
+    while front:
+        node = front.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(getattr(node, "certificate", None), Certificate):
+            found.append(node.certificate)
+        front.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def hypergradient(
+    loss: Tensor, parameters: Iterable[Tensor], *, create_graph: bool = False
+) -> tuple[tuple[Tensor, ...], Certificate]:
+    """(d loss / d parameters, certificate) for a scalar loss that reads solutions of argmin, as
+    torch.autograd.grad.
+
+    Several solutions in one loss give one certificate, their samples end to end. A parameter the
+    loss does not depend on gets zeros.
+    """
+    parameters = tuple(parameters)
+    if loss.numel() != 1:
+        raise ValueError(
+            f"hypergradient needs a scalar loss, got shape {tuple(loss.shape)}. Take its mean or its sum."
+        )
+    certificates = _certificates(loss)
+    if not certificates:
+        raise ValueError(
+            "this loss does not depend on a solution of argmin with a gradient. Does a parameter require_grad, and was "
+            "argmin called outside torch.no_grad()? For an ordinary loss use torch.autograd.grad."
+        )
+    gradients = torch.autograd.grad(
+        loss, parameters, create_graph=create_graph, retain_graph=None, allow_unused=True
+    )
+    filled = tuple(
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    )
+    return filled, merge(certificates)
+
+
+__all__: Sequence[str] = ["Solution", "argmin", "hypergradient", "solve"]

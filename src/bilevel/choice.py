@@ -1,0 +1,28 @@
+"""The default solver and strategy, by the problem's structure."""
+
+from __future__ import annotations
+
+from .differentiation.base import Strategy
+from .differentiation.implicit import FixedPoint, Implicit
+from .problem import Problem
+from .solvers.base import Solver
+from .solvers.descent import GradientDescent
+from .solvers.forward_backward import ForwardBackward
+from .solvers.primal_dual import PrimalDual
+from .terms.smooth import Potential
+
+
+def default_solver(problem: Problem) -> Solver:
+    """Composed terms, or nothing smooth: PrimalDual. A smooth energy with an unknown Lipschitz
+    constant: GradientDescent with backtracking. Else ForwardBackward with momentum.
+    """
+    if problem.h or problem.f is None:
+        return PrimalDual()
+    if problem.g is None and any(isinstance(term, Potential) for term in problem.terms):
+        return GradientDescent()
+    return ForwardBackward()
+
+
+def default_strategy(problem: Problem) -> Strategy:
+    """A smooth energy: Implicit, by its Hessian. Else FixedPoint. Both exact to second order."""
+    return Implicit() if problem.g is None and not problem.h else FixedPoint()

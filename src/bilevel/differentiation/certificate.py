@@ -1,0 +1,97 @@
+"""What is known of the error of a solution and of its gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Certificate:
+    """Numbers that say how far a solution and its gradient can be trusted, one a sample `(B,)`;
+    None: not measured.
+
+    The forward part is filled by the solve, the adjoint part when backward runs, the probes by
+    `hypergradient(probe=True)`.
+    """
+
+    solver: str = ""
+    strategy: str = ""
+    # forward
+    gap: Tensor | None = None  # relative duality gap, where the problem has one
+    residual: Tensor | None = None  # |z - T(z)| / |z|
+    iterations: Tensor | None = None  # steps of the solver
+    converged: Tensor | None = None  # bool
+    contraction: Tensor | None = (
+        None  # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
+    )
+    # adjoint
+    adjoint_residual: Tensor | None = None  # |g - M* w| / |g|: of the last adjoint solve
+    adjoint_iterations: int | None = None
+    # probes
+    inconsistency: float | None = (
+        None  # relative change of the gradient with another adjoint solution
+    )
+    influence: float | None = (
+        None  # relative change of the gradient when doubtful kinks fall on the other side
+    )
+    estimate: Tensor | None = None  # ESTIMATE, not a bound, of the gradient's relative error
+
+    def update_estimate(self) -> None:
+        """residual / (1 - contraction) for the solution plus the adjoint's residual: first order,
+        constants unknown."""
+        if self.residual is None:
+            return
+        rate = self.contraction if self.contraction is not None else torch.zeros_like(self.residual)
+        rate = rate.nan_to_num(0.0).clamp(0, 1 - 1e-6)
+        self.estimate = self.residual / (1 - rate)
+        if self.adjoint_residual is not None:
+            self.estimate = self.estimate + self.adjoint_residual
+
+    def as_dict(self) -> dict[str, float | str | int]:
+        """Plain numbers for tables: the worst over the batch (least for `converged`), under the
+        fields' names."""
+        summary: dict[str, float | str | int] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None or value == "":
+                continue
+            if isinstance(value, Tensor):
+                if not value.numel():
+                    continue
+                value = (
+                    float(value.all())
+                    if value.dtype == torch.bool
+                    else float(value.double().nan_to_num(-1.0).max())
+                )
+            summary[f.name] = value
+        return summary
+
+    def __str__(self) -> str:
+        lines = (
+            f"  {k:20s} {v:.3g}" if isinstance(v, float) else f"  {k:20s} {v}"
+            for k, v in self.as_dict().items()
+        )
+        return "\n".join(["Certificate (worst over the batch; the estimate is no bound)", *lines])
+
+
+def merge(certificates: list[Certificate]) -> Certificate:
+    """One certificate for several solves: per-sample numbers end to end, single ones the worst."""
+    if len(certificates) == 1:
+        return certificates[0]
+    merged = Certificate()
+    for f in fields(Certificate):
+        values = [
+            v for v in (getattr(c, f.name) for c in certificates) if v is not None and v != ""
+        ]
+        if not values:
+            continue
+        if isinstance(values[0], Tensor):
+            setattr(merged, f.name, torch.cat([v.cpu() for v in values]))
+        elif isinstance(values[0], str):
+            setattr(merged, f.name, " + ".join(dict.fromkeys(values)))
+        else:
+            setattr(merged, f.name, max(values))
+    return merged

@@ -1,0 +1,125 @@
+"""Differentiate the equation that the solution satisfies: z = T(z), or the optimality
+conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .base import Strategy
+from .linear_solvers import CG, LinearSolver, Neumann
+from .system import differentiable
+
+if TYPE_CHECKING:
+    from ..driver import Run
+    from ..fixpoint import Fixpoint
+
+Z = tuple[Tensor, ...]
+
+
+def _check_order(order: int) -> None:
+    if order < 1:
+        raise ValueError(
+            f"order must be 1 or more, got {order}: the highest derivative that will be taken."
+        )
+
+
+@dataclass(frozen=True)
+class FixedPoint(Strategy):
+    """dz/dθ = (I - ∂T/∂z)^+ ∂T/∂θ, solved at the fixed point; exact up to derivative `order`, which
+    is refused beyond.
+
+    Memory does not depend on the number of iterations. I - ∂T/∂z is singular where a dual is not
+    unique (2-D TV); the derivative of x exists all the same, and is found by a solver that can bear
+    it.
+    """
+
+    linear_solver: LinearSolver | None = None  # default: dense for small problems, else GMRES
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        _check_order(self.order)
+
+    def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        with torch.no_grad():
+            z = run(fixpoint, z0)
+
+        def residual(z: Z) -> Z:
+            return tuple(a - b for a, b in zip(z, fixpoint.T(z), strict=True))
+
+        return differentiable(
+            z,
+            residual,
+            self.linear_solver,
+            self.order,
+            run.adjoint_tol,
+            run.on_fail,
+            run.certificate,
+        )
+
+
+@dataclass(frozen=True)
+class Implicit(Strategy):
+    """dz/dθ = -(∂F/∂z)^+ ∂F/∂θ for the optimality conditions F(z) = 0, whichever solver found the
+    solution.
+
+    Smooth energies: F = grad f(x), and the Hessian is solved by CG. With prox-able and composed
+    terms: F is the KKT residual of `Problem.kkt` in (x, y).
+    """
+
+    linear_solver: LinearSolver | None = None  # default: CG for smooth energies, else as FixedPoint
+    order: int = 2
+
+    def __post_init__(self) -> None:
+        _check_order(self.order)
+
+    def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        with torch.no_grad():
+            z = run(fixpoint, z0)
+            point = (fixpoint.primal(z), *fixpoint.dual(z))
+        problem = fixpoint.problem
+        smooth = problem.g is None and not problem.h
+        solver = self.linear_solver or (CG() if smooth and point[0][0].numel() > 160 else None)
+        x, *y = differentiable(
+            point,
+            lambda p: problem.kkt(p[0], p[1:]),
+            solver,
+            self.order,
+            run.adjoint_tol,
+            run.on_fail,
+            run.certificate,
+        )
+        return fixpoint.solver.assemble(fixpoint.problem, x, tuple(y))
+
+
+@dataclass(frozen=True)
+class Truncated(Strategy):
+    """dz/dθ ≈ sum_{j<k} (∂T/∂z)^j ∂T/∂θ, everything frozen at the solution: k steps of
+    backpropagation, one stored.
+
+    Biased by about the k-th power of T's contraction; memory independent of k; first derivatives
+    only.
+    [1] Brauer, Lorenz. Asymptotic analysis and truncated backpropagation for the unrolled
+    primal-dual algorithm. 2023.
+    """
+
+    terms: int
+
+    def __post_init__(self) -> None:
+        if self.terms < 1:
+            raise ValueError(f"Truncated needs at least 1 term, got {self.terms}.")
+
+    def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        return FixedPoint(Neumann(terms=self.terms), order=1)(run, fixpoint, z0)
+
+
+@dataclass(frozen=True)
+class OneStep(Strategy):
+    """dz/dθ ≈ ∂T/∂θ: differentiate the last step only. Cheap; biased unless T contracts strongly
+    (Bolte et al. 2023)."""
+
+    def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        return Truncated(1)(run, fixpoint, z0)

@@ -1,0 +1,267 @@
+"""The linear system of implicit differentiation: M = I - dT/dz, frozen at the solution, and the
+solve as a graph node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .._broadcast import tiny
+from ..errors import NotConverged, NotUnique, OnFail, fail
+from .certificate import Certificate
+from .linear_solvers import (
+    GMRES,
+    BiCGStab,
+    Dense,
+    LinearSolution,
+    LinearSolver,
+    Product,
+    pseudo_solve,
+)
+
+Z = tuple[Tensor, ...]
+DENSE = 160  # unknowns a sample up to which M is written out
+
+
+class System:
+    """Products with M and its transpose, M = d residual / dz at z (kept as a recorded graph), and
+    solves with them."""
+
+    def __init__(
+        self,
+        z: Z,
+        residual: Z,
+        solver: LinearSolver | None,
+        tol: float,  # for a solver that names none
+        on_fail: OnFail,
+        certificate: Certificate,
+    ) -> None:
+        self.z, self.residual = z, residual  # z: leaves that require grad
+        self.solver, self.on_fail, self.certificate = solver, on_fail, certificate
+        self.tol = tol if solver is None or solver.tol is None else solver.tol
+        self.shapes = [part.shape for part in z]
+        self._jvp: tuple[Tensor, Z] | None = None
+        self._matrix: Tensor | None = None
+        self._noise: tuple[int, Tensor, Tensor] | None = (
+            None  # backward pass, largest right-hand side, residual left
+        )
+
+    def flatten(self, z: Z) -> Tensor:  # -> (B, N)
+        return z[0].flatten(1) if len(z) == 1 else torch.cat([part.flatten(1) for part in z], 1)
+
+    def split(self, flat: Tensor) -> Z:
+        if len(self.shapes) == 1:
+            return (flat.reshape(self.shapes[0]),)
+        sizes = [shape[1:].numel() for shape in self.shapes]
+        return tuple(p.reshape(s) for p, s in zip(flat.split(sizes, 1), self.shapes, strict=True))
+
+    def transposed_product(self, w: Tensor) -> Tensor:
+        """M* w, one backward pass through the recorded residual."""
+        return self.flatten(_vjp(self.residual, self.z, self.split(w.detach())))
+
+    def product(self, d: Tensor) -> Tensor:
+        """M d: the derivative of u -> M* u, which is linear, applied backward."""
+        if self._jvp is None:
+            with torch.enable_grad():
+                u = tuple(torch.zeros_like(part, requires_grad=True) for part in self.residual)
+                v = _vjp(self.residual, self.z, u, create_graph=True)
+            self._jvp = (u, v)  # type: ignore[assignment]
+        u, v = self._jvp  # type: ignore[misc]
+        linked = [(a, b) for a, b in zip(v, self.split(d.detach()), strict=True) if a.requires_grad]
+        return self.flatten(_vjp(tuple(a for a, _ in linked), u, tuple(b for _, b in linked)))  # type: ignore[arg-type]
+
+    def solve(self, b: Tensor, transposed: bool) -> Tensor:
+        """M^-1 b or M*^-1 b, right-hand sides at the noise level of this backward pass answered by
+        0."""
+        quiet, scale = self._quiet(b)
+        solution = self._solve(b, transposed, scale)
+        left = torch.where(quiet, 0.0, solution.residual * scale)
+        current, _, before = self._noise  # type: ignore[misc]
+        self._noise = (current, scale, torch.maximum(left, before))
+        self._judge(solution, quiet, b, transposed)
+        return torch.where(quiet[:, None], 0.0, solution.x)
+
+    def quiet(self, b: Tensor) -> bool:
+        return bool(self._quiet(b)[0].all())
+
+    def _quiet(self, b: Tensor) -> tuple[Tensor, Tensor]:
+        """(is b noise?, the largest right-hand side so far) in this backward pass, both (B,).
+
+        The second chord step sees what the first solve left: it is noise up to the tolerance, or to
+        what was reached.
+        """
+        length = torch.linalg.vector_norm(b, dim=1)
+        current, scale, left = torch._C._current_graph_task_id(), length, torch.zeros_like(length)
+        if self._noise is not None and self._noise[0] == current:
+            scale, left = torch.maximum(length, self._noise[1]), self._noise[2]
+        self._noise = (current, scale, left)
+        return length <= torch.maximum(1.5 * self.tol * scale, 2 * left), scale
+
+    def newton_step(self, b: Tensor) -> tuple[Tensor, int]:
+        """(M^-1 b, products), judged by nobody: the caller looks at what it brings."""
+        solution = self._solve(b, False, torch.linalg.vector_norm(b, dim=1))
+        return solution.x, solution.iterations
+
+    def _solve(self, b: Tensor, transposed: bool, scale: Tensor) -> LinearSolution:
+        product = self.transposed_product if transposed else self.product
+        if self.solver is not None and not isinstance(self.solver, Dense):
+            return self.solver(product, b, tol=self.tol, scale=scale)
+        if self.solver is None and b.shape[1] > DENSE:
+            return self._krylov(product, b, scale)
+        matrix = self.matrix().mT if transposed else self.matrix()
+        x = pseudo_solve(matrix, b)
+        residual = torch.linalg.vector_norm(b - torch.einsum("bij,bj->bi", matrix, x), dim=1)
+        residual = residual / scale.clamp_min(tiny(b))
+        return LinearSolution(x, residual, b.shape[1], residual <= 1.5 * self.tol)
+
+    def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
+        """GMRES where its basis is small beside a gibibyte; else BiCGStab, and GMRES from where
+        that stalls."""
+        if b.numel() * 300 <= 2**26:
+            return GMRES()(product, b, tol=self.tol, scale=scale)
+        solution = BiCGStab()(product, b, tol=self.tol, scale=scale)
+        if bool(solution.converged.all()):
+            return solution
+        return GMRES()(product, b, tol=self.tol, start=solution.x, scale=scale)
+
+    def matrix(self) -> Tensor:
+        """M written out, (B, N, N)."""
+        if self._matrix is None:
+            n = sum(shape[1:].numel() for shape in self.shapes)
+            eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
+            rows = eye[:, None].expand(n, self.shapes[0][0], n)
+            parts = zip(*(self.split(row) for row in rows), strict=True)
+            grads = torch.autograd.grad(
+                self.residual, self.z, [torch.stack(p) for p in parts], retain_graph=True, allow_unused=True,
+                is_grads_batched=True,
+            )  # fmt: skip
+            flat = [torch.zeros((n, *z.shape), dtype=z.dtype, device=z.device) if g is None else g
+                    for g, z in zip(grads, self.z, strict=True)]  # fmt: skip
+            self._matrix = torch.cat([g.flatten(2) for g in flat], 2).transpose(0, 1)
+        return self._matrix
+
+    def _judge(self, solution: LinearSolution, quiet: Tensor, b: Tensor, transposed: bool) -> None:
+        """Write the certificate; raise or warn for an adjoint that was not solved."""
+        if transposed:
+            previous = self.certificate.adjoint_residual
+            residual = torch.where(quiet, 0.0, solution.residual)
+            self.certificate.adjoint_residual = (
+                residual if previous is None else torch.maximum(residual, previous)
+            )
+            self.certificate.adjoint_iterations = max(
+                self.certificate.adjoint_iterations or 0, solution.iterations
+            )
+            self.certificate.update_estimate()
+        failed = ~solution.converged & ~quiet
+        if (self.solver is not None and not self.solver.exact) or not bool(failed.any()):
+            return
+        worst = float(solution.residual[failed].max())
+        if self._inconsistent(solution, failed, b, transposed):
+            fail(
+                NotUnique(
+                    f"the adjoint system has no solution ({int(failed.sum())} of {len(b)} samples, relative residual "
+                    f"{worst:.1e}, none of it reachable): the loss reads a part of the solution that the problem does "
+                    "not determine. Let the loss read x only, or add a strongly convex term."
+                ),
+                self.on_fail,
+            )
+            return
+        fail(
+            NotConverged(
+                f"the adjoint solve ended at a relative residual of {worst:.1e}, asked was {self.tol:.0e} "
+                f"({int(failed.sum())} of {len(b)} samples, {solution.iterations} products). Solve the problem more "
+                "accurately, raise max_iter of the linear solver, or accept it with on_fail='warn'."
+            ),
+            self.on_fail,
+        )
+
+    def _inconsistent(
+        self, solution: LinearSolution, failed: Tensor, b: Tensor, transposed: bool
+    ) -> bool:
+        """Whether what is left of b is (nearly) orthogonal to the range: then no solver can reduce
+        it."""
+        product, adjoint = self.transposed_product, self.product
+        if not transposed:
+            product, adjoint = adjoint, product
+        left = b - product(solution.x)
+        size = torch.linalg.vector_norm(left, dim=1)
+        reachable = torch.linalg.vector_norm(adjoint(left), dim=1)
+        return bool((reachable <= 1e-3 * size)[failed & (solution.residual > 1e-6)].any())
+
+
+def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:
+    grads = torch.autograd.grad(
+        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return tuple(
+        torch.zeros_like(z) if g is None else g for z, g in zip(inputs, grads, strict=True)
+    )
+
+
+class Solve(torch.autograd.Function):
+    """M^-1 or M*^-1 as a node whose backward is the transposed solve, itself such a node.
+
+    `level` counts how many derivatives lie behind a node. The forward solve of the chord step,
+    level 0, has a right-hand side that is zero up to the accuracy of the solution, and returns 0.
+    Each node takes T(z) as a formal input: so its backward runs, and the order is checked, even
+    where the loss is linear and no cotangent would reach it.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, system: System, transposed: bool, level: int, order: int, count: int, *tensors: Tensor
+    ):
+        ctx.node = (system, transposed, level, order, count)
+        rhs = tensors[:count]
+        ctx.save_for_backward(*tensors[count:])
+        if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
+            return tuple(torch.zeros_like(part) for part in rhs)
+        return system.split(system.solve(flat, transposed))
+
+    @staticmethod
+    def backward(ctx, *cotangents: Tensor):
+        system, transposed, level, order, count = ctx.node
+        if level >= order:
+            raise RuntimeError(
+                f"derivative {level + 1} of a solution was asked for, but its strategy is exact up to derivative "
+                f"{order} only. Pass diff=FixedPoint(order={level + 1}) or Implicit(order={level + 1}) to argmin."
+                if order > 1
+                else "a second derivative of a solution was asked for, but its strategy gives first derivatives only. "
+                "Pass diff=FixedPoint() or Implicit() to argmin; Truncated and OneStep have no second order."
+            )
+        formal = ctx.saved_tensors
+        solved = Solve.apply(system, not transposed, level + 1, order, count, *cotangents, *formal)
+        return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]
+
+
+def differentiable(
+    z: Z,
+    residual: Callable[[Z], Z],
+    solver: LinearSolver | None,
+    order: int,
+    tol: float,
+    on_fail: OnFail,
+    certificate: Certificate,
+) -> Z:
+    """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
+    steps, recorded.
+
+    z_0 = z detached,  z_{k+1} = z_k - M^-1 residual(z_k),  M = d residual/dz at z_0, frozen. The
+    values do not change.
+    """
+    with torch.enable_grad():
+        fixed = tuple(part.detach() for part in z)
+        rest = residual(fixed)
+        if not any(part.requires_grad for part in rest):
+            return fixed  # no θ requires a gradient
+        leaves = tuple(part.detach().requires_grad_() for part in z)
+        system = System(leaves, residual(leaves), solver, tol, on_fail, certificate)
+        current = fixed
+        for k in range(order):
+            if k:
+                rest = residual(current)
+            step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
+            current = tuple(c - s for c, s in zip(current, step, strict=True))  # type: ignore[arg-type]
+        return current

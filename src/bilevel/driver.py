@@ -1,0 +1,217 @@
+"""The one loop: when to look, when to stop, which samples leave, when Newton may finish."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ._broadcast import eps
+from .acceleration.base import Acceleration, State, merge, where
+from .differentiation.certificate import Certificate
+from .differentiation.system import DENSE
+from .differentiation.unrolled import stretch
+from .errors import NotConverged, OnFail
+from .fixpoint import Fixpoint
+from .polish import newton
+from .problem import relative_change
+from .solvers.base import Z
+
+
+def default_tol(dtype: torch.dtype) -> float:
+    return 1e-8 if dtype == torch.float64 else 1e-5
+
+
+@dataclass
+class Run:
+    """run(fixpoint, z0) -> z: a sample is done, and stays as it is, at a relative duality gap <=
+    tol where the problem has one, else at a relative residual of T <= tol; with `settle`, both.
+    """
+
+    acceleration: Acceleration
+    tol: float
+    max_iter: int
+    max_time: float | None = None  # seconds
+    settle: bool = False  # a gradient will be asked for
+    on_fail: OnFail = "raise"
+    certificate: Certificate = field(default_factory=Certificate)
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(
+        self, fixpoint: Fixpoint, z0: Z, record: bool = False, segment: int | None = None
+    ) -> Z:
+        if record:
+            return _Recorded(self, fixpoint, z0).loop(segment)
+        with torch.no_grad():
+            return _Free(self, fixpoint, z0).loop()
+
+    @property
+    def adjoint_tol(self) -> float:
+        """The relative residual that suffices for the adjoint of a solution of this accuracy."""
+        return max(self.tol / 10, 1e-12)
+
+    def out_of_time(self) -> bool:
+        return self.max_time is not None and time.monotonic() - self.started > self.max_time
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one plain T step tells about a batch."""
+
+    z: Z  # T(the iterate)
+    residual: Tensor  # (B,)
+    gap: Tensor | None  # (B,)
+    finished: Tensor  # (B,) bool
+
+
+class _Loop:
+    """What both loops share: looking, and writing down the certificate's forward part."""
+
+    def __init__(self, run: Run, fixpoint: Fixpoint, z: Z) -> None:
+        self.run, self.fixpoint, self.z, self.k = run, fixpoint, z, 0
+        batch, certificate = z[0].new_zeros(len(z[0])), run.certificate
+        solver, acceleration = type(fixpoint.solver).__name__, type(run.acceleration).__name__
+        certificate.solver = f"{solver} with {acceleration}"
+        certificate.residual = torch.full_like(batch, torch.inf)
+        certificate.contraction = torch.full_like(batch, torch.nan)
+        certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
+        certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
+        certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
+
+    @property
+    def ended(self) -> bool:
+        return self.k >= self.run.max_iter or self.run.out_of_time()
+
+    def steps(self) -> int:
+        """Until the next look: 10 at first, then an eighth of the steps made, 100 at most."""
+        return min(max(10, min(self.k // 8, 100)), self.run.max_iter - self.k)
+
+    def look(self, fixpoint: Fixpoint, z: Z) -> Look:
+        t = fixpoint.T(z)
+        residual = relative_change(z, t)
+        if not bool(residual.isfinite().all()):
+            raise NotConverged(
+                f"the iteration diverged: {int((~residual.isfinite()).sum())} of {len(residual)} "
+                f"samples are NaN or inf after {self.k} steps of {self.run.certificate.solver}. A "
+                "step size above its limit, a Lipschitz constant set too small, or an energy that "
+                "is not convex; leave the step sizes out to have them set."
+            )
+        return self.judge(fixpoint, t, residual)
+
+    def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor) -> Look:
+        gap = fixpoint.gap(t)
+        tol = max(self.run.tol, 4 * eps(residual))
+        finished = settled = residual <= tol
+        if gap is not None:
+            small = gap <= tol
+            finished = small & settled if self.run.settle else small
+            finished = torch.where(gap.isfinite(), finished, settled)
+        return Look(t, residual, gap, finished)
+
+    def note(self, rows: Tensor, fresh: Tensor, look: Look, contraction: Tensor | None) -> None:
+        """Write what is known of the samples `rows[fresh]` of the batch."""
+        certificate, rows = self.run.certificate, rows[fresh]
+        certificate.residual[rows] = look.residual[fresh]  # type: ignore[index]
+        if certificate.gap is not None and look.gap is not None:
+            certificate.gap[rows] = look.gap[fresh]
+        certificate.iterations[rows] = self.k  # type: ignore[index]
+        certificate.converged[rows] = look.finished[fresh]  # type: ignore[index]
+        if contraction is not None:
+            certificate.contraction[rows] = contraction[fresh]  # type: ignore[index]
+
+
+class _Free(_Loop):
+    """Nothing recorded. Finished samples leave the batch; where the problem cannot be indexed they
+    stay in it, their answers kept.
+    """
+
+    def loop(self) -> Z:
+        run, fixpoint, z = self.run, self.fixpoint, self.z
+        out = tuple(part.clone() for part in z)
+        rows = torch.arange(len(z[0]), device=z[0].device)  # which samples of the batch are in z
+        alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
+        state = run.acceleration.start(fixpoint, z)
+        polish_at = 50 if run.settle else 400
+        while len(rows):
+            for _ in range(steps := self.steps()):
+                z, state = run.acceleration.step(fixpoint, z, state)
+            self.k += steps
+            look = self.look(fixpoint, z)
+            if self.k >= polish_at or self.ended:
+                polish_at = 2 * self.k
+                look, z, state = self._polish(fixpoint, look, z, state)
+            leaving = look.finished | self.ended
+            contraction = None
+            if run.settle and bool(leaving.any()):
+                contraction = self._contraction(fixpoint, look)
+            self.note(rows, alive, look, contraction)
+            for whole, part in zip(out, look.z, strict=True):
+                whole[rows[alive]] = part[alive]
+            alive = alive & ~leaving
+            if not bool(alive.any()):
+                break
+            if bool(leaving.any()):
+                keep = alive.nonzero()[:, 0]
+                smaller = fixpoint.take(keep, z)
+                if smaller is not None:
+                    fixpoint, rows, alive = smaller, rows[keep], alive[keep]
+                    z, state = tuple(part[keep] for part in z), run.acceleration.take(state, keep)
+        return out
+
+    def _polish(self, fixpoint: Fixpoint, look: Look, z: Z, state: State) -> tuple[Look, Z, State]:
+        """Newton steps for the samples that are near: the tolerance is tight, and the gap small."""
+        if self.run.tol > 1e-6:
+            return look, z, state
+        near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)
+        if not bool(near.any()):
+            return look, z, state
+        trial, residual = newton(fixpoint, look.z, self.run.tol / 10, max(self.k, DENSE))
+        better = near & (residual < look.residual)
+        if not bool(better.any()):
+            return look, z, state
+        t = where(better, trial, look.z)
+        look = self.judge(fixpoint, t, torch.where(better, residual, look.residual))
+        state = merge(better, self.run.acceleration.start(fixpoint, t), state)
+        return look, where(better, t, z), state
+
+    @staticmethod
+    def _contraction(fixpoint: Fixpoint, look: Look) -> Tensor:
+        """|T(T(z)) - T(z)| / |T(z) - z|; nan once that is rounding."""
+        once = fixpoint.T(look.z)
+        change, again = relative_change(look.z, once), relative_change(once, fixpoint.T(once))
+        return torch.where(change > 1e3 * eps(change), again / change, torch.nan)
+
+
+class _Recorded(_Loop):
+    """Every step on the tape; finished samples are frozen by torch.where."""
+
+    def loop(self, segment: int | None) -> Z:
+        run, fixpoint, z = self.run, self.fixpoint, self.z
+        rows = torch.arange(len(z[0]), device=z[0].device)
+        alive = torch.ones_like(rows, dtype=torch.bool)
+        state = run.acceleration.start(fixpoint, z)
+        while len(rows):
+            new, state = self._advance(z, state, self.steps(), segment)
+            with torch.no_grad():
+                look = self.look(fixpoint, new)
+            z = new if bool(alive.all()) else where(alive, new, z)
+            self.note(rows, alive, look, None)
+            alive = alive & ~look.finished
+            if self.ended or not bool(alive.any()):
+                break
+        return fixpoint.T(z)
+
+    def _advance(self, z: Z, state: State, steps: int, segment: int | None) -> tuple[Z, State]:
+        self.k += steps
+        while steps:
+            n = min(segment or steps, steps)
+            z, state = stretch(lambda z, s, n=n: self._steps(z, s, n), (z, state), bool(segment))
+            steps -= n
+        return z, state
+
+    def _steps(self, z: Z, state: State, n: int) -> tuple[Z, State]:
+        for _ in range(n):
+            z, state = self.run.acceleration.step(self.fixpoint, z, state)
+        return z, state

@@ -1,0 +1,39 @@
+"""What a strategy sees: the problem, its solver's T, and how to read the solution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .problem import Problem
+from .solvers.base import Solver, Z
+
+
+@dataclass(frozen=True, eq=False)
+class Fixpoint:
+    """z = T(z), for a prepared solver."""
+
+    problem: Problem
+    solver: Solver
+
+    def T(self, z: Z) -> Z:
+        return self.solver.step(self.problem, z)
+
+    def averaged(self, z: Z) -> Z:
+        return self.solver.averaged(self.problem, z)
+
+    def primal(self, z: Z) -> Tensor:
+        return self.solver.primal(self.problem, z)
+
+    def dual(self, z: Z) -> Z:
+        return self.solver.dual(self.problem, z)
+
+    def gap(self, z: Z) -> Tensor | None:  # -> (B,)
+        return self.problem.gap(self.primal(z), self.dual(z))
+
+    def take(self, index: Tensor, z: Z) -> Fixpoint | None:
+        """The fixed point of the samples `index` of the batch z; None if the problem cannot be
+        indexed."""
+        problem = self.problem.take(index, self.primal(z))
+        return None if problem is None else Fixpoint(problem, self.solver.take(index))

@@ -1,0 +1,21 @@
+"""The upper level: learning the parameters of models whose layers solve optimisation problems."""
+
+from bilevel.learning.checkpoint import Damaged
+from bilevel.learning.learn import Interrupted, LearnResult, learn
+from bilevel.learning.metrics import psnr, ssim
+from bilevel.learning.run_folder import RunFolder, read_config, read_metrics, read_model
+from bilevel.warm_start import WarmStarts
+
+__all__ = [
+    "Damaged",
+    "Interrupted",
+    "LearnResult",
+    "RunFolder",
+    "WarmStarts",
+    "learn",
+    "psnr",
+    "read_config",
+    "read_metrics",
+    "read_model",
+    "ssim",
+]

@@ -1,0 +1,236 @@
+"""One learning run as a state machine: `advance` is a step, `state_dict` all the next one needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilevel.argmin import hypergradient
+from bilevel.differentiation import Certificate
+from bilevel.learning import randomness
+from bilevel.learning.batches import Batch, Batches, Dataset
+from bilevel.learning.checkpoint import snapshot
+from bilevel.learning.optimizers import MakeOptimizer, describe, make_optimizer, restore
+from bilevel.learning.run_folder import Record
+from bilevel.warm_start import WarmStarts, warm_starts
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The loss and its gradient at one θ."""
+
+    theta: list[Tensor]
+    loss: float
+    gradient: list[Tensor]
+    certificate: Certificate | None  # of the hypergradient; None if the loss solves no problem
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**vars(self), "certificate": self.certificate and vars(self.certificate)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], parameters: list[nn.Parameter]) -> Evaluation:
+        def placed(tensors: list[Tensor]) -> list[Tensor]:
+            return [t.to(p.device) for t, p in zip(tensors, parameters, strict=True)]
+
+        certificate = state["certificate"] and Certificate(**state["certificate"])
+        theta, gradient = placed(state["theta"]), placed(state["gradient"])
+        return cls(theta, state["loss"], gradient, certificate)
+
+
+class Learner:
+    """Model, optimizer, batches, warm starts and random numbers, advancing together."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        loss: Loss,
+        optimizer: MakeOptimizer | None,
+        batch_size: int | None,
+        seed: int,
+    ) -> None:
+        self.model, self.loss = model, loss
+        self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError(
+                f"{type(model).__name__} has no parameter that requires a gradient, so there is "
+                "nothing to learn: register an nn.Parameter."
+            )
+        parameters = list(self.parameters.values())
+        self.optimizer = make_optimizer(optimizer, parameters, batch_size)
+        self.batches = Batches(data, batch_size, seed, parameters[0].device)
+        self.warm_starts = WarmStarts()
+        self.settings = {  # a resumed run gives the same numbers only if these are the same
+            "optimizer": describe(self.optimizer),
+            "samples": len(data),
+            "batch_size": batch_size,
+            "seed": seed,
+            "parameters": {k: f"{p.dtype} {tuple(p.shape)}" for k, p in self.parameters.items()},
+        }
+        self.step = 0
+        self.seconds = 0.0
+        self.finished = False  # a step on the whole data that moved no parameter: so would the next
+        self.last: Evaluation | None = None
+
+    def advance(self) -> Record:
+        """One `optimizer.step(closure)`. If it raises, half a step may be done: load a state."""
+        start = time.perf_counter()
+        batch = self.batches.next()
+        used: list[Evaluation] = []
+        iterations: list[int] = []  # of the lower level, one entry an evaluation that was computed
+
+        @torch.enable_grad()
+        def closure() -> float:
+            # L-BFGS begins a step where its last line search ended: that evaluation is not repeated
+            if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
+                self.last = self._evaluate(batch)
+                iterations.append(_total_iterations(self.last.certificate))
+            used.append(self.last)
+            for parameter, slope in zip(self.parameters.values(), self.last.gradient, strict=True):
+                parameter.grad = slope.clone()  # which the optimizer may change
+            return self.last.loss
+
+        self.optimizer.step(closure)
+        self.optimizer.zero_grad()
+        for name, parameter in self.parameters.items():
+            self._check_finite(parameter, f"the optimizer's step made parameter {name!r}")
+        first = used[0]
+        self.finished = self.batches.whole and not self._moved_from(first.theta)
+        self.step += 1
+        self.seconds += time.perf_counter() - start
+        row = {
+            "step": self.step,
+            "loss": first.loss,
+            "grad_norm": float(nn.utils.get_total_norm(first.gradient)),
+            "seconds": self.seconds,
+            **_worst(first.certificate),
+            "evaluations": len(iterations),
+            "lower_iterations": sum(iterations),
+        }
+        return row | {f"parameter {k}" if k in row else k: v for k, v in self._scalars(first.theta)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "finished": self.finished,
+            "settings": self.settings,
+            "last": self.last and self.last.state_dict(),  # its tensors are never changed in place
+            "warm_starts": self.warm_starts.state_dict(),  # nor these
+            **snapshot(
+                {
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "batches": self.batches.state_dict(),
+                    "randomness": randomness.get_state(),
+                }
+            ),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, then, now in _differences(state["settings"], self.settings):
+            raise ValueError(
+                f"The run began with {name}={then} and cannot be resumed with {name}={now}: "
+                "pass what it began with, or begin a new run in another folder."
+            )
+        self.model.load_state_dict(state["model"])
+        restore(self.optimizer, state["optimizer"])
+        self.batches.load_state_dict(state["batches"])
+        self.warm_starts.load_state_dict(state["warm_starts"])
+        randomness.set_state(state["randomness"])
+        parameters = list(self.parameters.values())
+        self.last = state["last"] and Evaluation.from_state(state["last"], parameters)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.finished = state["finished"]
+
+    @property
+    def certificate(self) -> Certificate | None:
+        return self.last and self.last.certificate
+
+    def _evaluate(self, batch: Batch) -> Evaluation:
+        parameters = list(self.parameters.values())
+        with warm_starts(self.warm_starts, batch["index"]):
+            loss = self.loss(self.model, batch)
+            _check_loss(loss)
+            self._check_finite(loss, "the loss is")
+            gradient, certificate = differentiate(loss, parameters)
+        for name, slope in zip(self.parameters, gradient, strict=True):
+            self._check_finite(slope, f"the gradient of parameter {name!r} is")
+        return Evaluation(
+            theta=[parameter.detach().clone() for parameter in parameters],
+            loss=loss.item(),
+            gradient=[slope.detach() for slope in gradient],
+            certificate=certificate,
+        )
+
+    def _moved_from(self, theta: list[Tensor]) -> bool:
+        now = self.parameters.values()
+        return not all(torch.equal(p, t) for p, t in zip(now, theta, strict=True))
+
+    def _scalars(self, theta: list[Tensor]) -> list[tuple[str, float]]:
+        """The parameters that a table can show: those of one real number."""
+        pairs = zip(self.parameters, theta, strict=True)
+        return [(k, t.item()) for k, t in pairs if t.numel() == 1 and not t.is_complex()]
+
+    def _check_finite(self, values: Tensor, what: str) -> None:
+        finite = values.isfinite()
+        if not finite.all():
+            example = values[~finite][0].item()
+            raise FloatingPointError(
+                f"Step {self.step + 1}: {what} not finite ({(~finite).sum()} of {values.numel()} "
+                f"values, the first is {example}). Check the data and the starting parameters, or "
+                "lower the learning rate."
+            )
+
+
+def differentiate(
+    loss: Tensor, parameters: list[nn.Parameter]
+) -> tuple[tuple[Tensor, ...], Certificate | None]:
+    """Gradients and certificate; without a certificate if the loss solves no problem."""
+    try:
+        return hypergradient(loss, parameters)
+    except ValueError:  # no solution of argmin in the loss
+        return torch.autograd.grad(loss, parameters, materialize_grads=True), None
+
+
+def _worst(certificate: Certificate | None) -> dict[str, float | None]:
+    """The worst sample of the batch."""
+    values = {k: getattr(certificate, k, None) for k in ("gap", "residual", "adjoint_residual")}
+    return {k: None if v is None else float(v.max()) for k, v in values.items()}
+
+
+def _total_iterations(certificate: Certificate | None) -> int:
+    iterations = None if certificate is None else certificate.iterations
+    return 0 if iterations is None else int(iterations.sum())
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(name, then, now) of what is not the same, inside nested dicts too."""
+    for name in then | now:
+        a, b = then.get(name), now.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b)
+        elif a != b:
+            yield name, a, b
+
+
+def _check_loss(loss: Any) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"loss(model, batch) must return a tensor with one number, got {got}: "
+            "take the mean, say."
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            "loss(model, batch) does not depend on the parameters of the model: it was computed "
+            "under no_grad, detached, or from the batch alone."
+        )

@@ -1,0 +1,44 @@
+"""A progress bar with the loss and the time left, by Rich; nothing at all with progress=False."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Progress:
+    """`with Progress(steps, shown) as bar: bar.update(step, record)`"""
+
+    def __init__(self, steps: int, shown: bool) -> None:
+        self._bar: Any = None
+        if not shown:
+            return
+        from rich import progress  # 50 ms: only when a bar is wanted
+
+        self._bar = progress.Progress(
+            progress.TextColumn("learning"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task("", total=steps)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, record: dict[str, Any] | None = None) -> None:
+        if self._bar is None:
+            return
+        text = f"loss {record['loss']:.5g}  gradient {record['grad_norm']:.1e}" if record else ""
+        self._bar.update(self._task, completed=step, description=text)
+
+    def say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False)

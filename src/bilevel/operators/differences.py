@@ -1,0 +1,53 @@
+"""Finite differences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .._broadcast import Scalar
+from .base import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient(Operator):
+    """Forward differences along the last `dims` dims, 0 at the far edge (Chambolle 2004).
+
+    (B, ..., H, W) -> (B, ..., dims, H, W); the new axis stands before the image dims. |K|^2 < 4
+    dims.
+    """
+
+    dims: int = 2  # 1, 2 or 3
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.ndim <= self.dims:
+            raise ValueError(
+                f"Gradient(dims={self.dims}) needs x of shape (B, ..., *image) with {self.dims} image dims, got "
+                f"{tuple(x.shape)}. For one image pass x[None]: dim 0 is the batch."
+            )
+        axes = range(-self.dims, 0)
+        return torch.stack(
+            [pad(x.diff(dim=axis), self._edge(axis, 0, 1)) for axis in axes], dim=-self.dims - 1
+        )
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        total = None
+        for axis, part in zip(range(-self.dims, 0), y.unbind(-self.dims - 1), strict=True):
+            inner = part.narrow(axis, 0, part.shape[axis] - 1)  # the last difference is always 0
+            term = pad(inner, self._edge(axis, 1, 0)) - pad(inner, self._edge(axis, 0, 1))
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+    @staticmethod
+    def _edge(axis: int, before: int, after: int) -> tuple[int, ...]:
+        return (0, 0) * (-axis - 1) + (before, after)  # pad() counts dims from the last
+
+    def norm(self, x: Tensor) -> Scalar:
+        """Exact: sqrt(sum over dims of 4 cos^2(pi / 2n))."""
+        sizes = x.shape[x.ndim - self.dims :]
+        return math.sqrt(sum(4 * math.cos(math.pi / (2 * n)) ** 2 for n in sizes))

@@ -1,0 +1,79 @@
+"""Matrices, dense, sparse, or one a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar
+from .base import Operator, power_norm
+
+_SMALL = 256  # up to here the exact spectral norm costs less than a power iteration
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix(Operator):
+    """x -> A x for x of shape (B, n). A is (m, n), dense or sparse, or (B, m, n): one matrix a
+    sample."""
+
+    matrix: Tensor
+
+    def __post_init__(self) -> None:
+        a = self.matrix
+        if (
+            not isinstance(a, Tensor)
+            or a.ndim not in (2, 3)
+            or (a.ndim == 3 and a.layout != torch.strided)
+        ):
+            got = (
+                f"shape {tuple(a.shape)}, {a.layout}" if isinstance(a, Tensor) else type(a).__name__
+            )
+            raise ValueError(
+                f"Matrix needs a tensor (m, n), dense or sparse, or a dense (B, m, n), got {got}."
+            )
+        if a.layout not in (torch.strided, torch.sparse_coo):
+            object.__setattr__(self, "matrix", a.to_sparse_coo())
+
+    def __call__(self, x: Tensor) -> Tensor:  # (B, n) -> (B, m)
+        self._check(x, self.matrix.shape[-1], "x", "columns")
+        return self._product(self.matrix, x)
+
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, m) -> (B, n)
+        self._check(y, self.matrix.shape[-2], "y", "rows")
+        return self._product(
+            self.matrix.mT if self.matrix.layout == torch.strided else self.matrix.t(), y
+        )
+
+    @staticmethod
+    def _product(a: Tensor, x: Tensor) -> Tensor:
+        if a.layout != torch.strided:
+            return torch.sparse.mm(a, x.mT).mT
+        if a.ndim == 2:
+            return x @ a.mT
+        return torch.bmm(a, x.unsqueeze(-1)).squeeze(-1)
+
+    def _check(self, x: Tensor, size: int, name: str, side: str) -> None:
+        if (
+            x.ndim != 2
+            or x.shape[1] != size
+            or (self.matrix.ndim == 3 and len(x) != len(self.matrix))
+        ):
+            raise ValueError(
+                f"Matrix of shape {tuple(self.matrix.shape)} needs {name} of shape (B, {size}), its number of {side}, "
+                f"got {tuple(x.shape)}. For one problem pass {name}[None]: dim 0 is the batch."
+            )
+
+    @property
+    def shared(self) -> bool:
+        return self.matrix.ndim == 2
+
+    @torch.no_grad()
+    def norm(self, x: Tensor) -> Scalar:
+        if self.matrix.layout == torch.strided and min(self.matrix.shape[-2:]) <= _SMALL:
+            return torch.linalg.matrix_norm(self.matrix.detach(), 2)
+        return power_norm(self, x)
+
+    def take(self, index: Tensor, x: Tensor) -> Matrix:
+        return self if self.shared else replace(self, matrix=self.matrix[index])

@@ -1,0 +1,52 @@
+"""A few Newton steps on z - T(z) = 0, to finish what a first-order method has brought near."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._broadcast import eps
+from .acceleration.base import Z, where
+from .differentiation.certificate import Certificate
+from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
+from .differentiation.system import DENSE, System
+from .fixpoint import Fixpoint
+from .problem import relative_change
+
+_BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
+
+
+def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
+    """(z, residual) after semismooth Newton steps z - M^-1 (z - T(z)), M = I - dT/dz at z, and a
+    plain T step each.
+
+    A sample keeps a step only where its residual at least halves; M may be singular (least-squares
+    steps). `products` bounds the work: the products with M that all steps together may take, each
+    about three times the work of T.
+    """
+    residual = relative_change(z, fixpoint.T(z))
+    while products > 0 and bool((residual > tol).any()):
+        with torch.enable_grad():
+            leaves = tuple(part.detach().requires_grad_() for part in z)
+            moved = tuple(a - b for a, b in zip(leaves, fixpoint.T(leaves), strict=True))
+        system = System(leaves, moved, _linear_solver(z, products), 1e-12, "ignore", Certificate())
+        step, used = system.newton_step(system.flatten(tuple(part.detach() for part in moved)))
+        products -= max(used, 10)
+        trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
+        new = relative_change(trial, fixpoint.T(trial))
+        better = (new <= residual / 2) & (residual > 4 * eps(residual))  # NaN is not better
+        if not bool(better.any()):
+            break
+        z, residual = where(better, trial, z), torch.where(better, new, residual)
+    return z, residual
+
+
+def _linear_solver(z: Z, products: int) -> LinearSolver | None:
+    size = sum(part[0].numel() for part in z)
+    tol = 1e-4 if z[0].dtype == torch.float64 else 1e-2
+    if size <= DENSE:
+        return None
+    basis = min(products, 120)
+    if size * len(z[0]) * basis <= _BASIS:
+        return GMRES(tol=tol, max_iter=basis, basis=basis)
+    return BiCGStab(tol=tol, max_iter=min(products, 300))

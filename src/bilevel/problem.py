@@ -1,0 +1,149 @@
+"""min over x of f(x) + g(x) + sum_i h_i(K_i x): a sum of terms, sorted by what they can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+import torch
+from torch import Tensor
+
+from ._broadcast import expand, norm_event
+from .operators.base import Identity
+from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
+from .terms.composition import Composition, SmoothComposition, SmoothSum
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A sum of terms. `f` collects the smooth ones, `g` is the first proximable one, `h` the
+    composed ones.
+
+    A second proximable term becomes h(Identity x). A term that is smooth and proximable counts as
+    smooth; a solver that wants its prox takes it where it stands alone (PrimalDual does).
+    """
+
+    terms: tuple[Term, ...]
+
+    def __add__(self, other: Term | Problem) -> Problem:
+        if isinstance(other, Problem):
+            return Problem(self.terms + other.terms)
+        if isinstance(other, Term):
+            return Problem((*self.terms, other))
+        return NotImplemented
+
+    @cached_property
+    def f(self) -> Smooth | None:
+        smooth = tuple(t for t in self.terms if isinstance(t, Smooth))
+        return None if not smooth else smooth[0] if len(smooth) == 1 else SmoothSum(smooth)
+
+    @cached_property
+    def _proximable(self) -> tuple[Proximable, ...]:
+        return tuple(
+            t for t in self.terms if isinstance(t, Proximable) and not isinstance(t, Smooth)
+        )
+
+    @cached_property
+    def g(self) -> Proximable | None:
+        return self._proximable[0] if self._proximable else None
+
+    @cached_property
+    def h(self) -> tuple[Composed, ...]:
+        further = tuple(Composition(t, Identity()) for t in self._proximable[1:])
+        return tuple(t for t in self.terms if isinstance(t, Composed)) + further
+
+    def value(self, x: Tensor) -> Tensor:  # (B, *event) -> (B,)
+        return reduce(Tensor.add, [t.value(x) for t in self.terms])
+
+    def guess(self) -> Tensor | None:
+        """A starting point from the data, if a term knows the shape of x."""
+        guesses = (t.guess() for t in self.terms)
+        return next((guess for guess in guesses if guess is not None), None)
+
+    def take(self, index: Tensor, x: Tensor) -> Problem | None:
+        """The problem of the samples `index` of the batch x; None if a term cannot be indexed."""
+        taken = [t.take(index, x) for t in self.terms]
+        return None if None in taken else Problem(tuple(taken))  # type: ignore[arg-type]
+
+    def slope(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor:
+        """grad f(x) + sum K_i* y_i."""
+        parts = [h.operator.adjoint(y_i) for h, y_i in zip(self.h, y, strict=True)]
+        if self.f is not None:
+            parts.append(self.f.grad(x))
+        return reduce(Tensor.add, parts) if parts else torch.zeros_like(x)
+
+    def kkt(self, x: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The optimality conditions as an equation, zero at the solution, for unit steps:
+
+        x - prox_g(x - grad f(x) - sum K_i* y_i),   y_i - prox_{h_i*}(y_i + K_i x).
+        """
+        slope = self.slope(x, y)
+        primal = slope if self.g is None else x - self.g.prox(x - slope, 1.0)
+        duals = (
+            y_i - h.outer.prox_conjugate(y_i + h.operator(x), 1.0)
+            for h, y_i in zip(self.h, y, strict=True)
+        )
+        return (primal, *duals)
+
+    @cached_property
+    def has_gap(self) -> bool:
+        return self._split is not None and all(isinstance(h.outer, Dualizable) for h in self.h)
+
+    @cached_property
+    def _split(self) -> tuple[Dualizable, tuple[SmoothComposition, ...]] | None:
+        """(base, parts): the energy is base(x) + sum parts(x) + sum h_i(K_i x), every conjugate
+        known. Else None."""
+        smooth = [t for t in self.terms if isinstance(t, Smooth)]
+        parts = tuple(t for t in smooth if isinstance(t, SmoothComposition))
+        bases = [t for t in smooth if not isinstance(t, SmoothComposition)] + (
+            [self.g] if self.g else []
+        )
+        if len(bases) != 1 or not isinstance(bases[0], Dualizable):
+            return None
+        return (bases[0], parts) if all(isinstance(p.outer, Dualizable) for p in parts) else None
+
+    def gap(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor | None:  # -> (B,)
+        """The relative duality gap (P - D) / max(|P|, |D|) at x and the duals y of the h_i, or None
+        if there is none.
+
+        The dual of a smooth part F(Ax) is grad F(Ax); all duals are scaled into the domain of the
+        base's conjugate.
+        """
+        if not self.has_gap:
+            return None
+        assert self._split is not None
+        base, parts = self._split
+        images = [part.operator(x) for part in parts]
+        duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=True)] + list(
+            y
+        )
+        operators = [part.operator for part in parts] + [h.operator for h in self.h]
+        outers = [part.outer for part in parts] + [h.outer for h in self.h]
+        pull = (
+            -reduce(Tensor.add, [k.adjoint(d) for k, d in zip(operators, duals, strict=True)])
+            if duals
+            else 0 * x
+        )
+        scale = base.dual_scale(pull)
+        if bool((scale < 1).any()):
+            pull, duals = pull * expand(scale, pull), [d * expand(scale, d) for d in duals]
+        dual = -base.conjugate(pull)
+        for outer, d in zip(outers, duals, strict=True):
+            dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
+        primal = self.value(x)
+        return (primal - dual) / torch.maximum(primal.abs(), dual.abs()).clamp_min(
+            torch.finfo(x.dtype).tiny
+        )
+
+
+def relative_change(z: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> Tensor:  # -> (B,)
+    """max over the parts of |z_i - t_i| / |t_i|, a part much smaller than the whole counted against
+    the whole."""
+    sizes = [norm_event(part) for part in t]
+    whole = reduce(torch.maximum, sizes)
+    tiny = torch.finfo(whole.dtype).tiny
+    changes = [
+        norm_event(a - b) / torch.maximum(size, 1e-3 * whole).clamp_min(tiny)
+        for a, b, size in zip(z, t, sizes, strict=True)
+    ]
+    return reduce(torch.maximum, changes)

@@ -1,0 +1,279 @@
+"""report.html: a run folder as one page that needs no other file and no network.
+
+It is made from what lies in the run folder, so it can be made again at any time:
+`write(run)`, which `bilevel learn`, `bilevel evaluate` and `bilevel demo` do at their end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from bilevel import report_figures as figures
+from bilevel.learning import read_config, read_metrics
+from bilevel.learning.checkpoint import write_bytes
+from bilevel.tasks import evaluation, images
+from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY, NON_LOCAL
+
+VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
+
+CERTIFICATE = {
+    "step": "the step of learning that it belongs to",
+    "solver": "what solved the lower-level problems",
+    "strategy": "what differentiated the solutions",
+    "gap": "relative duality gap of the worst sample: how far its energy can be from the least",
+    "residual": "change that one more step of the solver would make, relative, worst sample",
+    "iterations": "steps of the solver, worst sample",
+    "converged": "1: every sample reached its tolerance",
+    "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
+    "adjoint_iterations": "steps that the linear system took",
+    "inconsistency": "relative change of the gradient with another solution of that system",
+    "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "estimate": "estimate, not a bound, of the relative error of the gradient",
+}
+
+
+def write(run: str | Path) -> Path:
+    """Writes RUN/report.html and returns its path."""
+    run = Path(run)
+    config = read_config(run)
+    rows = evaluation.read_rows(run)
+    sections = [
+        ("Before and after", _pictures(run, rows)),
+        ("How good", _table(rows)),
+        ("Learning", _learning(run)),
+        ("How far the last gradient can be trusted", _certificate(run)),
+        ("Configuration", _pre((run / "config.toml").read_text(encoding="utf-8"))),
+        ("Versions", _versions(config)),
+    ]
+    body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
+    page = Template((Path(__file__).parent / "report.html.template").read_text(encoding="utf-8"))
+    html = page.substitute(
+        title=escape(f"bilevel: {run.resolve().name}"),
+        heading=_heading(config),
+        summary=_summary(rows),
+        body=body,
+    )
+    path = run / "report.html"
+    write_bytes(path, html.encode())
+    return path
+
+
+# ------------------------------------------------------------------------------------- sections
+
+
+def _heading(config: Mapping[str, Any]) -> str:
+    data = config.get("data", {})
+    noise = str(data.get("noise", "?")).replace(":", " to ")
+    return escape(f"A denoiser learned from {data.get('crops', '?')} crops, noise {noise}")
+
+
+def _summary(rows: Sequence[evaluation.Row]) -> str:
+    """One sentence: what it was worth."""
+    table = evaluation.means(rows)
+    learned = _learned_name(table)
+    if learned is None or NOISY not in table:
+        return "Not evaluated yet: <code>bilevel evaluate RUN --images DIR</code>."
+    level = _middle(rows)
+    count = len({row.image for row in rows})
+    before, after = table[NOISY][level][0], table[learned][level][0]
+    text = (
+        f"On {count} image{'s' * (count > 1)} that it did not learn from, at noise {level:g} of "
+        f"255, it raises the PSNR from {before:.2f} to <strong>{after:.2f} dB</strong>"
+    )
+    if GRID in table:
+        text += f"; the best weight of a grid search reaches {table[GRID][level][0]:.2f} dB"
+    if NON_LOCAL in table:
+        text += f", non-local means {table[NON_LOCAL][level][0]:.2f} dB"
+    return text + "."
+
+
+def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
+    folder, level = run / "evaluation", _middle(rows)
+    html = []
+    for name in dict.fromkeys(row.image for row in rows):
+        clean_path = evaluation.picture_path(folder, name, CLEAN)
+        if not clean_path.exists():
+            continue
+        clean = images.read(clean_path).pixels
+        here = [r for r in rows if r.image == name and r.noise == level]
+        learned = _learned_name(row.method for row in here)
+        tiles, maps = [_tile(figures.png(clean), f"{name}, clean", "clean")], []
+        for row in here:
+            path = evaluation.picture_path(folder, name, row.method)
+            if row.method not in (NOISY, learned, NON_LOCAL) or not path.exists():
+                continue
+            pixels = images.read(path).pixels
+            caption = f"{row.method}<br><small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>"
+            tiles.append(_tile(figures.png(pixels), f"{name}, {row.method}", caption))
+            maps.append(
+                _tile(
+                    figures.error_map(pixels, clean),
+                    f"{name}, error of {row.method}",
+                    f"error: {row.method}",
+                )
+            )
+        html.append(
+            f"<h3>{escape(name)}, noise {level:g}</h3>"
+            f'<div class="tiles">{"".join(tiles)}</div>'
+            f'<div class="tiles maps">{"".join(maps)}</div>'
+        )
+    if not html:
+        return ""
+    note = f"Errors: black is none, the brightest is {figures.WORST:g} and more (white is 1)."
+    return "".join(html) + f'<p class="note">{note}</p>'
+
+
+def _table(rows: Sequence[evaluation.Row]) -> str:
+    if not rows:
+        return ""
+    html = [_means_table(evaluation.means(rows))]
+    count = len({row.image for row in rows})
+    html.append(
+        f'<p class="note">Mean of PSNR in dB and of SSIM over {count} images; larger is better. '
+        "Every method got the same noisy images; the classical ones were told the noise level.</p>"
+    )
+    head = ["image", "noise", "method", "PSNR", "SSIM"]
+    lines = [[r.image, f"{r.noise:g}", r.method, f"{r.psnr:.2f}", f"{r.ssim:.4f}"] for r in rows]
+    return "".join(html) + f"<details><summary>Every image</summary>{_rows(head, lines)}</details>"
+
+
+def _means_table(table: Mapping[str, Mapping[float, tuple[float, float]]]) -> str:
+    levels = list(dict.fromkeys(level for values in table.values() for level in values))
+    best = {
+        (level, k): max(values[level][k] for values in table.values() if level in values)
+        for level in levels
+        for k in (0, 1)
+    }
+
+    def cell(values: Mapping[float, tuple[float, float]], level: float) -> str:
+        if level not in values:
+            return ""
+        texts = []
+        for k, digits in ((0, 2), (1, 3)):
+            text = f"{values[level][k]:.{digits}f}"
+            top = text == f"{best[level, k]:.{digits}f}"
+            texts.append(f"<strong>{text}</strong>" if top else text)
+        return f"{texts[0]} <small>/ {texts[1]}</small>"
+
+    head = ["method", *(f"noise {level:g}" for level in levels)]
+    lines = [[escape(m), *(cell(v, level) for level in levels)] for m, v in table.items()]
+    return _rows(head, lines, escaped=True)
+
+
+def _learning(run: Path) -> str:
+    """Loss and parameters over the steps, of this run and of those kept inside its folder."""
+    html = []
+    inner = sorted(path.parent for path in run.glob("*/config.toml"))
+    for folder in (run, *inner):
+        history, config = read_metrics(folder), read_config(folder)
+        if not history:
+            continue
+        if folder != run:
+            html.append(f"<h3>{escape(folder.name)}</h3>")
+        steps = [row["step"] for row in history]
+        loss = {"loss": (steps, [row["loss"] for row in history])}
+        tiles = [
+            _tile(
+                figures.curves(loss, xlabel="step", ylabel="share of the noise left"),
+                f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
+                f"in {len(history)} steps.",
+                "loss: squared error over the noise's variance",
+            )
+        ]
+        names = config.get("learn", {}).get("parameters", {})
+        lines = {
+            name: (steps, [row[name] for row in history]) for name in names if name in history[0]
+        }
+        if lines:
+            ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
+            image = figures.curves(lines, xlabel="step", ylabel="parameter")
+            tiles.append(_tile(image, f"The parameters over the steps; at the end {ends}.", ends))
+        html.append(f'<div class="tiles wide">{"".join(tiles)}</div>')
+    return "".join(html) + _weights(run)
+
+
+def _weights(run: Path) -> str:
+    """The weight as the model has it over the noise level, and the losses of the grid search."""
+    grids = evaluation.read_grids(run)
+    if not grids:
+        return ""
+    tiles = []
+    lines = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
+    tiles.append(
+        _tile(
+            figures.curves(lines, xlabel="weight", ylabel="share of the noise left", log="x"),
+            "The loss over the weights of the grid search, one curve a noise level.",
+            "grid search on the same crops",
+        )
+    )
+    return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
+
+
+def _certificate(run: Path) -> str:
+    path = run / "certificate.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    lines = [
+        [name.replace("_", " "), _number(value), CERTIFICATE.get(name, "")]
+        for name, value in values.items()
+    ]
+    return _rows(["", "", "what it says"], lines) if lines else ""
+
+
+def _versions(config: Mapping[str, Any]) -> str:
+    lines = [["Python", platform.python_version()], ["system", platform.platform()]]
+    for name in VERSIONS:
+        try:
+            lines.append([name, metadata.version(name)])
+        except metadata.PackageNotFoundError:  # run from a source tree, or without an extra
+            lines.append([name, "not installed"])
+    if "bilevel" in config:
+        lines.append(["learned with bilevel", str(config["bilevel"])])
+    return _rows(["", ""], lines)
+
+
+# ----------------------------------------------------------------------------------------- html
+
+
+def _tile(uri: str, alt: str, caption: str) -> str:  # the caption is HTML
+    return (
+        f'<figure><img src="{uri}" alt="{escape(alt)}" loading="lazy">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _rows(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:
+    safe = str if escaped else escape
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{safe(text)}</td>" for text in line) + "</tr>" for line in lines
+    )
+    header = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="scroll"><table>{header}<tbody>{body}</tbody></table></div>'
+
+
+def _pre(text: str) -> str:
+    return f'<pre class="scroll">{escape(text)}</pre>'
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.2e}"
+    return str(value)
+
+
+def _middle(rows: Sequence[evaluation.Row]) -> float:
+    levels = list(dict.fromkeys(row.noise for row in rows))
+    return levels[len(levels) // 2] if levels else math.nan
+
+
+def _learned_name(methods: Iterable[str]) -> str | None:
+    return next((name for name in methods if name.startswith(LEARNED)), None)

@@ -1,0 +1,86 @@
+"""A solver is one autonomous step T; the driver owns the loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from torch import Tensor
+
+from ..problem import Problem
+
+if TYPE_CHECKING:
+    from ..acceleration import Acceleration
+
+Z = tuple[Tensor, ...]  # what a solver iterates on; dim 0 of every part is the batch
+
+
+class Solver(ABC):
+    """T: z -> z with z = T(z) at the solution. Frozen; `prepare` fills in the step sizes once."""
+
+    batched: ClassVar[tuple[str, ...]] = ()  # fields that may be (B,): one number a sample
+
+    @abstractmethod
+    def check(self, problem: Problem) -> None:
+        """Raise TypeError if the problem lacks what this solver needs, naming a solver that would
+        do."""
+
+    @abstractmethod
+    def prepare(self, problem: Problem, x0: Tensor) -> Self:
+        """The same solver with every step size set, detached, strictly below its limit."""
+
+    @abstractmethod
+    def step(self, problem: Problem, z: Z) -> Z:
+        """T(z)."""
+
+    def start(self, problem: Problem, x0: Tensor) -> Z:
+        return (x0,)
+
+    def primal(self, problem: Problem, z: Z) -> Tensor:
+        return z[0]
+
+    def dual(self, problem: Problem, z: Z) -> Z:
+        """One dual variable for each h of the problem."""
+        return ()
+
+    def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
+        """The z at the solution x with duals y."""
+        return (x,)
+
+    def averaged(self, problem: Problem, z: Z) -> Z:
+        """A map with the fixed points of T that is averaged in the solver's metric, for anchors and
+        relaxation."""
+        return self.step(problem, z)
+
+    def rebalanced(self, problem: Problem, balance: Tensor) -> Self:
+        """The solver with its primal step times the balance (B,), its dual step divided by it.
+
+        A solver with a single step has nothing to trade and stays as it is.
+        """
+        return self
+
+    def balance(self, problem: Problem, change: Z) -> Tensor:
+        """The balance (B,) that a change of z over many steps asks for."""
+        return change[0].new_ones(len(change[0]))
+
+    @abstractmethod
+    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+        """The rule on the sequence that suits this problem best, used unless the caller names
+        one."""
+
+    def take(self, index: Tensor) -> Self:
+        fields = {n: getattr(self, n) for n in self.batched}
+        taken = {n: v[index] for n, v in fields.items() if isinstance(v, Tensor) and v.ndim == 1}
+        return replace(self, **taken) if taken else self  # type: ignore[type-var]
+
+
+def refuse(solver: Solver, what: str, got: object, instead: str) -> TypeError:
+    return TypeError(f"{type(solver).__name__} needs {what}, got {got}. {instead}")
+
+
+def names(terms: object) -> str:
+    """Class names of a term or a tuple of terms, for messages."""
+    if isinstance(terms, tuple):
+        return " + ".join(type(t).__name__ for t in terms) or "none"
+    return "none" if terms is None else type(terms).__name__

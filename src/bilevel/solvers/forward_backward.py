@@ -1,0 +1,65 @@
+"""Forward-backward splitting: proximal gradient, projected gradient, ISTA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .._broadcast import Scalar, expand
+from ..acceleration import Acceleration, Backtracking, Nesterov
+from ..problem import Problem
+from .base import Solver, Z, names, refuse
+from .steps import below, lipschitz, positive
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardBackward(Solver):
+    """min f(x) + g(x), f smooth, prox of g known: T(x) = prox_{tau g}(x - tau grad f(x)). Converges
+    for tau < 2 / L.
+
+    With a constraint set as g this is projected gradient; with Nesterov momentum, the default, it
+    is FISTA.
+
+    [1] Combettes, Wajs. Signal recovery by proximal forward-backward splitting. MMS, 2005.
+    [2] Beck, Teboulle. A fast iterative shrinkage-thresholding algorithm. SIIMS, 2009.
+    """
+
+    step_size: Scalar | None = None  # default 0.95 / L
+
+    batched = ("step_size",)
+
+    def check(self, problem: Problem) -> None:
+        if problem.f is None:
+            raise refuse(
+                self,
+                "a smooth term f",
+                names(problem.terms),
+                "Use PrimalDual(), which needs only prox.",
+            )
+        if problem.h:
+            raise refuse(
+                self,
+                "f + g without composed terms",
+                names(problem.h),
+                "Use PrimalDual(), which handles h(Kx).",
+            )
+
+    def prepare(self, problem: Problem, x0: Tensor) -> ForwardBackward:
+        assert problem.f is not None
+        if self.step_size is None:
+            return replace(self, step_size=0.95 / lipschitz(problem.f, x0))
+        step, known = positive("step_size", self.step_size), problem.f.lipschitz(x0)
+        if known is not None:
+            below("step_size", step, 2 / known, "2 / L")
+        return replace(self, step_size=step)
+
+    def step(self, problem: Problem, z: Z) -> Z:
+        (x,), tau = z, self.step_size
+        assert problem.f is not None and tau is not None
+        forward = x - expand(tau, x) * problem.f.grad(x)
+        return (forward if problem.g is None else problem.g.prox(forward, tau),)
+
+    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+        assert problem.f is not None
+        return Backtracking() if problem.f.lipschitz(x0) is None else Nesterov()

@@ -1,0 +1,152 @@
+"""Primal-dual splitting: Chambolle-Pock, and Condat-Vu where a smooth term is handled by its
+gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar, expand, norm_event
+from ..acceleration import Accelerated, Acceleration, Halpern
+from ..problem import Problem
+from ..terms.base import Proximable, Smooth
+from .base import Solver, Z
+from .steps import below, lipschitz, positive
+
+_MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
+
+
+@dataclass(frozen=True, eq=False)
+class PrimalDual(Solver):
+    """min f(x) + g(x) + sum h_i(K_i x), dual first, z = (x, x_bar, y_1, ...):
+
+    y_i'   = prox_{sigma h_i*}(y_i + sigma K_i x_bar)
+    x'     = prox_{tau g}(x - tau (grad f(x) + sum K_i* y_i'))
+    x_bar' = 2 x' - x
+
+    Converges for 1/tau - sigma |K|^2 >= L/2, |K|^2 = sum |K_i|^2 (tau sigma |K|^2 < 1 without f). A
+    smooth term whose
+    prox is known takes g's place where there is no g.
+
+    [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
+    [2] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013. Vu, 2013.
+    """
+
+    step_size: Scalar | None = None  # tau
+    dual_step_size: Scalar | None = None  # sigma
+
+    batched = ("step_size", "dual_step_size")
+
+    def check(self, problem: Problem) -> None:
+        for h in problem.h:
+            if not isinstance(h.outer, Proximable):
+                raise TypeError(
+                    f"PrimalDual needs the prox of every composed term, got {type(h.outer).__name__}."
+                )
+
+    @staticmethod
+    def split(problem: Problem) -> tuple[Smooth | None, Proximable | None]:
+        """(the term handled by its gradient, the term handled by its prox)."""
+        if problem.g is None and isinstance(problem.f, Proximable):
+            return None, problem.f
+        return problem.f, problem.g
+
+    def prepare(self, problem: Problem, x0: Tensor) -> PrimalDual:
+        smooth, _ = self.split(problem)
+        square = sum((h.operator.norm(x0) ** 2 for h in problem.h), 0.0) or 1.0  # |K|^2
+        L = 0.0 if smooth is None else lipschitz(smooth, x0)
+        tau, sigma = self.step_size, self.dual_step_size
+        if tau is not None:
+            tau = positive("step_size", tau)
+            if smooth is not None:
+                below("step_size", tau, 2 / L, "2 / L")
+        if sigma is not None:
+            sigma = positive("dual_step_size", sigma)
+        elif tau is not None:
+            sigma = _MARGIN * (1 / tau - L / 2) / square
+        else:
+            sigma = self._dual_step(problem, x0, square, L)
+        if tau is None:
+            tau = _MARGIN / (sigma * square + L / 2)
+        limit = "1 / (dual_step_size |K|^2 + L / 2)"
+        below("step_size", tau, 1 / (sigma * square + L / 2), limit)
+        return replace(self, step_size=tau, dual_step_size=sigma)
+
+    def _dual_step(self, problem: Problem, x0: Tensor, square: Scalar, L: Scalar) -> Scalar:
+        """A balance of the two steps that suits the scale of the problem; any balance converges."""
+        if self.split(problem)[0] is not None:
+            return L / square
+        mu = self.strong_convexity(problem, x0)
+        if bool(torch.as_tensor(mu > 0).all()):
+            return 10 * _MARGIN * mu / square  # tau = 0.1 / mu
+        return square**-0.5
+
+    def start(self, problem: Problem, x0: Tensor) -> Z:
+        return (x0, x0, *(torch.zeros_like(h.operator(x0)) for h in problem.h))
+
+    def step(self, problem: Problem, z: Z) -> Z:
+        return self.sweep(problem, z, self.step_size, self.dual_step_size, 1.0)
+
+    def sweep(self, problem: Problem, z: Z, tau: Scalar, sigma: Scalar, theta: Scalar) -> Z:
+        """One dual and one primal update with the given steps; x_bar' = x' + theta (x' - x)."""
+        x, x_bar, *ys = z
+        ys = self._dual(problem, ys, x_bar, sigma)
+        new = self._primal(problem, x, ys, tau)
+        x_bar = new + expand(theta, x) * (new - x)
+        return (new, x_bar, *ys)
+
+    def averaged(self, problem: Problem, z: Z) -> Z:
+        """The same two updates, primal first: x' from (x, y), then y' from (y, 2x' - x); x_bar is
+        not read."""
+        x, _, *ys = z
+        new = self._primal(problem, x, ys, self.step_size)
+        return (new, new, *self._dual(problem, ys, 2 * new - x, self.dual_step_size))
+
+    @staticmethod
+    def _dual(problem: Problem, ys: list[Tensor], x_bar: Tensor, sigma: Scalar) -> list[Tensor]:
+        return [
+            h.outer.prox_conjugate(y + expand(sigma, y) * h.operator(x_bar), sigma)
+            for h, y in zip(problem.h, ys, strict=True)
+        ]
+
+    def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
+        smooth, proximal = self.split(problem)
+        parts = [h.operator.adjoint(y) for h, y in zip(problem.h, ys, strict=True)]
+        if smooth is not None:
+            parts.append(smooth.grad(x))
+        forward = x - expand(tau, x) * reduce(Tensor.add, parts) if parts else x
+        return forward if proximal is None else proximal.prox(forward, tau)
+
+    def dual(self, problem: Problem, z: Z) -> Z:
+        return z[2:]
+
+    def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
+        return (x, x, *y)
+
+    def rebalanced(self, problem: Problem, balance: Tensor) -> PrimalDual:
+        if self.split(problem)[0] is not None:  # tau is bound by L too
+            return self
+        tau, sigma = self.step_size, self.dual_step_size
+        return replace(self, step_size=tau * balance, dual_step_size=sigma / balance)
+
+    def balance(self, problem: Problem, change: Z) -> Tensor:
+        """|dx| / |dy|, measured with the prepared steps: sqrt(sigma / tau) |dx| / |dy|."""
+        dx, *dys = (norm_event(part) for part in (change[0], *change[2:]))
+        dy = torch.stack([d.square() for d in dys]).sum(0).sqrt() if dys else torch.zeros_like(dx)
+        ratio = torch.as_tensor(self.dual_step_size / self.step_size).to(dx).sqrt() * dx / dy
+        return torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
+
+    def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:
+        """mu of the term handled by its prox."""
+        term = self.split(problem)[1]
+        return 0.0 if term is None else term.strong_convexity(x)
+
+    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+        if self.split(problem)[0] is None:
+            mu = self.strong_convexity(problem, x0)
+            if bool(torch.as_tensor(mu > 0).all()):
+                return Accelerated()
+        return Halpern()

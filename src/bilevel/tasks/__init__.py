@@ -1,0 +1,1 @@
+"""What the command line offers: image files and the denoising task."""

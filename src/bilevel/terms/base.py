@@ -1,0 +1,150 @@
+"""What a term can do, as types: Smooth, Proximable, Dualizable, Composed.
+
+A term knows nothing of solvers. `weight * term` multiplies its weight, `term @ operator` composes,
+`term + term` is a Problem.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
+
+if TYPE_CHECKING:
+    from ..operators.base import Operator
+    from ..problem import Problem
+
+
+class Term(ABC):
+    """A function of x with one value a sample."""
+
+    __array_ufunc__ = None  # numpy_scalar * term must reach __rmul__
+
+    batched: ClassVar[
+        tuple[str, ...]
+    ] = ()  # fields that broadcast against x: at x's rank they carry the batch
+
+    @abstractmethod
+    def value(self, x: Tensor) -> Tensor:  # (B, *event) -> (B,)
+        """The function's value for each sample."""
+
+    def guess(self) -> Tensor | None:
+        """A starting point of the shape of x, if the term knows that shape."""
+        return None
+
+    def strong_convexity(self, x: Tensor) -> Scalar:  # a number, or (B,)
+        """A constant mu with value - mu/2 |x|^2 convex; 0 where none is known."""
+        return 0.0
+
+    def take(self, index: Tensor, x: Tensor) -> Self | None:
+        """The same term for the samples `index` of a batch shaped like x; None if it cannot be
+        indexed."""
+        taken = {
+            n: getattr(self, n)[index] for n in self.batched if carries_batch(getattr(self, n), x)
+        }
+        return replace(self, **taken) if taken else self  # type: ignore[type-var]
+
+    def __rmul__(self, weight: Tensor | float) -> Self:
+        if "weight" not in {f.name for f in fields(self)}:  # type: ignore[arg-type]
+            raise TypeError(
+                f"{type(self).__name__} is a constraint: a weight plays no part in it, got {weight!r}. "
+                "Leave the weight out, or use a penalty such as L1() or LeastSquares()."
+            )
+        return replace(self, weight=weight * self.weight)  # type: ignore[attr-defined, type-var]
+
+    __mul__ = __rmul__
+
+    def __add__(self, other: Term | Problem) -> Problem:
+        from ..problem import Problem
+
+        return Problem((self,)) + other
+
+    def __matmul__(self, operator: Operator) -> Term:
+        from .composition import compose
+
+        return compose(self, operator)
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Term):
+    """sum of weight * density(x). The weight broadcasts against the density.
+
+    A scalar for all, `(B, 1, ...)` per sample, the density's own shape per pixel, 1-D per feature
+    (last dim).
+    """
+
+    weight: Tensor | float = field(default=1.0, kw_only=True)  # >= 0
+
+    batched: ClassVar[tuple[str, ...]] = ("weight",)
+
+    @abstractmethod
+    def density(self, x: Tensor) -> Tensor:  # (B, *event) -> (B, *density), of x's rank
+        """What the weight multiplies, before the sum over the event."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return sum_event(self.weight * self.density(x))
+
+
+class Smooth(Term):
+    """Differentiable with a Lipschitz gradient."""
+
+    def grad(self, x: Tensor) -> Tensor:  # (B, *event) -> (B, *event)
+        """The gradient of `value` in x; here by autograd, itself differentiable when grad mode is
+        on."""
+        record = torch.is_grad_enabled()
+        with torch.enable_grad():
+            point = x if record and x.requires_grad else x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self.value(point).sum(), point, create_graph=record)
+        return gradient
+
+    def lipschitz(self, x: Tensor) -> Scalar | None:  # a number, or (B,)
+        """A Lipschitz constant of the gradient; None where it is not known."""
+        return None
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the gradient is affine in x."""
+        return False
+
+
+class Proximable(Term):
+    """prox(x, step) = argmin_u value(u) + |u - x|^2 / (2 step) is known."""
+
+    @abstractmethod
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        """The proximal point; step > 0: a number, one a sample `(B,)`, or of x's shape where the
+        term is separable."""
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
+        """prox of step * conjugate, by Moreau: y - step prox(y / step, 1 / step)."""
+        s = expand(step, y)
+        return y - s * self.prox(y / s, 1 / step)
+
+
+class Dualizable(Term):
+    """The convex conjugate's value is known, so duality gaps can be computed."""
+
+    @abstractmethod
+    def conjugate(self, y: Tensor) -> Tensor:  # (B, *event) -> (B,)
+        """sup_x <x, y> - value(x), inf outside its domain. A y inside up to rounding counts as
+        inside."""
+
+    def dual_scale(self, y: Tensor) -> Tensor:  # (B, *event) -> (B,)
+        """The largest s <= 1 for which s y lies in the conjugate's domain, where that domain is
+        star-shaped."""
+        return torch.ones_like(inner(y, y))
+
+
+class Composed(Term):
+    """outer(operator(x)), for the solvers that need only the outer prox."""
+
+    outer: Proximable
+    operator: Operator
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.outer.value(self.operator(x))

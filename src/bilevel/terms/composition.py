@@ -1,0 +1,111 @@
+"""term @ operator, and the sum of smooth terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from torch import Tensor
+
+from .._broadcast import Scalar
+from ..operators.base import Operator
+from .base import Composed, Proximable, Smooth, Term
+
+
+def compose(term: Term, operator: Operator) -> Term:
+    """term(operator(x)), of the type that keeps what the term can do."""
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            f"{type(term).__name__} @ {type(operator).__name__}: an operator is needed on the right. "
+            "Wrap a matrix as Matrix(A)."
+        )
+    if isinstance(term, SmoothComposition):
+        return replace(term, operator=term.operator @ operator)
+    if isinstance(term, Composition):
+        return replace(term, operator=term.operator @ operator)
+    if isinstance(term, Composed):
+        return Composition(term.outer, term.operator @ operator)
+    if isinstance(term, Smooth):
+        return SmoothComposition(term, operator)
+    if isinstance(term, Proximable):
+        return Composition(term, operator)
+    raise TypeError(
+        f"{type(term).__name__} can be composed with an operator only if it is Smooth or Proximable."
+    )
+
+
+def _take(term: SmoothComposition | Composition, index: Tensor, x: Tensor):
+    outer, operator = term.outer.take(index, term.operator(x)), term.operator.take(index, x)
+    return (
+        None if outer is None or operator is None else replace(term, outer=outer, operator=operator)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothComposition(Smooth):
+    """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2."""
+
+    outer: Smooth
+    operator: Operator
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.outer.value(self.operator(x))
+
+    def grad(self, x: Tensor) -> Tensor:
+        return self.operator.adjoint(self.outer.grad(self.operator(x)))
+
+    def lipschitz(self, x: Tensor) -> Scalar | None:
+        outer = self.outer.lipschitz(self.operator(x))
+        return None if outer is None else outer * self.operator.norm(x) ** 2
+
+    @property
+    def quadratic(self) -> bool:
+        return self.outer.quadratic
+
+    def guess(self) -> Tensor | None:
+        data = self.outer.guess()
+        return None if data is None else self.operator.adjoint(data).mul(0)
+
+    def take(self, index: Tensor, x: Tensor) -> SmoothComposition | None:
+        return _take(self, index, x)
+
+    def __rmul__(self, weight: Tensor | float) -> SmoothComposition:
+        return replace(self, outer=weight * self.outer)
+
+
+@dataclass(frozen=True, eq=False)
+class Composition(Composed):
+    """h(Kx) with prox of h known."""
+
+    outer: Proximable
+    operator: Operator
+
+    def take(self, index: Tensor, x: Tensor) -> Composition | None:
+        return _take(self, index, x)
+
+    def __rmul__(self, weight: Tensor | float) -> Composition:
+        return replace(self, outer=weight * self.outer)
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothSum(Smooth):
+    """f_1(x) + f_2(x) + ..., all smooth."""
+
+    terms: tuple[Smooth, ...]
+
+    def value(self, x: Tensor) -> Tensor:
+        return reduce(Tensor.add, [t.value(x) for t in self.terms])
+
+    def grad(self, x: Tensor) -> Tensor:
+        return reduce(Tensor.add, [t.grad(x) for t in self.terms])
+
+    def lipschitz(self, x: Tensor) -> Scalar | None:
+        constants = [t.lipschitz(x) for t in self.terms]
+        return None if None in constants else sum(constants)  # type: ignore[arg-type]
+
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        return sum(t.strong_convexity(x) for t in self.terms)
+
+    @property
+    def quadratic(self) -> bool:
+        return all(t.quadratic for t in self.terms)

@@ -1,0 +1,147 @@
+"""Norms and their relatives: sparsity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar, eps, expand, smallest, sum_event, tiny
+from .base import Dualizable, Proximable, Weighted
+
+
+def _length(y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """|y|_2 along `dim`, kept as size 1. torch's own norm has a NaN second derivative at 0; this
+    has zero."""
+    return y.square().sum(dim, keepdim=True).clamp_min(tiny(y)).sqrt()
+
+
+def _clip_norm(y: Tensor, radius: Tensor | float, dim: int | tuple[int, ...]) -> Tensor:
+    """Projection onto |y|_2 <= radius along `dim`: min(1, radius / |y|) y, and 0 for radius 0."""
+    length = _length(y, dim)
+    if isinstance(radius, Tensor):
+        return y * (radius / torch.maximum(length, radius).clamp_min(tiny(y)))
+    return y * (radius / length.clamp_min(max(radius, tiny(y))))
+
+
+def _fitting(size: Tensor, weight: Tensor | float) -> Tensor:
+    """(B,): the largest s <= 1 with s size <= weight everywhere."""
+    ratio = torch.where(size > 0, weight / size, torch.inf)
+    return ratio.flatten(1).amin(1).clamp(max=1)
+
+
+def _indicator(size: Tensor, weight: Tensor | float) -> Tensor:
+    """(B,): 0 where size <= weight everywhere, up to rounding, else inf."""
+    outside = (size > weight * (1 + 64 * eps(size)) + tiny(size)).flatten(1).any(1)
+    return size.new_zeros(len(size)).masked_fill(outside, torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class L1(Weighted, Proximable, Dualizable):
+    """g(x) = sum weight |x_i|.
+
+    prox      soft threshold: x - clip(x, -step weight, step weight)
+    at a kink (|x_i| = step weight before the prox) the derivative returned is 0
+    """
+
+    def density(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        t = expand(step, x) * self.weight
+        return x - x.clamp(-t, t)
+
+    def prox_conjugate(
+        self, y: Tensor, step: Scalar
+    ) -> Tensor:  # step plays no part in a projection
+        return y.clamp(-self.weight, self.weight)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        return _indicator(y.abs(), self.weight)
+
+    def dual_scale(self, y: Tensor) -> Tensor:
+        return _fitting(y.abs(), self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class L2(Weighted, Proximable, Dualizable):
+    """g(x) = weight |x|_2, the Euclidean norm of the whole event (its square is LeastSquares()).
+
+    prox      (1 - step weight / |x|)_+ x
+    """
+
+    def _dims(self, x: Tensor) -> tuple[int, ...]:
+        return tuple(range(1, x.ndim))
+
+    def density(self, x: Tensor) -> Tensor:
+        return _length(x, self._dims(x))
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return x - _clip_norm(x, expand(step, x) * self.weight, self._dims(x))
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
+        return _clip_norm(y, self.weight, self._dims(y))
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        return _indicator(self.density(y), self.weight)
+
+    def dual_scale(self, y: Tensor) -> Tensor:
+        return _fitting(self.density(y), self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class L21(Weighted, Proximable, Dualizable):
+    """g(x) = sum over groups of weight |x_group|_2, the groups being the vectors along `dim`.
+
+    prox      x - projection of each group onto the ball of radius step weight (0 for a group inside
+    it)
+    """
+
+    dim: int = -1  # the weight broadcasts against x with this dim of size 1
+
+    def density(self, x: Tensor) -> Tensor:
+        return _length(x, self.dim)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return x - _clip_norm(x, expand(step, x) * self.weight, self.dim)
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
+        return _clip_norm(y, self.weight, self.dim)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        return _indicator(self.density(y), self.weight)
+
+    def dual_scale(self, y: Tensor) -> Tensor:
+        return _fitting(self.density(y), self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticNet(Weighted, Proximable, Dualizable):
+    """g(x) = sum weight (ratio |x_i| + (1 - ratio) / 2 x_i^2), with 0 <= ratio <= 1 (Zou, Hastie
+    2005).
+
+    prox      soft threshold by step weight ratio, then division by 1 + step weight (1 - ratio)
+    """
+
+    ratio: Tensor | float = 0.5
+
+    batched: ClassVar[tuple[str, ...]] = ("weight", "ratio")
+
+    def density(self, x: Tensor) -> Tensor:
+        return self.ratio * x.abs() + (1 - self.ratio) / 2 * x.square()
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        s = expand(step, x) * self.weight
+        t = s * self.ratio
+        return (x - x.clamp(-t, t)) / (1 + s * (1 - self.ratio))
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        excess = (y.abs() - self.weight * self.ratio).clamp(min=0)
+        excess = torch.where(excess > 64 * eps(y) * y.abs(), excess, 0.0)
+        curvature = self.weight * (1 - self.ratio)
+        return sum_event(torch.where(excess > 0, excess.square() / (2 * curvature), 0.0))
+
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        return smallest(self.weight * (1 - self.ratio), x)

@@ -1,0 +1,136 @@
+"""Constraint sets: the indicator is 0 inside and inf outside; the prox is the projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar, eps, norm_event, sum_event
+from .base import Dualizable, Proximable
+from .norms import _clip_norm
+
+
+def _indicator(inside: Tensor, x: Tensor) -> Tensor:
+    return x.new_zeros(len(x)).masked_fill(~inside.flatten(1).all(1), torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Proximable, Dualizable):
+    """g(x) = 0 if lower <= x <= upper, else inf.
+
+    prox       the projection
+    conjugate  sum max(lower y, upper y)
+    """
+
+    lower: Tensor | float  # broadcasts against x; may be -inf
+    upper: Tensor | float  # broadcasts against x; may be inf
+
+    batched: ClassVar[tuple[str, ...]] = ("lower", "upper")
+
+    def value(self, x: Tensor) -> Tensor:
+        return _indicator((x >= self.lower) & (x <= self.upper), x)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
+        return torch.minimum(
+            torch.maximum(x, torch.as_tensor(self.lower, dtype=x.dtype, device=x.device)),
+            torch.as_tensor(self.upper, dtype=x.dtype, device=x.device),
+        )
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        ends = torch.maximum(self.lower * y, self.upper * y)
+        return sum_event(torch.where(y == 0, 0.0, ends))
+
+    def guess(self) -> Tensor | None:
+        if (
+            isinstance(self.lower, Tensor)
+            and isinstance(self.upper, Tensor)
+            and self.lower.ndim >= 2
+        ):
+            middle = (self.lower + self.upper).detach() / 2
+            return middle if middle.isfinite().all() else None
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class NonNegative(Proximable):
+    """g(x) = 0 if x >= 0, else inf. prox: max(x, 0)."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return _indicator(x >= 0, x)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return x.clamp(min=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Simplex(Proximable, Dualizable):
+    """g(x) = 0 if x >= 0 and sum x = total along `dim`, else inf.
+
+    prox       (x - theta)_+ with theta found by sorting (Held, Wolfe, Crowder 1974); O(n log n)
+    conjugate  total max y
+    """
+
+    total: Tensor | float = 1.0  # > 0, of x's rank with size 1 along dim if it is a tensor
+    dim: int = -1
+
+    batched: ClassVar[tuple[str, ...]] = ("total",)
+
+    def value(self, x: Tensor) -> Tensor:
+        error = (x.sum(self.dim, keepdim=True) - self.total).abs()
+        slack = (
+            8
+            * eps(x)
+            * x.shape[self.dim]
+            * torch.as_tensor(self.total, dtype=x.dtype, device=x.device)
+        )
+        return _indicator((x >= 0).all(self.dim, keepdim=True) & (error <= slack), x)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        ordered = x.sort(dim=self.dim, descending=True).values
+        excess = ordered.cumsum(self.dim) - self.total
+        count = torch.arange(1, x.shape[self.dim] + 1, dtype=x.dtype, device=x.device)
+        shape = [1] * x.ndim
+        shape[self.dim] = -1
+        active = (ordered * count.reshape(shape) > excess).sum(self.dim, keepdim=True).clamp(min=1)
+        theta = excess.gather(self.dim, active - 1) / active
+        return (x - theta).clamp(min=0)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        return sum_event(self.total * y.amax(self.dim, keepdim=True))
+
+
+@dataclass(frozen=True, eq=False)
+class L2Ball(Proximable, Dualizable):
+    """g(x) = 0 if |x - center|_2 <= radius over the whole event, else inf.
+
+    prox       center + min(1, radius / |x - center|) (x - center)
+    conjugate  <center, y> + radius |y|
+    """
+
+    radius: Tensor | float  # >= 0: a number, or (B, 1, ..., 1)
+    center: Tensor | float = 0.0
+
+    batched: ClassVar[tuple[str, ...]] = ("radius", "center")
+
+    def value(self, x: Tensor) -> Tensor:
+        offset = torch.linalg.vector_norm(
+            x - self.center, dim=tuple(range(1, x.ndim)), keepdim=True
+        )
+        return _indicator(offset <= self.radius * (1 + 16 * eps(x)), x)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        return self.center + _clip_norm(x - self.center, self.radius, tuple(range(1, x.ndim)))
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        length = norm_event(y).reshape(-1, *[1] * (y.ndim - 1))
+        return sum_event(self.radius * length) + sum_event(self.center * y)
+
+    def guess(self) -> Tensor | None:
+        return (
+            self.center.detach()
+            if isinstance(self.center, Tensor) and self.center.ndim >= 2
+            else None
+        )

@@ -1,0 +1,169 @@
+"""Smooth data terms and energies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from .._broadcast import Scalar, expand, largest, smallest, sum_event
+from .base import Dualizable, Proximable, Smooth, Weighted
+
+
+def _guess(target: Tensor | float) -> Tensor | None:
+    return target.detach() if isinstance(target, Tensor) and target.ndim >= 2 else None
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
+    """f(x) = weight/2 |x - target|^2; through an operator: LeastSquares(b) @ Matrix(A). With target
+    0: weight/2 |x|^2.
+
+    prox       (x + step weight target) / (1 + step weight)
+    conjugate  <y, target> + |y|^2 / (2 weight)
+    """
+
+    target: Tensor | float = 0.0  # (B, *event), or broadcasts against x
+
+    batched: ClassVar[tuple[str, ...]] = ("weight", "target")
+
+    def density(self, x: Tensor) -> Tensor:
+        return (x - self.target).square() / 2
+
+    def grad(self, x: Tensor) -> Tensor:
+        return self.weight * (x - self.target)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        s = expand(step, x) * self.weight
+        return (x + s * self.target) / (1 + s)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        square = y.square() / 2
+        if not isinstance(self.weight, Tensor):
+            quotient = square / self.weight
+        else:  # where the weight is 0, f is 0 and y must be 0
+            quotient = torch.where(square > 0, square / self.weight, 0.0)
+        return sum_event(quotient + y * self.target)
+
+    def lipschitz(self, x: Tensor) -> Scalar:
+        return largest(self.weight, x)
+
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        return smallest(self.weight, x)
+
+    @property
+    def quadratic(self) -> bool:
+        return True
+
+    def guess(self) -> Tensor | None:
+        return _guess(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Huber(Weighted, Smooth, Proximable, Dualizable):
+    """f(x) = weight sum r^2/(2 delta) where |r| <= delta, |r| - delta/2 beyond, with r = x -
+    target.
+
+    grad       r / max(|r|, delta), clipped to [-1, 1]
+    prox       target + r - s clip(r / (delta + s), -1, 1) with s = step weight
+    conjugate  <y, target> + delta |y|^2 / (2 weight) for |y| <= weight
+    """
+
+    delta: Tensor | float  # > 0: where the quadratic turns linear
+    target: Tensor | float = 0.0
+
+    batched: ClassVar[tuple[str, ...]] = ("weight", "delta", "target")
+
+    def density(self, x: Tensor) -> Tensor:
+        size = (x - self.target).abs()
+        return torch.where(
+            size <= self.delta, size.square() / (2 * self.delta), size - self.delta / 2
+        )
+
+    def grad(self, x: Tensor) -> Tensor:
+        return self.weight * ((x - self.target) / self.delta).clamp(-1, 1)
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        s = expand(step, x) * self.weight
+        r = x - self.target
+        return x - s * (r / (self.delta + s)).clamp(-1, 1)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        quotient = torch.where(y == 0, 0.0, y.square() * self.delta / 2 / self.weight)
+        outside = y.abs() > self.weight * (1 + 16 * torch.finfo(y.dtype).eps)
+        return sum_event((quotient + y * self.target).masked_fill(outside, torch.inf))
+
+    def lipschitz(self, x: Tensor) -> Scalar:
+        return largest(self.weight, x) / smallest(self.delta, x)
+
+    def guess(self) -> Tensor | None:
+        return _guess(self.target)
+
+
+@dataclass(frozen=True, eq=False)
+class Logistic(Weighted, Smooth, Dualizable):
+    """f(u) = weight sum log(1 + exp(-labels u)), labels -1 or 1; for a linear model: Logistic(y) @
+    Matrix(A).
+
+    conjugate  weight sum p log p + (1 - p) log(1 - p), p = -labels y / weight in [0, 1]
+    """
+
+    labels: Tensor  # (B, samples): -1 or 1
+
+    batched: ClassVar[tuple[str, ...]] = ("weight", "labels")
+
+    def density(self, x: Tensor) -> Tensor:
+        return softplus(-self.labels * x)
+
+    def grad(self, x: Tensor) -> Tensor:
+        return -self.weight * self.labels * torch.sigmoid(-self.labels * x)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        p = -self.labels * y / self.weight
+        slack = 16 * torch.finfo(y.dtype).eps
+        outside = (p < -slack) | (p > 1 + slack)
+        p = p.clamp(0, 1)
+        return sum_event(
+            (self.weight * (torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))).masked_fill(
+                outside, torch.inf
+            )
+        )
+
+    def lipschitz(self, x: Tensor) -> Scalar:
+        return largest(self.weight, x) / 4
+
+    def guess(self) -> Tensor | None:
+        return _guess(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Potential(Weighted, Smooth):
+    """f(x) = weight * energy(x): any smooth function, a network say, written with torch operations.
+
+    The gradient is autograd's. Samples must not interact (no batch norm in training mode). The
+    batch cannot be indexed, so finished samples stay in the batch, frozen.
+    """
+
+    energy: Callable[[Tensor], Tensor]  # (B, *event) -> (B,)
+    constant: Tensor | float | None = field(
+        default=None, kw_only=True
+    )  # Lipschitz constant of its gradient, if known
+
+    def density(self, x: Tensor) -> Tensor:
+        value = self.energy(x)
+        if value.shape != (len(x),):
+            raise ValueError(
+                f"the energy of Potential returned shape {tuple(value.shape)} for x of shape {tuple(x.shape)}: one value "
+                f"a sample is needed, ({len(x)},). Sum over the event dims, e.g. energy(x).flatten(1).sum(1)."
+            )
+        return value.reshape(-1, *[1] * (x.ndim - 1))
+
+    def lipschitz(self, x: Tensor) -> Scalar | None:
+        return None if self.constant is None else self.constant * largest(self.weight, x)
+
+    def take(self, index: Tensor, x: Tensor) -> None:
+        return None  # what the closure holds for each sample is not ours to index

@@ -1,0 +1,217 @@
+"""Every object of the library, with a small instance: add yours by one line, and the laws run on it.
+
+`test_registry.py` fails when a public class is missing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import bilevel as bl
+
+
+@dataclass
+class Draw:
+    """Random numbers for one instance: x has shape (batch, *event)."""
+
+    batch: int = 4
+    event: tuple[int, ...] = (5,)
+    dtype: torch.dtype = torch.float64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+
+    def positive(self, *shape: int) -> Tensor:
+        """In [0.2, 1]."""
+        uniform = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        return (0.2 + 0.8 * uniform).to(self.dtype)
+
+    def x(self) -> Tensor:
+        return self.normal(self.batch, *self.event)
+
+    def per_sample(self) -> Tensor:
+        return self.positive(self.batch, *[1] * len(self.event))
+
+    def per_pixel(self) -> Tensor:
+        return self.positive(*self.event)
+
+    def full(self) -> Tensor:  # another weight for each pixel of each sample
+        return self.positive(self.batch, *self.event)
+
+    def signs(self) -> Tensor:
+        return self.x().sign()
+
+    def groups(self) -> Tensor:  # one weight for each vector along the last dim
+        return self.positive(self.batch, *self.event[:-1], 1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`make` builds the object from a Draw whose event has the rank of `event`."""
+
+    name: str
+    make: Callable[[Draw], object]
+    event: tuple[int, ...] = (5,)
+    indexable: bool = True  # whether Problem.take can index it
+
+    def __str__(self) -> str:
+        return self.name
+
+
+IMAGE, VOLUME = (1, 4, 5), (1, 3, 4, 2)
+
+
+def cosh(x: Tensor) -> Tensor:
+    return (x.cosh() - 1).flatten(1).sum(1)
+
+
+TERMS = [
+    Case("LeastSquares", lambda d: bl.LeastSquares(d.x())),
+    Case("LeastSquares, no target", lambda d: bl.LeastSquares(), IMAGE),
+    Case("LeastSquares, per sample", lambda d: d.per_sample() * bl.LeastSquares(d.x())),
+    Case("LeastSquares, per feature", lambda d: d.per_pixel() * bl.LeastSquares(d.x())),
+    Case("LeastSquares, per pixel", lambda d: d.full() * bl.LeastSquares(d.x()), IMAGE),
+    Case("LeastSquares, shared target", lambda d: bl.LeastSquares(d.normal(*d.event))),
+    Case("Huber", lambda d: bl.Huber(0.7, d.x())),
+    Case("Huber, no target", lambda d: 0.6 * bl.Huber(0.5), IMAGE),
+    Case("Huber, per sample", lambda d: d.per_sample() * bl.Huber(d.per_sample(), d.x())),
+    Case("Huber, per feature", lambda d: d.per_pixel() * bl.Huber(d.per_pixel(), d.x())),
+    Case("Logistic", lambda d: bl.Logistic(d.signs())),
+    Case("Logistic, per sample", lambda d: d.per_sample() * bl.Logistic(d.signs())),
+    Case("Logistic, per feature", lambda d: d.per_pixel() * bl.Logistic(d.signs())),
+    Case("Potential", lambda d: 0.5 * bl.Potential(cosh), indexable=False),
+    Case("L1", lambda d: bl.L1()),
+    Case("L1, weight", lambda d: 0.3 * bl.L1(), IMAGE),
+    Case("L1, per sample", lambda d: d.per_sample() * bl.L1()),
+    Case("L1, per feature", lambda d: d.per_pixel() * bl.L1()),
+    Case("L1, some features free", lambda d: (d.normal(*d.event) > 0).to(d.dtype) * bl.L1()),
+    Case("L2", lambda d: 0.8 * bl.L2()),
+    Case("L2, per sample", lambda d: d.per_sample() * bl.L2(), IMAGE),
+    Case("L21", lambda d: 0.7 * bl.L21(), (3, 4)),
+    Case("L21, per sample", lambda d: d.per_sample() * bl.L21(), (3, 4)),
+    Case("L21, per group", lambda d: d.groups() * bl.L21(), (3, 4)),
+    Case("L21, another dim", lambda d: 0.5 * bl.L21(dim=1), (3, 4)),
+    Case("ElasticNet", lambda d: 0.6 * bl.ElasticNet(0.3)),
+    Case("ElasticNet, L1 only", lambda d: 0.6 * bl.ElasticNet(1.0)),
+    Case("ElasticNet, per sample", lambda d: d.per_sample() * bl.ElasticNet(d.per_sample())),
+    Case("ElasticNet, per feature", lambda d: d.per_pixel() * bl.ElasticNet(d.per_pixel())),
+    Case("TotalVariation, 1-D", lambda d: 0.3 * bl.TotalVariation(dims=1)),
+    Case("TotalVariation, 2-D", lambda d: 0.3 * bl.TotalVariation(), IMAGE),
+    Case("TotalVariation, 3-D", lambda d: 0.3 * bl.TotalVariation(dims=3), VOLUME),
+    Case("TotalVariation, aniso", lambda d: bl.TotalVariation(isotropic=False), IMAGE),
+    Case("TotalVariation, per sample", lambda d: d.per_sample() * bl.TotalVariation(), IMAGE),
+    Case("TotalVariation, per pixel", lambda d: d.full() * bl.TotalVariation(), IMAGE),
+    Case("Box", lambda d: bl.Box(-0.4, 0.6)),
+    Case("Box, half open", lambda d: bl.Box(-0.4, torch.inf)),
+    Case("Box, per feature", lambda d: bl.Box(-d.per_pixel(), d.per_pixel())),
+    Case("Box, per sample", lambda d: bl.Box(-d.full(), d.full()), IMAGE),
+    Case("NonNegative", lambda d: bl.NonNegative()),
+    Case("Simplex", lambda d: bl.Simplex()),
+    Case("Simplex, another total", lambda d: bl.Simplex(2.5), IMAGE),
+    Case("Simplex, per sample", lambda d: bl.Simplex(d.per_sample())),
+    Case("Simplex, another dim", lambda d: bl.Simplex(dim=1), (3, 4)),
+    Case("L2Ball", lambda d: bl.L2Ball(0.9)),
+    Case("L2Ball, per sample", lambda d: bl.L2Ball(d.per_sample(), d.x()), IMAGE),
+    Case("L2Ball, a point", lambda d: bl.L2Ball(0.0, d.x())),
+    Case("SmoothComposition", lambda d: bl.LeastSquares(d.normal(d.batch, 3)) @ wide(d)),
+    Case("SmoothComposition, own", lambda d: bl.Logistic(d.signs()) @ own(d)),
+    Case("Composition", lambda d: 0.4 * bl.L1() @ wide(d)),
+    Case("SmoothSum", lambda d: smooth_sum(d)),
+]
+
+
+def wide(d: Draw) -> bl.Matrix:
+    return bl.Matrix(d.normal(3, *d.event))
+
+
+def own(d: Draw) -> bl.Matrix:
+    """Another square matrix for each sample."""
+    return bl.Matrix(d.normal(d.batch, *d.event, *d.event))
+
+
+def smooth_sum(d: Draw) -> bl.Smooth:
+    f = (bl.LeastSquares(d.x()) @ own(d) + 0.5 * bl.Huber(0.3, d.x())).f
+    assert f is not None
+    return f
+
+
+OPERATORS = [
+    Case("Identity", lambda d: bl.Identity(), IMAGE),
+    Case("Matrix", lambda d: bl.Matrix(d.normal(3, *d.event))),
+    Case("Matrix, tall", lambda d: bl.Matrix(d.normal(9, *d.event))),
+    Case("Matrix, one a sample", own),
+    Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
+    Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
+    Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
+    Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
+    Case("Gradient, 3-D", lambda d: bl.Gradient(dims=3), VOLUME),
+    Case("Convolution, 1-D", lambda d: bl.Convolution(d.normal(3, 1, 2)), (1, 5)),
+    Case("Convolution, 2-D", lambda d: bl.Convolution(d.normal(3, 1, 2, 2)), IMAGE),
+    Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
+    Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
+    Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
+    Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
+    Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),
+    Case("Composite, one a sample", lambda d: bl.Gradient(dims=1) @ own(d)),
+]
+
+
+def sparse(d: Draw) -> Tensor:
+    a = d.normal(4, *d.event)
+    return torch.where(a > 0, a, 0.0).to_sparse_coo()
+
+
+def csr(d: Draw) -> Tensor:
+    import warnings
+
+    with warnings.catch_warnings():  # torch calls its CSR tensors a beta feature
+        warnings.simplefilter("ignore")
+        return sparse(d).to_dense().to_sparse_csr()
+
+
+SOLVERS: list[type[bl.Solver]] = [bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual]
+
+# Each acceleration with the solvers and the problems of `problems.py` it is for.
+ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = [
+    (bl.Plain(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.Plain(), bl.ForwardBackward, ("lasso", "simplex_least_squares")),
+    (bl.Plain(), bl.PrimalDual, ("lasso", "tv1d")),
+    (bl.OverRelaxation(1.5), bl.GradientDescent, ("ridge",)),
+    (bl.OverRelaxation(1.2), bl.ForwardBackward, ("lasso",)),
+    (bl.OverRelaxation(), bl.PrimalDual, ("tv1d", "l1_analysis_box")),
+    (bl.Nesterov(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.Nesterov(), bl.ForwardBackward, ("lasso", "elastic_net", "group_lasso")),
+    (bl.Accelerated(), bl.PrimalDual, ("tv1d", "tv2d_anisotropic")),
+    (bl.Halpern(), bl.PrimalDual, ("lasso", "tv1d", "l1_analysis_box", "tv2d_isotropic")),
+    (bl.Halpern(), bl.ForwardBackward, ("lasso",)),
+    (bl.ExactLineSearch(), bl.GradientDescent, ("ridge",)),
+    (bl.Backtracking(), bl.GradientDescent, ("logistic",)),
+    (bl.Backtracking(), bl.ForwardBackward, ("lasso", "box_least_squares")),
+]
+
+LINEAR_SOLVERS: list[bl.LinearSolver] = [
+    bl.CG(),  # symmetric systems only
+    bl.BiCGStab(),
+    bl.GMRES(),
+    bl.Neumann(terms=4000),
+    bl.Anderson(),
+    bl.Dense(),
+]
+
+STRATEGIES: list[bl.Strategy] = [
+    bl.FixedPoint(),
+    bl.Implicit(),
+    bl.Unroll(),
+    bl.Unroll(segment=50),
+    bl.Unroll(last=2000, segment=50),
+    bl.Truncated(2000),
+    bl.OneStep(),
+]
