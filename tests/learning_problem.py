@@ -1,10 +1,11 @@
-"""A small learning problem whose numbers depend on all that a resumed run must restore."""
+"""Small learning problems; the numbers of `run` depend on all that a resumed run must restore."""
 
 import multiprocessing
 
 import torch
 from torch import nn
 
+import bilevel as bl
 from bilevel import warm_start
 from bilevel.learning import learn
 
@@ -57,6 +58,41 @@ def noisy_error(model, batch):
 
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+class Quadratic(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(3.0, dtype=torch.float64))
+
+
+def rosenbrock(model, batch):
+    w = model.weight
+    return ((1 - w) ** 2 + 5 * (w**2 - 1) ** 2) * batch["scale"].mean()
+
+
+ONE = [{"scale": torch.tensor(1.0, dtype=torch.float64)}]
+
+
+class Denoiser(nn.Module):
+    """min_x |x - y|^2 / 2 + exp(log_weight) TV(x), solved and differentiated by the library."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.tensor(-3.0, dtype=torch.float64))
+
+    def forward(self, y):
+        return bl.argmin(bl.LeastSquares(y) + self.log_weight.exp() * bl.TotalVariation(dims=1))
+
+
+class Signals(list):
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        clean = torch.randn(4, 4, generator=generator, dtype=torch.float64).repeat_interleave(5, 1)
+        noise = torch.randn(4, 20, generator=generator, dtype=torch.float64)
+        super().__init__(
+            {"clean": c, "noisy": c + 0.3 * n} for c, n in zip(clean, noise, strict=True)
+        )
 
 
 def run(out=None, *, steps=10, model=None, loss=squared_error, **options):

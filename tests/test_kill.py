@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from bilevel.learning import RunFolder, checkpoint, read_metrics, read_model
+from bilevel.learning import Interrupted, RunFolder, checkpoint, read_metrics, read_model
+from bilevel.learning.checkpoint import Checkpoints
 from learning_problem import events, fork_server, noisy_error, numbers, run
 
 learn_module = importlib.import_module("bilevel.learning.learn")
@@ -64,6 +65,29 @@ def test_twenty_kills_at_random_instants(tmp_path):
     process.join(60)
     assert process.exitcode == 0, f"rows after each kill: {reached}"
     assert same_as(whole, tmp_path), f"rows after each kill: {reached}"
+
+
+def interrupted_child(folder, report):
+    learn_module.PATIENCE = 1
+    try:
+        child(folder, steps=100_000)
+    except Interrupted as interruption:
+        report.put(str(interruption))
+
+
+def test_a_real_ctrl_c_at_any_instant(tmp_path):
+    report = fork_server.SimpleQueue()
+    process = start(interrupted_child, tmp_path, report)
+    while len(read_metrics(tmp_path)) < 5:
+        assert process.is_alive()
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.1))
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 0
+    steps = Checkpoints(tmp_path / "checkpoints").newest()["step"]
+    assert f"Interrupted. Step {steps} is saved in {tmp_path}" in report.get()
+    assert same_as(run(**OPTIONS | {"steps": steps}), tmp_path)
 
 
 def before_call(module, name, count):

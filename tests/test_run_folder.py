@@ -1,7 +1,6 @@
 """The run folder: one run at a time, nothing doubled, nothing lost, nothing overwritten unasked."""
 
 import builtins
-import errno
 import importlib
 import os
 import signal
@@ -69,20 +68,29 @@ def test_a_file_is_no_folder(tmp_path):
         run(tmp_path / "run" / "below")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def learn_unprivileged(folder, report):
+    run(folder / "first", steps=1)  # all is imported while everything can be read
+    for path in (folder, folder / "first"):
+        path.chmod(0o555)
+    if os.geteuid() == 0:  # who may write everywhere
+        os.setuid(65534)
+    for path, resume in [(folder / "second", False), (folder / "first", True)]:
+        try:
+            run(path, resume=resume)
+        except PermissionError as error:
+            report.put(str(error))
+
+
 def test_an_unwritable_folder_is_told(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="Cannot write .* choose a folder you may write to"):
-        run(tmp_path / "run")
-
-
-def test_an_unwritable_system_is_told(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
-    with pytest.raises(PermissionError, match="Cannot write .*run: Permission denied. Free space"):
-        run(tmp_path / "run")
+    report = fork_server.SimpleQueue()
+    try:
+        assert in_child(learn_unprivileged, tmp_path, report) == 0
+    finally:
+        for path in (tmp_path, tmp_path / "first"):
+            path.chmod(0o755)
+    for _ in range(2):
+        assert not report.empty()
+        assert "Cannot write" in (told := report.get()) and "a folder you may write to" in told
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):

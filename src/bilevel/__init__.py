@@ -28,7 +28,8 @@ from .differentiation import (
     Truncated,
     Unroll,
 )
-from .errors import ConvergenceWarning, KinkWarning, NotConverged, NotUnique
+from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
+from .learning import Interrupted, LearnResult, learn
 from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
 from .problem import Problem
 from .solvers import ForwardBackward, GradientDescent, PrimalDual, Solver
@@ -54,7 +55,13 @@ from .terms import (
     Weighted,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "learn",
+    "LearnResult",
+    "Interrupted",
+    "NoSolution",
     "Accelerated",
     "Acceleration",
     "Anderson",

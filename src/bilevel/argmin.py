@@ -3,6 +3,7 @@ operation."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,17 @@ from .checks import as_problem, check, start
 from .choice import default_solver, default_strategy
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, merge
+from .differentiation.probes import Probe, probing
 from .driver import Run, default_tol
-from .errors import NotConverged, OnFail, check_on_fail, fail
+from .errors import (
+    KinkWarning,
+    NoSolution,
+    NotConverged,
+    NotUnique,
+    OnFail,
+    check_on_fail,
+    fail,
+)
 from .fixpoint import Fixpoint
 from .problem import Problem
 from .solvers.base import Solver, Z
@@ -30,13 +40,30 @@ class Solution:
     x: Tensor  # (B, *event)
     dual: tuple[Tensor, ...]  # one for each h_i(K_i x)
     value: Tensor  # f(x) + g(x) + sum h_i(K_i x)
-    gap: Tensor | None  # relative duality gap, where the problem has one
-    residual: Tensor  # |z - T(z)| / |z|
-    iterations: Tensor
-    converged: Tensor  # bool
     solver: Solver  # with its step sizes
     acceleration: Acceleration
     certificate: Certificate
+
+    @property
+    def gap(self) -> Tensor | None:
+        """Relative duality gap, where the problem has one."""
+        return self.certificate.gap
+
+    @property
+    def residual(self) -> Tensor:
+        """|z - T(z)| / |z|."""
+        assert self.certificate.residual is not None
+        return self.certificate.residual
+
+    @property
+    def iterations(self) -> Tensor:
+        assert self.certificate.iterations is not None
+        return self.certificate.iterations
+
+    @property
+    def converged(self) -> Tensor:  # bool
+        assert self.certificate.converged is not None
+        return self.certificate.converged
 
 
 @dataclass
@@ -51,7 +78,8 @@ class _Task:
 def _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, report) -> _Task:
     if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
         raise RuntimeError(
-            "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their loop stops by itself. "
+            "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their "
+            "loop stops by itself. "
             "Use torch.autograd.grad or torch.autograd.functional; batches go to dim 0 of x."
         )
     check_on_fail(on_fail)
@@ -167,9 +195,13 @@ def _solution(task: _Task, z: Z) -> Solution:
     fixpoint, certificate = task.fixpoint, task.run.certificate
     x = fixpoint.primal(z)
     return Solution(
-        x, fixpoint.dual(z), fixpoint.problem.value(x), certificate.gap, certificate.residual,  # type: ignore[arg-type]
-        certificate.iterations, certificate.converged, fixpoint.solver, task.run.acceleration, certificate,  # type: ignore[arg-type]
-    )  # fmt: skip
+        x,
+        fixpoint.dual(z),
+        fixpoint.problem.value(x),
+        fixpoint.solver,
+        task.run.acceleration,
+        certificate,
+    )
 
 
 def _judge(task: _Task, solution: Solution) -> None:
@@ -185,9 +217,12 @@ def _judge(task: _Task, solution: Solution) -> None:
     limit = "max_time" if task.run.out_of_time() else "max_iter"
     fail(
         NotConverged(
-            f"{int(left.sum())} of {len(left)} samples did not converge to tol = {task.run.tol:.0e}: {limit} ended the loop "
-            f"after {int(solution.iterations.max())} steps of {task.run.certificate.solver} at {gap}a relative residual of "
-            f"{float(solution.residual[left].max()):.1e}. Raise max_iter, loosen tol, try another solver or acceleration, or "
+            f"{int(left.sum())} of {len(left)} samples did not converge to tol = "
+            f"{task.run.tol:.0e}: {limit} ended the loop "
+            f"after {int(solution.iterations.max())} steps of {task.run.certificate.solver} at "
+            f"{gap}a relative residual of "
+            f"{float(solution.residual[left].max()):.1e}. Raise max_iter, loosen tol, try another "
+            "solver or acceleration, or "
             "accept it with on_fail='warn'.",
             solution,
         ),
@@ -216,39 +251,89 @@ def _certificates(loss: Tensor) -> list[Certificate]:
         if node is None or node in seen:
             continue
         seen.add(node)
-        if isinstance(getattr(node, "certificate", None), Certificate):
-            found.append(node.certificate)
+        certificate = getattr(node, "certificate", None)
+        if isinstance(certificate, Certificate):
+            found.append(certificate)
         front.extend(following for following, _ in node.next_functions)
     return found
 
 
 def hypergradient(
-    loss: Tensor, parameters: Iterable[Tensor], *, create_graph: bool = False
+    loss: Tensor,
+    parameters: Iterable[Tensor],
+    *,
+    create_graph: bool = False,
+    probe: bool = False,
 ) -> tuple[tuple[Tensor, ...], Certificate]:
-    """(d loss / d parameters, certificate) for a scalar loss that reads solutions of argmin, as
-    torch.autograd.grad.
+    """(d loss / d parameters, certificate) of a scalar loss that reads solutions of argmin.
 
-    Several solutions in one loss give one certificate, their samples end to end. A parameter the
-    loss does not depend on gets zeros.
+    As torch.autograd.grad; a parameter the loss does not depend on gets zeros. Several solutions
+    in one loss give one certificate, their samples end to end. With probe=True backward runs twice
+    more and the certificate says how far the gradient depends on which adjoint solution was found
+    (`inconsistency`, with NotUnique where there is no derivative) and on which side of nearby kinks
+    the solution lies (`influence`, with a KinkWarning); for the implicit strategies.
+
+    >>> import torch, bilevel as bl
+    >>> weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    >>> y = torch.tensor([[2.0, -0.3]], dtype=torch.float64)
+    >>> x = bl.argmin(bl.LeastSquares(y) + weight * bl.L1())
+    >>> gradients, certificate = bl.hypergradient(x.sum(), [weight], probe=True)
+    >>> gradients
+    (tensor(-1., dtype=torch.float64),)
+    >>> certificate.influence < 1e-3
+    True
     """
     parameters = tuple(parameters)
     if loss.numel() != 1:
         raise ValueError(
-            f"hypergradient needs a scalar loss, got shape {tuple(loss.shape)}. Take its mean or its sum."
+            f"hypergradient needs a scalar loss, got shape {tuple(loss.shape)}. Take its mean."
         )
     certificates = _certificates(loss)
     if not certificates:
-        raise ValueError(
-            "this loss does not depend on a solution of argmin with a gradient. Does a parameter require_grad, and was "
-            "argmin called outside torch.no_grad()? For an ordinary loss use torch.autograd.grad."
+        raise NoSolution(
+            "this loss does not depend on a solution of argmin with a gradient. Does a parameter "
+            "require_grad, and was argmin called outside torch.no_grad()? For an ordinary loss use "
+            "torch.autograd.grad."
         )
-    gradients = torch.autograd.grad(
-        loss, parameters, create_graph=create_graph, retain_graph=None, allow_unused=True
-    )
-    filled = tuple(
-        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
-    )
-    return filled, merge(certificates)
+
+    def gradient(create: bool, retain: bool | None) -> tuple[Tensor, ...]:
+        grads = torch.autograd.grad(loss, parameters, None, retain, create, allow_unused=True)
+        pairs = zip(parameters, grads, strict=True)
+        return tuple(torch.zeros_like(p) if g is None else g for p, g in pairs)
+
+    found = gradient(create_graph, True if probe or create_graph else None)
+    certificate = merge(certificates)
+    if probe:
+        _examine(gradient, found, parameters, certificate)
+    return found, certificate
+
+
+def _examine(gradient, found: tuple[Tensor, ...], parameters, certificate: Certificate) -> None:
+    """The two probes of `hypergradient`, written into the certificate and judged."""
+    size = sum(float(g.detach().square().sum()) for g in found) ** 0.5
+    with probing(Probe(parameters, random_start=True)):
+        other = gradient(False, True)
+    moved = sum(float((a.detach() - b).square().sum()) for a, b in zip(found, other, strict=True))
+    certificate.inconsistency = inconsistency = moved**0.5 / size if size else 0.0
+    with probing(Probe(parameters)) as probe:
+        gradient(False, True)
+    certificate.influence = influence = max(probe.influence, default=0.0)
+    single = any(g.dtype != torch.float64 for g in found)
+    if inconsistency > (1e-2 if single else 1e-4):
+        raise NotUnique(
+            "two solutions of the adjoint system give gradients that differ by "
+            f"{inconsistency:.1e}: the solution has no derivative in these parameters "
+            "(the dual is not unique and reaches them). Parametrise them so that they keep the "
+            "structure, e.g. difference filters of zero mean."
+        )
+    if influence > (0.1 if single else 1e-3):
+        warnings.warn(
+            f"the gradient changes by {influence:.1e} when nearby kinks fall on the "
+            "other side: near this point only directional derivatives exist. The gradient is that "
+            "of one side.",
+            KinkWarning,
+            stacklevel=3,
+        )
 
 
 __all__: Sequence[str] = ["Solution", "argmin", "hypergradient", "solve"]

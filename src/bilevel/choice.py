@@ -9,7 +9,6 @@ from .solvers.base import Solver
 from .solvers.descent import GradientDescent
 from .solvers.forward_backward import ForwardBackward
 from .solvers.primal_dual import PrimalDual
-from .terms.smooth import Potential
 
 
 def default_solver(problem: Problem) -> Solver:
@@ -18,7 +17,7 @@ def default_solver(problem: Problem) -> Solver:
     """
     if problem.h or problem.f is None:
         return PrimalDual()
-    if problem.g is None and any(isinstance(term, Potential) for term in problem.terms):
+    if problem.g is None and not problem.f.lipschitz_known:
         return GradientDescent()
     return ForwardBackward()
 

@@ -63,7 +63,8 @@ def _denoise(
     dims = image.ndim - (channel_axis is not None)
     if not 1 <= dims <= 3:
         raise ValueError(
-            f"denoise_tv needs 1, 2 or 3 image dims, got shape {tuple(image.shape)} with channel_axis={channel_axis}. "
+            f"denoise_tv needs 1, 2 or 3 image dims, got shape {tuple(image.shape)} with "
+            f"channel_axis={channel_axis}. "
             "For a colour image pass channel_axis=-1."
         )
     if not image.numel():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -37,7 +38,17 @@ def fail(error: Exception, on_fail: OnFail) -> None:
     if on_fail == "raise":
         raise error
     if on_fail == "warn":
-        warnings.warn(str(error), ConvergenceWarning, stacklevel=3)
+        warnings.warn(str(error), ConvergenceWarning, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """The stacklevel, seen from `fail`, of the line outside this library and torch: the user's."""
+    frame, level = sys._getframe(1), 1
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("bilevel", "torch"):
+            break
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_on_fail(on_fail: str) -> None:

@@ -20,6 +20,10 @@ class Fixpoint:
     def T(self, z: Z) -> Z:
         return self.solver.step(self.problem, z)
 
+    def residual(self, z: Z) -> Z:
+        """z - T(z)."""
+        return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
+
     def averaged(self, z: Z) -> Z:
         return self.solver.averaged(self.problem, z)
 

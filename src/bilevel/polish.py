@@ -26,11 +26,10 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
     """
     residual = relative_change(z, fixpoint.T(z))
     while products > 0 and bool((residual > tol).any()):
-        with torch.enable_grad():
-            leaves = tuple(part.detach().requires_grad_() for part in z)
-            moved = tuple(a - b for a, b in zip(leaves, fixpoint.T(leaves), strict=True))
-        system = System(leaves, moved, _linear_solver(z, products), 1e-12, "ignore", Certificate())
-        step, used = system.newton_step(system.flatten(tuple(part.detach() for part in moved)))
+        linear_solver = _linear_solver(z, products)
+        system = System(z, fixpoint.residual, linear_solver, 1e-12, "ignore", Certificate())
+        rest = tuple(part.detach() for part in system.residual)
+        step, used = system.newton_step(system.flatten(rest))
         products -= max(used, 10)
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
         new = relative_change(trial, fixpoint.T(trial))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,16 @@ class OverRelaxation(Acceleration):
     def __post_init__(self) -> None:
         if not 0 < self.rho < 2:
             raise ValueError(f"OverRelaxation needs 0 < rho < 2, got {self.rho}.")
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        limit = 1 + fixpoint.solver.reflection(fixpoint.problem, fixpoint.primal(z))
+        if bool(torch.as_tensor(self.rho > limit).any()):
+            raise ValueError(
+                f"OverRelaxation with rho = {self.rho} cannot be shown to converge here: "
+                f"{type(fixpoint.solver).__name__} with these steps allows rho <= "
+                f"{float(torch.as_tensor(limit).min()):.3g}. Take a smaller rho or smaller steps."
+            )
+        return ()
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
         return mix(self.rho, fixpoint.averaged(z), z), state
@@ -50,7 +61,7 @@ class Nesterov(Acceleration):
 def extrapolate(v: Z, new: Z, old: Z, k: Tensor) -> tuple[Z, Tensor]:
     """The point from which the next step goes, and the count since the last restart."""
     moves = [a - b for a, b in zip(new, old, strict=True)]
-    uphill = sum(inner(p - a, m) for p, a, m in zip(v, new, moves, strict=True))
+    uphill = reduce(Tensor.add, [inner(p - a, m) for p, a, m in zip(v, new, moves, strict=True)])
     k = torch.where(uphill > 0, 0.0, k + 1)
     beta = k / (k + 3)
     return tuple(a + expand(beta, a) * m for a, m in zip(new, moves, strict=True)), k

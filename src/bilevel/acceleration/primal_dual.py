@@ -30,7 +30,8 @@ class Accelerated(Acceleration):
         mu = solver.strong_convexity(fixpoint.problem, z[0])
         if not bool(torch.as_tensor(mu > 0).all()):
             raise ValueError(
-                "Accelerated needs a strongly convex term handled by its prox, and this problem has "
+                "Accelerated needs a strongly convex term handled by its prox, and this problem "
+                "has "
                 f"none (mu = {mu}). Use Halpern() or OverRelaxation()."
             )
         return 1.0 / mu, solver.step_size * solver.dual_step_size * mu, self.gamma * mu
@@ -45,7 +46,11 @@ class Accelerated(Acceleration):
 
 @dataclass(frozen=True)
 class Halpern(Acceleration):
-    """z_{k+1} = (k+1)/(k+2) (2 T(z_k) - z_k) + 1/(k+2) z_0 on the averaged form of T, restarted.
+    """z_{k+1} = (k+1)/(k+2) ((1+r) T(z_k) - r z_k) + 1/(k+2) z_0 on the averaged T, restarted.
+
+    r = 1, the reflection, where T is firmly nonexpansive; less where a smooth term is handled by
+    its
+    gradient.
 
     A restart moves the anchor z_0 once the residual |T(z) - z| has fallen enough, and rebalances
     the two steps of a primal-dual method by the lengths of its primal and its dual path. Linear
@@ -61,10 +66,11 @@ class Halpern(Acceleration):
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         zero = z[0].new_zeros(len(z[0]))
-        return z, zero, zero, zero, zero + torch.inf, zero + 1
+        reflection = fixpoint.solver.reflection(fixpoint.problem, fixpoint.primal(z))
+        return z, zero, zero, zero, zero + torch.inf, zero + 1, reflection
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        anchor, k, total, first, last, balance = state
+        anchor, k, total, first, last, balance, r = state
         solver = fixpoint.solver
         t = replace(fixpoint, solver=solver.rebalanced(fixpoint.problem, balance)).averaged(z)
         residual = _length(t, z)
@@ -77,7 +83,8 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            c + expand(weight, c) * (2 * a - b - c) for a, b, c in zip(t, z, anchor, strict=True)
+            c + expand(weight, c) * (a - c + expand(r, c) * (a - b))
+            for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):
             change = tuple(a - b for a, b in zip(t, anchor, strict=True))
@@ -86,7 +93,7 @@ class Halpern(Acceleration):
             new, anchor = where(restart, t, new), where(restart, t, anchor)
         k = torch.where(restart, 0.0, k + 1)
         last = torch.where(restart, torch.inf, residual)
-        return new, (anchor, k, total, first, last, balance)
+        return new, (anchor, k, total, first, last, balance, r)
 
 
 def _length(a: Z, b: Z) -> Tensor:  # -> (B,)

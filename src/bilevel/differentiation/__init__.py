@@ -7,6 +7,18 @@ from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, 
 from .unrolled import Unroll
 
 __all__ = [
-    "CG", "GMRES", "Anderson", "BiCGStab", "Certificate", "Dense", "FixedPoint", "Implicit", "LinearSolver", "Neumann",
-    "OneStep", "Strategy", "Truncated", "Unroll",
-]  # fmt: skip
+    "CG",
+    "GMRES",
+    "Anderson",
+    "BiCGStab",
+    "Certificate",
+    "Dense",
+    "FixedPoint",
+    "Implicit",
+    "LinearSolver",
+    "Neumann",
+    "OneStep",
+    "Strategy",
+    "Truncated",
+    "Unroll",
+]

@@ -61,11 +61,7 @@ class Certificate:
             if isinstance(value, Tensor):
                 if not value.numel():
                     continue
-                value = (
-                    float(value.all())
-                    if value.dtype == torch.bool
-                    else float(value.double().nan_to_num(-1.0).max())
-                )
+                value = float(value.all()) if value.dtype == torch.bool else _worst(value)
             summary[f.name] = value
         return summary
 
@@ -75,6 +71,12 @@ class Certificate:
             for k, v in self.as_dict().items()
         )
         return "\n".join(["Certificate (worst over the batch; the estimate is no bound)", *lines])
+
+
+def _worst(value: Tensor) -> float:
+    """The largest number; nan (not measurable) only where all are."""
+    known = value[~value.isnan()]
+    return float(known.max()) if known.numel() else float("nan")
 
 
 def merge(certificates: list[Certificate]) -> Certificate:

@@ -46,13 +46,9 @@ class FixedPoint(Strategy):
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with torch.no_grad():
             z = run(fixpoint, z0)
-
-        def residual(z: Z) -> Z:
-            return tuple(a - b for a, b in zip(z, fixpoint.T(z), strict=True))
-
         return differentiable(
             z,
-            residual,
+            fixpoint.residual,
             self.linear_solver,
             self.order,
             run.adjoint_tol,

@@ -107,7 +107,8 @@ class CG(LinearSolver):
         ):
             raise TypeError(
                 "CG needs a symmetric operator, and this one is not (<Mu, v> and <u, Mv> differ by "
-                f"{float((difference / size.clamp_min(tiny(b))).max()):.1e}). Use GMRES() or BiCGStab()."
+                f"{float((difference / size.clamp_min(tiny(b))).max()):.1e}). Use GMRES() or "
+                "BiCGStab()."
             )
 
 

@@ -3,13 +3,15 @@ solve as a graph node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .._broadcast import tiny
 from ..errors import NotConverged, NotUnique, OnFail, fail
+from . import probes
 from .certificate import Certificate
 from .linear_solvers import (
     GMRES,
@@ -32,21 +34,24 @@ class System:
     def __init__(
         self,
         z: Z,
-        residual: Z,
+        equation: Callable[[Z], Z],  # z -> residual, 0 at the solution
         solver: LinearSolver | None,
         tol: float,  # for a solver that names none
         on_fail: OnFail,
         certificate: Certificate,
     ) -> None:
-        self.z, self.residual = z, residual  # z: leaves that require grad
-        self.solver, self.on_fail, self.certificate = solver, on_fail, certificate
+        self.equation = equation
+        with torch.enable_grad():
+            self.z = tuple(part.detach().requires_grad_() for part in z)
+            self.residual = equation(self.z)
+        self.solver, self.certificate = solver, certificate
+        self.on_fail: OnFail = on_fail
         self.tol = tol if solver is None or solver.tol is None else solver.tol
         self.shapes = [part.shape for part in z]
         self._jvp: tuple[Tensor, Z] | None = None
         self._matrix: Tensor | None = None
-        self._noise: tuple[int, Tensor, Tensor] | None = (
-            None  # backward pass, largest right-hand side, residual left
-        )
+        # the backward pass, its largest right-hand side, and the residual left of it
+        self._noise: tuple[int, Tensor, Tensor] | None = None
 
     def flatten(self, z: Z) -> Tensor:  # -> (B, N)
         return z[0].flatten(1) if len(z) == 1 else torch.cat([part.flatten(1) for part in z], 1)
@@ -76,11 +81,14 @@ class System:
         """M^-1 b or M*^-1 b, right-hand sides at the noise level of this backward pass answered by
         0."""
         quiet, scale = self._quiet(b)
-        solution = self._solve(b, transposed, scale)
+        probe = probes.active() if transposed else None
+        solution = self._solve(b, transposed, scale, probe and probe.start(b))
         left = torch.where(quiet, 0.0, solution.residual * scale)
         current, _, before = self._noise  # type: ignore[misc]
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
+        if probe is not None:
+            probe.examine(self, solution.x, b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def quiet(self, b: Tensor) -> bool:
@@ -104,7 +112,29 @@ class System:
         solution = self._solve(b, False, torch.linalg.vector_norm(b, dim=1))
         return solution.x, solution.iterations
 
-    def _solve(self, b: Tensor, transposed: bool, scale: Tensor) -> LinearSolution:
+    def at(self, point: Z) -> System:
+        """The same system, M taken at another point."""
+        return System(point, self.equation, self.solver, self.tol, "ignore", Certificate())
+
+    def resolve(self, b: Tensor) -> Tensor:
+        """M*^-1 b, judged by nobody."""
+        return self._solve(b, True, torch.linalg.vector_norm(b, dim=1)).x
+
+    def pull(self, point: Z, w: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
+        with torch.enable_grad():
+            residual = self.equation(point)
+        cotangents = tuple(-part for part in self.split(w))
+        grads = _vjp(residual, tuple(parameters), cotangents)
+        return torch.cat([g.flatten() for g in grads])
+
+    def _solve(
+        self, b: Tensor, transposed: bool, scale: Tensor, start: Tensor | None = None
+    ) -> LinearSolution:
+        if start is not None:
+            product = self.transposed_product if transposed else self.product
+            solution = self._solve(b - product(start), transposed, scale)
+            return replace(solution, x=start + solution.x)
         product = self.transposed_product if transposed else self.product
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
@@ -134,11 +164,17 @@ class System:
             rows = eye[:, None].expand(n, self.shapes[0][0], n)
             parts = zip(*(self.split(row) for row in rows), strict=True)
             grads = torch.autograd.grad(
-                self.residual, self.z, [torch.stack(p) for p in parts], retain_graph=True, allow_unused=True,
+                self.residual,
+                self.z,
+                [torch.stack(p) for p in parts],
+                retain_graph=True,
+                allow_unused=True,
                 is_grads_batched=True,
-            )  # fmt: skip
-            flat = [torch.zeros((n, *z.shape), dtype=z.dtype, device=z.device) if g is None else g
-                    for g, z in zip(grads, self.z, strict=True)]  # fmt: skip
+            )
+            flat = [
+                torch.zeros((n, *z.shape), dtype=z.dtype, device=z.device) if g is None else g
+                for g, z in zip(grads, self.z, strict=True)
+            ]
             self._matrix = torch.cat([g.flatten(2) for g in flat], 2).transpose(0, 1)
         return self._matrix
 
@@ -161,8 +197,10 @@ class System:
         if self._inconsistent(solution, failed, b, transposed):
             fail(
                 NotUnique(
-                    f"the adjoint system has no solution ({int(failed.sum())} of {len(b)} samples, relative residual "
-                    f"{worst:.1e}, none of it reachable): the loss reads a part of the solution that the problem does "
+                    f"the adjoint system has no solution ({int(failed.sum())} of {len(b)} samples, "
+                    "relative residual "
+                    f"{worst:.1e}, none of it reachable): the loss reads a part of the solution "
+                    "that the problem does "
                     "not determine. Let the loss read x only, or add a strongly convex term."
                 ),
                 self.on_fail,
@@ -170,8 +208,10 @@ class System:
             return
         fail(
             NotConverged(
-                f"the adjoint solve ended at a relative residual of {worst:.1e}, asked was {self.tol:.0e} "
-                f"({int(failed.sum())} of {len(b)} samples, {solution.iterations} products). Solve the problem more "
+                f"the adjoint solve ended at a relative residual of {worst:.1e}, asked was "
+                f"{self.tol:.0e} "
+                f"({int(failed.sum())} of {len(b)} samples, {solution.iterations} products). Solve "
+                "the problem more "
                 "accurately, raise max_iter of the linear solver, or accept it with on_fail='warn'."
             ),
             self.on_fail,
@@ -224,16 +264,24 @@ class Solve(torch.autograd.Function):
     def backward(ctx, *cotangents: Tensor):
         system, transposed, level, order, count = ctx.node
         if level >= order:
-            raise RuntimeError(
-                f"derivative {level + 1} of a solution was asked for, but its strategy is exact up to derivative "
-                f"{order} only. Pass diff=FixedPoint(order={level + 1}) or Implicit(order={level + 1}) to argmin."
-                if order > 1
-                else "a second derivative of a solution was asked for, but its strategy gives first derivatives only. "
-                "Pass diff=FixedPoint() or Implicit() to argmin; Truncated and OneStep have no second order."
-            )
+            raise RuntimeError(_beyond(order))
         formal = ctx.saved_tensors
         solved = Solve.apply(system, not transposed, level + 1, order, count, *cotangents, *formal)
         return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]
+
+
+def _beyond(order: int) -> str:
+    if order == 1:
+        return (
+            "a second derivative of a solution was asked for, but its strategy gives first "
+            "derivatives only. Pass diff=FixedPoint() or Implicit() to argmin; Truncated and OneStep "
+            "have no second."
+        )
+    return (
+        f"derivative {order + 1} of a solution was asked for, but its strategy is right up to "
+        f"derivative {order} only. Pass diff=FixedPoint(order={order + 1}) or "
+        f"Implicit(order={order + 1}) to argmin."
+    )
 
 
 def differentiable(
@@ -256,8 +304,7 @@ def differentiable(
         rest = residual(fixed)
         if not any(part.requires_grad for part in rest):
             return fixed  # no θ requires a gradient
-        leaves = tuple(part.detach().requires_grad_() for part in z)
-        system = System(leaves, residual(leaves), solver, tol, on_fail, certificate)
+        system = System(z, residual, solver, tol, on_fail, certificate)
         current = fixed
         for k in range(order):
             if k:

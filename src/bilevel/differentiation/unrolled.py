@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -63,6 +63,6 @@ def _repeat(fixpoint: Fixpoint, z: Z, n: int) -> Z:
     return z
 
 
-def stretch(steps, parts: Z, recompute: bool) -> Z:
+def stretch(steps: Any, parts: tuple[Any, ...], recompute: bool) -> Any:
     """steps(*parts), keeping only the parts for backward where `recompute`."""
     return checkpoint(steps, *parts, use_reentrant=False) if recompute else steps(*parts)

@@ -18,19 +18,29 @@ class _Denoiser(nn.Module):
     """argmin over x of 1/2 |x - noisy|^2 + weight TV(x); what is common to the modules below."""
 
     def __init__(
-        self, *, dims: int, isotropic: bool, solver: Solver | None, diff: Strategy | None, tol: float | None,
+        self,
+        *,
+        dims: int,
+        isotropic: bool,
+        solver: Solver | None,
+        diff: Strategy | None,
+        tol: float | None,
         on_fail: OnFail,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.dims, self.isotropic = dims, isotropic
-        self.solver, self.diff, self.tol, self.on_fail = solver, diff, tol, on_fail
+        self.solver, self.diff, self.tol = solver, diff, tol
+        self.on_fail: OnFail = on_fail
 
     def denoise(self, noisy: Tensor, weight: Tensor) -> Tensor:
         term = TotalVariation(dims=self.dims, isotropic=self.isotropic)
         return argmin(
             LeastSquares(noisy) + weight * term,
-            solver=self.solver, diff=self.diff, tol=self.tol, on_fail=self.on_fail,
-        )  # fmt: skip
+            solver=self.solver,
+            diff=self.diff,
+            tol=self.tol,
+            on_fail=self.on_fail,
+        )
 
 
 class TVDenoise(_Denoiser):
@@ -101,7 +111,8 @@ class TVDenoiser(_Denoiser):
     def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:  # (B, 1, H, W), (B,) -> (B, 1, H, W)
         if sigma.shape != (len(noisy),) or not bool((sigma > 0).all()):
             raise ValueError(
-                f"TVDenoiser needs one noise level > 0 a sample, shape ({len(noisy)},), got {tuple(sigma.shape)} with "
+                f"TVDenoiser needs one noise level > 0 a sample, shape ({len(noisy)},), got "
+                f"{tuple(sigma.shape)} with "
                 f"least value {float(sigma.min()) if sigma.numel() else math.nan:.3g}."
             )
         weight = self.weight(sigma).to(noisy.dtype)

@@ -101,7 +101,7 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         raise type(error)(
             error.errno,
-            f"Cannot write {path}: {reason}. Free space or choose a folder you may write to",
+            f"Cannot write {path}: {reason}. Free space or choose a folder you may write to.",
         ) from error
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bilevel.argmin import hypergradient
 from bilevel.differentiation import Certificate
+from bilevel.errors import NoSolution
 from bilevel.learning import randomness
 from bilevel.learning.batches import Batch, Batches, Dataset
 from bilevel.learning.checkpoint import snapshot
@@ -197,7 +198,7 @@ def differentiate(
     """Gradients and certificate; without a certificate if the loss solves no problem."""
     try:
         return hypergradient(loss, parameters)
-    except ValueError:  # no solution of argmin in the loss
+    except NoSolution:  # no solution of argmin in the loss
         return torch.autograd.grad(loss, parameters, materialize_grads=True), None
 
 

@@ -45,10 +45,12 @@ class RunFolder:
         self._rows: TextIO | None = None
         self._events: Any = None  # a SummaryWriter
         self._began = 0.0  # on the clock, pauses left out
-        if self.path.exists() and not self.path.is_dir():
-            raise NotADirectoryError(f"{self.path} is a file: choose another folder for the run.")
         with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            is_file = self.path.exists() and not self.path.is_dir()
+            if not is_file:
+                self.path.mkdir(parents=True, exist_ok=True)
+        if is_file:
+            raise NotADirectoryError(f"{self.path} is a file: choose another folder for the run.")
         self._lock()
         try:
             self._refuse_strangers(resume)
@@ -106,7 +108,7 @@ class RunFolder:
         checkpoint.write(self.path / "model.safetensors", dict(model))
         numbers = {} if certificate is None else certificate.as_dict()
         text = json.dumps(_strict({"step": step, **numbers}), indent=2, allow_nan=False)
-        checkpoint.write_bytes(self.path / "certificate.json", text.encode())
+        checkpoint.write_bytes(self.path / "certificate.json", f"{text}\n".encode())
 
     def _close_files(self) -> None:
         for file in (self._rows, self._events):

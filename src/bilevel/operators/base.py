@@ -25,6 +25,13 @@ class Operator(ABC):
     def adjoint(self, y: Tensor) -> Tensor:  # (B, *range) -> (B, *domain)
         """K* y: <K x, y> = <x, K* y>."""
 
+    def absolute(self) -> Operator:
+        """The operator with the absolute values of K's entries, for diagonal preconditioning."""
+        raise TypeError(
+            f"{type(self).__name__} does not tell the absolute values of its entries, which diagonal "
+            "preconditioning needs. Use PrimalDual() without preconditioned=True."
+        )
+
     def norm(self, x: Tensor) -> Scalar:  # a number, or (B,)
         """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached; not
         differentiable."""
@@ -77,6 +84,9 @@ class Identity(Operator):
     def adjoint(self, y: Tensor) -> Tensor:
         return y
 
+    def absolute(self) -> Identity:
+        return self
+
     def norm(self, x: Tensor) -> Scalar:
         return 1.0
 
@@ -121,7 +131,8 @@ class Stack(Operator):
         parts = [operator(x) for operator in self.operators]
         if len({p.shape for p in parts}) > 1:
             raise ValueError(
-                f"Stack needs operators with ranges of one shape, got {[tuple(p.shape) for p in parts]}. "
+                "Stack needs operators with ranges of one shape, got "
+                f"{[tuple(p.shape) for p in parts]}. "
                 "Give them to separate terms instead: h1 @ K1 + h2 @ K2."
             )
         return torch.stack(parts, dim=1)
@@ -130,6 +141,9 @@ class Stack(Operator):
         return torch.stack(
             [k.adjoint(part) for k, part in zip(self.operators, y.unbind(1), strict=True)]
         ).sum(0)
+
+    def absolute(self) -> Stack:
+        return Stack(*(operator.absolute() for operator in self.operators))
 
     @property
     def shared(self) -> bool:

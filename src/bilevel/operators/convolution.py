@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional
@@ -48,10 +48,14 @@ class Convolution(Operator):
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim != self.kernel.ndim or x.shape[1] != self.kernel.shape[1]:
             raise ValueError(
-                f"Convolution with a kernel {tuple(self.kernel.shape)} needs x of shape (B, {self.kernel.shape[1]}, "
+                f"Convolution with a kernel {tuple(self.kernel.shape)} needs x of shape (B, "
+                f"{self.kernel.shape[1]}, "
                 f"*image) with {self.dims} image dims, got {tuple(x.shape)}."
             )
         return _CONV[self.dims](x, self.kernel, padding=self.padding)
+
+    def absolute(self) -> Convolution:
+        return replace(self, kernel=self.kernel.detach().abs())
 
     def adjoint(self, y: Tensor) -> Tensor:
         return _TRANSPOSE[self.dims](y, self.kernel, padding=self.padding)

@@ -26,7 +26,8 @@ class Gradient(Operator):
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim <= self.dims:
             raise ValueError(
-                f"Gradient(dims={self.dims}) needs x of shape (B, ..., *image) with {self.dims} image dims, got "
+                f"Gradient(dims={self.dims}) needs x of shape (B, ..., *image) with {self.dims} "
+                "image dims, got "
                 f"{tuple(x.shape)}. For one image pass x[None]: dim 0 is the batch."
             )
         axes = range(-self.dims, 0)
@@ -47,7 +48,33 @@ class Gradient(Operator):
     def _edge(axis: int, before: int, after: int) -> tuple[int, ...]:
         return (0, 0) * (-axis - 1) + (before, after)  # pad() counts dims from the last
 
+    def absolute(self) -> AbsoluteGradient:
+        return AbsoluteGradient(self.dims)
+
     def norm(self, x: Tensor) -> Scalar:
         """Exact: sqrt(sum over dims of 4 cos^2(pi / 2n))."""
         sizes = x.shape[x.ndim - self.dims :]
         return math.sqrt(sum(4 * math.cos(math.pi / (2 * n)) ** 2 for n in sizes))
+
+
+@dataclass(frozen=True, eq=False)
+class AbsoluteGradient(Operator):
+    """The gradient with its minus signs turned: sums of neighbours, 0 at the far edge."""
+
+    dims: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        sums = []
+        for axis in range(-self.dims, 0):
+            n = x.shape[axis] - 1
+            both = x.narrow(axis, 0, n) + x.narrow(axis, 1, n)
+            sums.append(pad(both, Gradient._edge(axis, 0, 1)))
+        return torch.stack(sums, dim=-self.dims - 1)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        total = torch.zeros_like(y.select(-self.dims - 1, 0))
+        for axis, part in zip(range(-self.dims, 0), y.unbind(-self.dims - 1), strict=True):
+            inner = part.narrow(axis, 0, part.shape[axis] - 1)
+            total = total + pad(inner, Gradient._edge(axis, 1, 0))
+            total = total + pad(inner, Gradient._edge(axis, 0, 1))
+        return total

@@ -61,9 +61,13 @@ class Matrix(Operator):
             or (self.matrix.ndim == 3 and len(x) != len(self.matrix))
         ):
             raise ValueError(
-                f"Matrix of shape {tuple(self.matrix.shape)} needs {name} of shape (B, {size}), its number of {side}, "
+                f"Matrix of shape {tuple(self.matrix.shape)} needs {name} of shape (B, {size}), "
+                f"its number of {side}, "
                 f"got {tuple(x.shape)}. For one problem pass {name}[None]: dim 0 is the batch."
             )
+
+    def absolute(self) -> Matrix:
+        return replace(self, matrix=self.matrix.detach().abs())
 
     @property
     def shared(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor
 
+from .._broadcast import Scalar
 from ..problem import Problem
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Solver(ABC):
         relaxation."""
         return self.step(problem, z)
 
+    def reflection(self, problem: Problem, x: Tensor) -> Scalar:
+        """The largest r for which z + (1 + r) (averaged(z) - z) is still nonexpansive; 0 is
+        safe."""
+        return 0.0
+
     def rebalanced(self, problem: Problem, balance: Tensor) -> Self:
         """The solver with its primal step times the balance (B,), its dual step divided by it.
 
@@ -70,8 +76,13 @@ class Solver(ABC):
         one."""
 
     def take(self, index: Tensor) -> Self:
-        fields = {n: getattr(self, n) for n in self.batched}
-        taken = {n: v[index] for n, v in fields.items() if isinstance(v, Tensor) and v.ndim == 1}
+        def pick(value: object) -> object:
+            if isinstance(value, tuple):
+                return tuple(pick(v) for v in value)
+            carries = isinstance(value, Tensor) and value.ndim and len(value) > 1
+            return value[index] if carries else value  # type: ignore[index]
+
+        taken = {n: pick(getattr(self, n)) for n in self.batched}
         return replace(self, **taken) if taken else self  # type: ignore[type-var]
 
 

@@ -60,6 +60,10 @@ class ForwardBackward(Solver):
         forward = x - expand(tau, x) * problem.f.grad(x)
         return (forward if problem.g is None else problem.g.prox(forward, tau),)
 
+    def reflection(self, problem: Problem, x: Tensor) -> Scalar:
+        assert problem.f is not None and self.step_size is not None
+        return 1 - self.step_size * lipschitz(problem.f, x) / 2
+
     def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
         assert problem.f is not None
-        return Backtracking() if problem.f.lipschitz(x0) is None else Nesterov()
+        return Nesterov() if problem.f.lipschitz_known else Backtracking()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand, norm_event
-from ..acceleration import Accelerated, Acceleration, Halpern
+from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth
 from .base import Solver, Z
+from .preconditioner import diagonal_steps
 from .steps import below, lipschitz, positive
 
 _MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
@@ -33,10 +34,14 @@ class PrimalDual(Solver):
 
     [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
     [2] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013. Vu, 2013.
+    [3] Pock, Chambolle. Diagonal preconditioning for first order primal-dual algorithms. 2011.
     """
 
     step_size: Scalar | None = None  # tau
-    dual_step_size: Scalar | None = None  # sigma
+    dual_step_size: Scalar | tuple[Tensor, ...] | None = (
+        None  # sigma; prepared: one for each h, too
+    )
+    preconditioned: bool = False  # a step for each coordinate, from K's rows and columns [3]
 
     batched = ("step_size", "dual_step_size")
 
@@ -44,7 +49,8 @@ class PrimalDual(Solver):
         for h in problem.h:
             if not isinstance(h.outer, Proximable):
                 raise TypeError(
-                    f"PrimalDual needs the prox of every composed term, got {type(h.outer).__name__}."
+                    "PrimalDual needs the prox of every composed term, got "
+                    f"{type(h.outer).__name__}."
                 )
 
     @staticmethod
@@ -56,9 +62,17 @@ class PrimalDual(Solver):
 
     def prepare(self, problem: Problem, x0: Tensor) -> PrimalDual:
         smooth, _ = self.split(problem)
-        square = sum((h.operator.norm(x0) ** 2 for h in problem.h), 0.0) or 1.0  # |K|^2
+        square = self._square(problem, x0)
         L = 0.0 if smooth is None else lipschitz(smooth, x0)
         tau, sigma = self.step_size, self.dual_step_size
+        if self.preconditioned:
+            if tau is not None or sigma is not None:
+                raise ValueError(
+                    "PrimalDual sets the steps itself with preconditioned=True: give none."
+                )
+            tau, sigma = diagonal_steps(problem, x0, L, _MARGIN)
+            return replace(self, step_size=tau, dual_step_size=sigma)
+        assert not isinstance(sigma, tuple), "prepared already"
         if tau is not None:
             tau = positive("step_size", tau)
             if smooth is not None:
@@ -75,6 +89,11 @@ class PrimalDual(Solver):
         below("step_size", tau, 1 / (sigma * square + L / 2), limit)
         return replace(self, step_size=tau, dual_step_size=sigma)
 
+    @staticmethod
+    def _square(problem: Problem, x: Tensor) -> Scalar:
+        """|K|^2, at most the sum of the |K_i|^2; 1 where there is no K."""
+        return sum((h.operator.norm(x) ** 2 for h in problem.h), 0.0) or 1.0
+
     def _dual_step(self, problem: Problem, x0: Tensor, square: Scalar, L: Scalar) -> Scalar:
         """A balance of the two steps that suits the scale of the problem; any balance converges."""
         if self.split(problem)[0] is not None:
@@ -87,10 +106,17 @@ class PrimalDual(Solver):
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return (x0, x0, *(torch.zeros_like(h.operator(x0)) for h in problem.h))
 
-    def step(self, problem: Problem, z: Z) -> Z:
-        return self.sweep(problem, z, self.step_size, self.dual_step_size, 1.0)
+    @property
+    def _steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:
+        assert self.step_size is not None and self.dual_step_size is not None, "not prepared"
+        return self.step_size, self.dual_step_size
 
-    def sweep(self, problem: Problem, z: Z, tau: Scalar, sigma: Scalar, theta: Scalar) -> Z:
+    def step(self, problem: Problem, z: Z) -> Z:
+        return self.sweep(problem, z, *self._steps, 1.0)
+
+    def sweep(
+        self, problem: Problem, z: Z, tau: Scalar, sigma: Scalar | tuple[Tensor, ...], theta: Scalar
+    ) -> Z:
         """One dual and one primal update with the given steps; x_bar' = x' + theta (x' - x)."""
         x, x_bar, *ys = z
         ys = self._dual(problem, ys, x_bar, sigma)
@@ -101,15 +127,18 @@ class PrimalDual(Solver):
     def averaged(self, problem: Problem, z: Z) -> Z:
         """The same two updates, primal first: x' from (x, y), then y' from (y, 2x' - x); x_bar is
         not read."""
-        x, _, *ys = z
-        new = self._primal(problem, x, ys, self.step_size)
-        return (new, new, *self._dual(problem, ys, 2 * new - x, self.dual_step_size))
+        (x, _, *ys), (tau, sigma) = z, self._steps
+        new = self._primal(problem, x, ys, tau)
+        return (new, new, *self._dual(problem, ys, 2 * new - x, sigma))
 
     @staticmethod
-    def _dual(problem: Problem, ys: list[Tensor], x_bar: Tensor, sigma: Scalar) -> list[Tensor]:
+    def _dual(
+        problem: Problem, ys: list[Tensor], x_bar: Tensor, sigma: Scalar | tuple[Tensor, ...]
+    ) -> list[Tensor]:
+        sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * len(ys)
         return [
-            h.outer.prox_conjugate(y + expand(sigma, y) * h.operator(x_bar), sigma)
-            for h, y in zip(problem.h, ys, strict=True)
+            h.outer.prox_conjugate(y + expand(s, y) * h.operator(x_bar), s)
+            for h, y, s in zip(problem.h, ys, sigmas, strict=True)
         ]
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
@@ -123,20 +152,31 @@ class PrimalDual(Solver):
     def dual(self, problem: Problem, z: Z) -> Z:
         return z[2:]
 
+    def reflection(self, problem: Problem, x: Tensor) -> Scalar:
+        smooth, (tau, sigma) = self.split(problem)[0], self._steps
+        if smooth is None:
+            return 1.0
+        if isinstance(sigma, tuple):
+            return 0.0  # not worked out for a step for each coordinate
+        return 1 - lipschitz(smooth, x) / 2 / (1 / tau - sigma * self._square(problem, x))
+
     def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
         return (x, x, *y)
 
     def rebalanced(self, problem: Problem, balance: Tensor) -> PrimalDual:
-        if self.split(problem)[0] is not None:  # tau is bound by L too
-            return self
-        tau, sigma = self.step_size, self.dual_step_size
+        tau, sigma = self._steps
+        if self.split(problem)[0] is not None or isinstance(sigma, tuple):
+            return self  # tau is bound by L too, or the steps are balanced already
         return replace(self, step_size=tau * balance, dual_step_size=sigma / balance)
 
     def balance(self, problem: Problem, change: Z) -> Tensor:
         """|dx| / |dy|, measured with the prepared steps: sqrt(sigma / tau) |dx| / |dy|."""
         dx, *dys = (norm_event(part) for part in (change[0], *change[2:]))
         dy = torch.stack([d.square() for d in dys]).sum(0).sqrt() if dys else torch.zeros_like(dx)
-        ratio = torch.as_tensor(self.dual_step_size / self.step_size).to(dx).sqrt() * dx / dy
+        tau, sigma = self._steps
+        if isinstance(sigma, tuple):
+            return torch.ones_like(dx)
+        ratio = torch.as_tensor(sigma / tau).to(dx).sqrt() * dx / dy
         return torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
 
     def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:
@@ -145,8 +185,7 @@ class PrimalDual(Solver):
         return 0.0 if term is None else term.strong_convexity(x)
 
     def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
-        if self.split(problem)[0] is None:
-            mu = self.strong_convexity(problem, x0)
-            if bool(torch.as_tensor(mu > 0).all()):
-                return Accelerated()
-        return Halpern()
+        if self.split(problem)[0] is not None:
+            return Plain()  # T is hardly more than averaged: little to gain from anchors
+        mu = 0.0 if self.preconditioned else self.strong_convexity(problem, x0)
+        return Accelerated() if bool(torch.as_tensor(mu > 0).all()) else Halpern()

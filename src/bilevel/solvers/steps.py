@@ -18,7 +18,8 @@ def positive(name: str, step: Scalar) -> Scalar:
         good = 0 < step < float("inf")
     if not good:
         raise ValueError(
-            f"{name} must be positive and finite, got {step}. Leave it out to have it set from the problem."
+            f"{name} must be positive and finite, got {step}. Leave it out to have it set from the "
+            "problem."
         )
     return step
 
@@ -28,7 +29,8 @@ def below(name: str, step: Scalar, limit: Scalar, rule: str) -> None:
     step_, limit_ = torch.as_tensor(step), torch.as_tensor(limit)
     if bool((step_ >= limit_.to(step_)).any()):
         raise ValueError(
-            f"{name} = {float(step_.max()):.6g} cannot converge: it must be below {rule} = {float(limit_.min()):.6g}. "
+            f"{name} = {float(step_.max()):.6g} cannot converge: it must be below {rule} = "
+            f"{float(limit_.min()):.6g}. "
             "Leave it out to have it set from the problem."
         )
 

@@ -7,6 +7,23 @@ from .smooth import Huber, LeastSquares, Logistic, Potential
 from .total_variation import TotalVariation
 
 __all__ = [
-    "L1", "L2", "L21", "Box", "Composed", "Dualizable", "ElasticNet", "Huber", "L2Ball", "LeastSquares", "Logistic",
-    "NonNegative", "Potential", "Proximable", "Simplex", "Smooth", "Term", "TotalVariation", "Weighted",
-]  # fmt: skip
+    "L1",
+    "L2",
+    "L21",
+    "Box",
+    "Composed",
+    "Dualizable",
+    "ElasticNet",
+    "Huber",
+    "L2Ball",
+    "LeastSquares",
+    "Logistic",
+    "NonNegative",
+    "Potential",
+    "Proximable",
+    "Simplex",
+    "Smooth",
+    "Term",
+    "TotalVariation",
+    "Weighted",
+]

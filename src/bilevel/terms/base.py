@@ -52,7 +52,8 @@ class Term(ABC):
     def __rmul__(self, weight: Tensor | float) -> Self:
         if "weight" not in {f.name for f in fields(self)}:  # type: ignore[arg-type]
             raise TypeError(
-                f"{type(self).__name__} is a constraint: a weight plays no part in it, got {weight!r}. "
+                f"{type(self).__name__} is a constraint: a weight plays no part in it, got "
+                f"{weight!r}. "
                 "Leave the weight out, or use a penalty such as L1() or LeastSquares()."
             )
         return replace(self, weight=weight * self.weight)  # type: ignore[attr-defined, type-var]
@@ -107,6 +108,11 @@ class Smooth(Term):
         return None
 
     @property
+    def lipschitz_known(self) -> bool:
+        """Whether `lipschitz` gives a constant, at no cost."""
+        return type(self).lipschitz is not Smooth.lipschitz
+
+    @property
     def quadratic(self) -> bool:
         """Whether the gradient is affine in x."""
         return False
@@ -119,6 +125,13 @@ class Proximable(Term):
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         """The proximal point; step > 0: a number, one a sample `(B,)`, or of x's shape where the
         term is separable."""
+
+    def admissible(self, step: Tensor) -> Tensor:  # (1 or B, *event) -> broadcasts against x
+        """The largest steps below the given ones, one a coordinate, that the prox can take.
+
+        Here one a sample; separable terms take every step as it is.
+        """
+        return step.flatten(1).amin(1).reshape(-1, *[1] * (step.ndim - 1))
 
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
         """prox of step * conjugate, by Moreau: y - step prox(y / step, 1 / step)."""

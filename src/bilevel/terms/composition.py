@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 from torch import Tensor
 
@@ -16,7 +17,8 @@ def compose(term: Term, operator: Operator) -> Term:
     """term(operator(x)), of the type that keeps what the term can do."""
     if not isinstance(operator, Operator):
         raise TypeError(
-            f"{type(term).__name__} @ {type(operator).__name__}: an operator is needed on the right. "
+            f"{type(term).__name__} @ {type(operator).__name__}: an operator is needed on the "
+            "right. "
             "Wrap a matrix as Matrix(A)."
         )
     if isinstance(term, SmoothComposition):
@@ -30,11 +32,12 @@ def compose(term: Term, operator: Operator) -> Term:
     if isinstance(term, Proximable):
         return Composition(term, operator)
     raise TypeError(
-        f"{type(term).__name__} can be composed with an operator only if it is Smooth or Proximable."
+        f"{type(term).__name__} can be composed with an operator only if it is Smooth or "
+        "Proximable."
     )
 
 
-def _take(term: SmoothComposition | Composition, index: Tensor, x: Tensor):
+def _take(term: Any, index: Tensor, x: Tensor) -> Any:
     outer, operator = term.outer.take(index, term.operator(x)), term.operator.take(index, x)
     return (
         None if outer is None or operator is None else replace(term, outer=outer, operator=operator)
@@ -57,6 +60,10 @@ class SmoothComposition(Smooth):
     def lipschitz(self, x: Tensor) -> Scalar | None:
         outer = self.outer.lipschitz(self.operator(x))
         return None if outer is None else outer * self.operator.norm(x) ** 2
+
+    @property
+    def lipschitz_known(self) -> bool:
+        return self.outer.lipschitz_known
 
     @property
     def quadratic(self) -> bool:
@@ -107,5 +114,13 @@ class SmoothSum(Smooth):
         return sum(t.strong_convexity(x) for t in self.terms)
 
     @property
+    def lipschitz_known(self) -> bool:
+        return all(t.lipschitz_known for t in self.terms)
+
+    @property
     def quadratic(self) -> bool:
         return all(t.quadratic for t in self.terms)
+
+    def take(self, index: Tensor, x: Tensor) -> SmoothSum | None:
+        taken = [t.take(index, x) for t in self.terms]
+        return None if None in taken else SmoothSum(tuple(taken))  # type: ignore[arg-type]

@@ -12,6 +12,10 @@ from .._broadcast import Scalar, eps, expand, smallest, sum_event, tiny
 from .base import Dualizable, Proximable, Weighted
 
 
+def _clip(x: Tensor, bound: Scalar) -> Tensor:
+    return x.clamp(-bound, bound)  # type: ignore[call-overload]
+
+
 def _length(y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """|y|_2 along `dim`, kept as size 1. torch's own norm has a NaN second derivative at 0; this
     has zero."""
@@ -49,14 +53,17 @@ class L1(Weighted, Proximable, Dualizable):
     def density(self, x: Tensor) -> Tensor:
         return x.abs()
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         t = expand(step, x) * self.weight
-        return x - x.clamp(-t, t)
+        return x - _clip(x, t)
 
     def prox_conjugate(
         self, y: Tensor, step: Scalar
     ) -> Tensor:  # step plays no part in a projection
-        return y.clamp(-self.weight, self.weight)
+        return _clip(y, self.weight)
 
     def conjugate(self, y: Tensor) -> Tensor:
         return _indicator(y.abs(), self.weight)
@@ -104,6 +111,9 @@ class L21(Weighted, Proximable, Dualizable):
     def density(self, x: Tensor) -> Tensor:
         return _length(x, self.dim)
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step.amin(self.dim, keepdim=True)  # one a group
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         return x - _clip_norm(x, expand(step, x) * self.weight, self.dim)
 
@@ -132,16 +142,23 @@ class ElasticNet(Weighted, Proximable, Dualizable):
     def density(self, x: Tensor) -> Tensor:
         return self.ratio * x.abs() + (1 - self.ratio) / 2 * x.square()
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = expand(step, x) * self.weight
         t = s * self.ratio
-        return (x - x.clamp(-t, t)) / (1 + s * (1 - self.ratio))
+        return (x - _clip(x, t)) / (1 + s * (1 - self.ratio))
 
     def conjugate(self, y: Tensor) -> Tensor:
         excess = (y.abs() - self.weight * self.ratio).clamp(min=0)
         excess = torch.where(excess > 64 * eps(y) * y.abs(), excess, 0.0)
         curvature = self.weight * (1 - self.ratio)
         return sum_event(torch.where(excess > 0, excess.square() / (2 * curvature), 0.0))
+
+    def dual_scale(self, y: Tensor) -> Tensor:  # without curvature it is an L1 norm
+        flat = self.weight * (1 - self.ratio) == 0
+        return _fitting(y.abs() * flat, self.weight * self.ratio)
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return smallest(self.weight * (1 - self.ratio), x)

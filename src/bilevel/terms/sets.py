@@ -33,6 +33,9 @@ class Box(Proximable, Dualizable):
     def value(self, x: Tensor) -> Tensor:
         return _indicator((x >= self.lower) & (x <= self.upper), x)
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
         return torch.minimum(
             torch.maximum(x, torch.as_tensor(self.lower, dtype=x.dtype, device=x.device)),
@@ -61,6 +64,9 @@ class NonNegative(Proximable):
     def value(self, x: Tensor) -> Tensor:
         return _indicator(x >= 0, x)
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         return x.clamp(min=0)
 
@@ -87,6 +93,9 @@ class Simplex(Proximable, Dualizable):
             * torch.as_tensor(self.total, dtype=x.dtype, device=x.device)
         )
         return _indicator((x >= 0).all(self.dim, keepdim=True) & (error <= slack), x)
+
+    def admissible(self, step: Tensor) -> Tensor:
+        return step.amin(self.dim, keepdim=True)  # one a simplex
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         ordered = x.sort(dim=self.dim, descending=True).values

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from .._broadcast import Scalar, expand, largest, smallest, sum_event
 from .base import Dualizable, Proximable, Smooth, Weighted
+from .norms import _fitting
 
 
 def _guess(target: Tensor | float) -> Tensor | None:
@@ -36,6 +37,9 @@ class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
 
     def grad(self, x: Tensor) -> Tensor:
         return self.weight * (x - self.target)
+
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = expand(step, x) * self.weight
@@ -87,6 +91,9 @@ class Huber(Weighted, Smooth, Proximable, Dualizable):
     def grad(self, x: Tensor) -> Tensor:
         return self.weight * ((x - self.target) / self.delta).clamp(-1, 1)
 
+    def admissible(self, step: Tensor) -> Tensor:
+        return step  # separable
+
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = expand(step, x) * self.weight
         r = x - self.target
@@ -96,6 +103,9 @@ class Huber(Weighted, Smooth, Proximable, Dualizable):
         quotient = torch.where(y == 0, 0.0, y.square() * self.delta / 2 / self.weight)
         outside = y.abs() > self.weight * (1 + 16 * torch.finfo(y.dtype).eps)
         return sum_event((quotient + y * self.target).masked_fill(outside, torch.inf))
+
+    def dual_scale(self, y: Tensor) -> Tensor:
+        return _fitting(y.abs(), self.weight)
 
     def lipschitz(self, x: Tensor) -> Scalar:
         return largest(self.weight, x) / smallest(self.delta, x)
@@ -157,10 +167,16 @@ class Potential(Weighted, Smooth):
         value = self.energy(x)
         if value.shape != (len(x),):
             raise ValueError(
-                f"the energy of Potential returned shape {tuple(value.shape)} for x of shape {tuple(x.shape)}: one value "
-                f"a sample is needed, ({len(x)},). Sum over the event dims, e.g. energy(x).flatten(1).sum(1)."
+                f"the energy of Potential returned shape {tuple(value.shape)} for x of shape "
+                f"{tuple(x.shape)}: one value "
+                f"a sample is needed, ({len(x)},). Sum over the event dims, e.g. "
+                "energy(x).flatten(1).sum(1)."
             )
         return value.reshape(-1, *[1] * (x.ndim - 1))
+
+    @property
+    def lipschitz_known(self) -> bool:
+        return self.constant is not None
 
     def lipschitz(self, x: Tensor) -> Scalar | None:
         return None if self.constant is None else self.constant * largest(self.weight, x)

@@ -30,7 +30,8 @@ class TotalVariation(Weighted, Composed):
     def __post_init__(self) -> None:
         if self.dims not in (1, 2, 3):
             raise ValueError(
-                f"TotalVariation needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing image dims."
+                f"TotalVariation needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing "
+                "image dims."
             )
 
     @property

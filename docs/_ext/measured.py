@@ -1,0 +1,128 @@
+"""Tables that cannot fall out of step: stored measurements, and the defaults asked of the library.
+
+    .. measured:: gradient-errors | strategy-bias | choice | machine <file>
+
+A stored result that lacks what a table needs fails the build.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+import bilevel as bl
+from bilevel.choice import default_solver, default_strategy
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+Table = tuple[list[str], list[list[str]]]  # header, rows; cells are reST
+
+
+def stored(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def _worst(solves: list[dict]) -> list[str]:
+    """Errors of x and of the gradient, and what the certificate estimated, each the largest."""
+    gradient = max(max(s["gradient"].values()) for s in solves)
+    estimate = max(s["certificate"]["estimate"] for s in solves)
+    return [_number(max(s["x"] for s in solves)), _number(gradient), _number(estimate)]
+
+
+def gradient_errors() -> Table:
+    cases: dict[tuple[str, str], list[dict]] = {}
+    for row in stored("gradient_errors")["rows"]:
+        cases.setdefault((row["problem"], row["case"]), []).append(row)
+    header = ["problem", "gradient in", "x", "gradient", "estimate", "x", "gradient", "estimate"]
+    rows = [
+        [f"{problem}, {case}".replace("_", " "), ", ".join(same[0]["default"]["gradient"])]
+        + _worst([row["default"] for row in same])
+        + _worst([row["tight"] for row in same])
+        for (problem, case), same in cases.items()
+    ]
+    return header, rows
+
+
+def strategy_bias() -> Table:
+    rows = stored("strategy_bias")["rows"]
+    problems = list(next(iter(rows.values())))
+    cells = [
+        [f"``{name}``" if "(" in name else name]
+        + [f"{_number(row[p]['error'])} ({row[p]['cosine']:.3f})" for p in problems]
+        for name, row in rows.items()
+    ]
+    return ["strategy", *(p.replace("_", " ") for p in problems)], cells
+
+
+ENERGIES = [
+    ("nothing but smooth terms", "bl.LeastSquares(b) @ A + 0.1 * bl.LeastSquares()"),
+    ("", "bl.Logistic(labels) @ A + 0.1 * bl.LeastSquares()"),
+    ("smooth, of unknown curvature", "bl.LeastSquares(y) + bl.Potential(network)"),
+    ("smooth + one term with a prox", "bl.LeastSquares(b) @ A + 0.1 * bl.L1()"),
+    ("", "bl.LeastSquares(b) @ A + bl.Simplex()"),
+    ("... of unknown curvature", "bl.Potential(network) + bl.Box(0.0, 1.0)"),
+    ("h(Kx), and a strongly convex term with a prox", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(1)"),
+    ("h(Kx), and a smooth term without", "bl.LeastSquares(b) @ A + 0.1 * bl.TotalVariation(1)"),
+    ("h(Kx), nothing smooth", "0.1 * bl.L1() @ K + bl.Box(y - 0.1, y + 0.1)"),
+]  # fmt: skip
+
+
+def choice() -> Table:
+    torch.manual_seed(0)
+    names = {
+        "bl": bl, "b": torch.randn(1, 8), "labels": torch.randn(1, 8).sign(), "y": torch.randn(1, 6),
+        "A": bl.Matrix(torch.randn(8, 6)), "K": bl.Matrix(torch.randn(8, 6)),
+        "network": lambda x: x.pow(4).sum(1),
+    }  # fmt: skip
+    rows = []
+    for structure, code in ENERGIES:
+        problem = eval(code, names)
+        x0 = torch.zeros(1, 6)
+        solver = default_solver(problem)
+        rule = solver.prepare(problem, x0).acceleration(problem, x0)
+        gap = "gap" if problem.has_gap else "residual"
+        strategy = default_strategy(problem)
+        chosen = [f"``{type(value).__name__}``" for value in (solver, rule, strategy)]
+        rows.append([structure, f"``{code.replace('bl.', '')}``", *chosen, gap])
+    return ["structure", "for example", "solver", "acceleration", "strategy", "stops by"], rows
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "gradient-errors": gradient_errors,
+    "strategy-bias": strategy_bias,
+    "choice": choice,
+}
+
+
+class Measured(SphinxDirective):
+    required_arguments = 1
+    optional_arguments = 1
+    option_spec = {"class": directives.class_option}
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        if name == "machine":
+            facts = stored(self.arguments[1])["machine"]
+            text = ", ".join(f"{key} {value}" for key, value in facts.items())
+            return self.parse_text_to_nodes(f"Measured on: {text}.")
+        header, rows = TABLES[name]()
+        lines = [".. list-table::", "   :header-rows: 1", "   :class: measured", ""]
+        for row in [header, *rows]:
+            lines += [("   * - " if i == 0 else "     - ") + cell for i, cell in enumerate(row)]
+        content = StringList([*lines, ""], source=f"measured:{name}")
+        node = nodes.Element()
+        self.state.nested_parse(content, 0, node)
+        return node.children
+
+
+def setup(app) -> dict:
+    app.add_directive("measured", Measured)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

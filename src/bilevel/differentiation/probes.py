@@ -1,0 +1,98 @@
+"""Questions put to a gradient: is it consistent, and is there a kink under it?
+
+A residual cannot answer them: an adjoint system may have two solutions, both of residual zero, and
+two
+gradients; and at a kink each side has a perfectly good one. So `hypergradient(..., probe=True)`
+runs backward again, once with every adjoint solve started at random, and hands each solve's system
+and answer to `kinks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .system import System
+
+
+@dataclass
+class Probe:
+    """What the adjoint solves of one backward pass do besides solving."""
+
+    parameters: Sequence[Tensor]
+    random_start: bool = False  # else: look for kinks
+    influence: list[float] = field(default_factory=list)
+
+    def start(self, b: Tensor) -> Tensor | None:
+        """Where the solve starts: a random point of the length of b."""
+        if not self.random_start:
+            return None
+        w = torch.randn(b.shape, generator=_generator(), dtype=torch.float64).to(b)
+        scale = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(w, dim=1)
+        return w * scale[:, None]
+
+    def examine(self, system: System, w: Tensor, b: Tensor) -> None:
+        if not self.random_start:
+            self.influence.append(kinks(system, w, b, self.parameters))
+
+
+_active: ContextVar[Probe | None] = ContextVar("probe", default=None)
+
+
+def active() -> Probe | None:
+    return _active.get()
+
+
+@contextmanager
+def probing(probe: Probe) -> Iterator[Probe]:
+    token = _active.set(probe)
+    try:
+        yield probe
+    finally:
+        _active.reset(token)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def kinks(system: System, w: Tensor, b: Tensor, parameters: Sequence[Tensor]) -> float:
+    """The relative change of the gradient between z + e r and z - e r, r random, e twice the
+    residual.
+
+    Two products tell whether anything moves (M* w, and the pull of w on the parameters); only then
+    the adjoint is solved again on the side that moved.
+    """
+    z = tuple(part.detach() for part in system.z)
+    still = system.pull(z, w, parameters)
+    size = float(torch.linalg.vector_norm(still))
+    step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
+    worst = 0.0
+    noise = [torch.randn(p.shape, generator=_generator(), dtype=torch.float64).to(p) for p in z]
+    for sign in (1, -1):
+        point = tuple(p + sign * step * _rms(p) * r for p, r in zip(z, noise, strict=True))
+        beside = system.at(point)
+        moved = torch.linalg.vector_norm(beside.transposed_product(w) - b)
+        pull = system.pull(point, w, parameters)
+        change = float(torch.linalg.vector_norm(pull - still))
+        if moved > 1e2 * step * torch.linalg.vector_norm(b) or change > 1e2 * step * size:
+            pull = system.pull(point, beside.resolve(b), parameters)
+            change = float(torch.linalg.vector_norm(pull - still))
+        worst = max(worst, change / max(size, torch.finfo(w.dtype).tiny))
+    return worst
+
+
+def _rms(part: Tensor) -> Tensor:
+    return part.square().mean().sqrt()
+
+
+def _residual(system: System) -> float:
+    known = system.certificate.residual
+    return 0.0 if known is None or not known.numel() else float(known.max())

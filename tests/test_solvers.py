@@ -1,0 +1,306 @@
+"""Solvers: they agree with the references and with each other, and a batch is its samples."""
+
+import numpy as np
+import pytest
+import torch
+
+import bilevel as bl
+from bilevel import testing
+from problems import BY_NAME, EXAMPLES
+from registry import ACCELERATIONS
+
+every_solver = pytest.mark.parametrize(
+    "example, solver",
+    [(example, solver) for example in EXAMPLES for solver in example.solvers],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+every = pytest.mark.parametrize("example", EXAMPLES, ids=str)
+
+
+def error(x, answers):
+    """The largest relative error over the batch."""
+    pairs = [(part.detach().double().numpy(), a.x) for part, a in zip(x, answers, strict=True)]
+    return max(np.linalg.norm(x - ref) / np.linalg.norm(ref) for x, ref in pairs)
+
+
+def requiring_grad(theta):
+    return {k: v.clone().requires_grad_() for k, v in theta.items()}
+
+
+@every_solver
+def test_the_answer_is_the_reference(example, solver):
+    """A gap of 1e-13 leaves x within sqrt(1e-13 P / mu): up to 1e-5 here."""
+    theta, answers = example.theta(batch=3)
+    energy = example.energy(theta)
+    solution = bl.solve(energy, solver=solver(), tol=1e-13)
+    assert solution.converged.all()
+    assert solution.value.shape == solution.residual.shape == (3,)
+    torch.testing.assert_close(solution.value, energy.value(solution.x))
+    assert error(solution.x, answers) <= 1e-5
+
+
+@every_solver
+def test_a_solution_to_be_differentiated_is_a_fixed_point(example, solver):
+    """With a gradient asked for the residual is small as well as the gap: 1e-11 times the
+    condition number, up to 1e3 here."""
+    theta, answers = example.theta(batch=3)
+    theta, report = requiring_grad(theta), bl.Certificate()
+    x = bl.argmin(example.energy(theta), solver=solver(), tol=1e-11, report=report)
+    assert (report.residual <= 1e-11).all() and report.converged.all()
+    assert error(x, answers) <= 1e-8
+
+
+@every_solver
+def test_z_is_T_of_z(example, solver):
+    theta, _ = example.theta(batch=2)
+    energy = example.energy(theta)
+    solution = bl.solve(energy, solver=solver(), tol=1e-14)
+    testing.fixed_point(energy, solution, tol=1e-5)
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if len(e.solvers) > 1], ids=str)
+def test_solvers_agree(example):
+    theta, _ = example.theta(seed=7, batch=2)
+    solvers = [solver() for solver in example.solvers]
+    testing.solvers_agree(example.energy(theta), solvers, rtol=2e-5, tol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "acceleration, solver, name",
+    [(a, s, name) for a, s, names in ACCELERATIONS for name in names],
+    ids=lambda v: getattr(v, "__name__", str(v)),
+)
+def test_every_acceleration_reaches_the_answer(acceleration, solver, name):
+    theta, answers = BY_NAME[name].theta(batch=2)
+    solution = bl.solve(
+        BY_NAME[name].energy(theta),
+        solver=solver(),
+        acceleration=acceleration,
+        tol=1e-10,
+        max_iter=100_000,
+    )
+    assert solution.acceleration == acceleration
+    assert error(solution.x, answers) <= 1e-4  # sqrt of the gap
+
+
+@every
+def test_a_batch_is_its_samples(example):
+    """Samples need different numbers of steps, so that the batch shrinks on the way."""
+    theta, _ = example.theta(batch=4)
+
+    def energy(index):
+        return example.energy({k: v[index] for k, v in theta.items()})
+
+    testing.batch_is_alone(energy, 4, ulp=ULP.get(example.name, 0), tol=1e-9)
+
+
+ULP: dict[str, float] = {}
+
+
+def test_the_batch_shrinks():
+    theta, _ = BY_NAME["lasso"].theta(batch=4)
+    iterations = bl.solve(BY_NAME["lasso"].energy(theta), tol=1e-9).iterations
+    assert len(iterations.unique()) > 1
+
+
+def quartic(center, seen=None):
+    def energy(x):
+        if seen is not None:
+            seen.append(len(x))
+        return ((x - center).square() + 0.25 * (x - center).pow(4)).sum(1)
+
+    return bl.Potential(energy)
+
+
+def test_samples_of_a_closure_are_frozen():
+    """A closure cannot be indexed: the batch keeps its size, finished samples their answer."""
+    center = torch.tensor([[0.0, 0.0], [3.0, 1.0], [300.0, -200.0]], dtype=torch.float64)
+    seen = []
+
+    def energy(index):
+        return quartic(center[index], seen) + 0.1 * bl.LeastSquares(0 * center[index])
+
+    solution = bl.solve(energy(torch.arange(3)), tol=1e-9)
+    assert set(seen) == {3}
+    assert len(solution.iterations.unique()) > 1
+    testing.batch_is_alone(energy, 3, tol=1e-9)
+
+
+def test_per_sample_weights_are_samples_weights():
+    y = torch.randn(3, 1, 6, 5, dtype=torch.float64)
+    weights = torch.tensor([0.01, 0.1, 1.0], dtype=torch.float64)
+    together = bl.solve(bl.LeastSquares(y) + weights[:, None, None, None] * bl.TotalVariation())
+    for i, weight in enumerate(weights):
+        alone = bl.solve(bl.LeastSquares(y[i : i + 1]) + float(weight) * bl.TotalVariation())
+        torch.testing.assert_close(together.x[i], alone.x[0], rtol=1e-7, atol=1e-7)
+
+
+def test_channels_are_separate_images():
+    y = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    weight = torch.rand(3, 1, 1, dtype=torch.float64)
+    x = bl.solve(bl.LeastSquares(y) + weight[None] * bl.TotalVariation(), tol=1e-13).x
+    for c in range(3):
+        alone = bl.LeastSquares(y[:, c : c + 1]) + weight[c] * bl.TotalVariation()
+        torch.testing.assert_close(x[:, c : c + 1], bl.solve(alone, tol=1e-13).x, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dims, isotropic", [(1, True), (2, True), (2, False), (3, True)])
+def test_total_variation_is_a_norm_of_the_gradient(dims, isotropic):
+    y = torch.randn(2, 1, *[4] * dims, dtype=torch.float64)
+    norm = bl.L21(dim=-dims - 1) if isotropic and dims > 1 else bl.L1()
+    energies = [
+        bl.LeastSquares(y) + 0.2 * bl.TotalVariation(dims=dims, isotropic=isotropic),
+        bl.LeastSquares(y) + 0.2 * norm @ bl.Gradient(dims),
+    ]
+    a, b = (bl.solve(energy, tol=1e-10) for energy in energies)
+    assert torch.equal(a.x, b.x)
+    torch.testing.assert_close(a.value, b.value)
+
+
+def test_the_second_term_with_a_prox_is_split_off():
+    """min 1/2 |x - y|^2 + w |x|_1 in a box is clip(soft(y, w)), coordinate by coordinate."""
+    y = 2 * torch.randn(3, 8, dtype=torch.float64)
+    soft = y - y.clamp(-0.5, 0.5)
+    for terms in ((0.5 * bl.L1(), bl.Box(-1.0, 0.7)), (bl.Box(-1.0, 0.7), 0.5 * bl.L1())):
+        x = bl.solve(bl.LeastSquares(y) + terms[0] + terms[1], tol=1e-13).x
+        torch.testing.assert_close(x, soft.clamp(-1, 0.7), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda y: bl.Huber(0.3, y),
+        lambda y: bl.LeastSquares(y) @ bl.Matrix(torch.eye(9, dtype=y.dtype).roll(1, 0) + 0.5),
+        lambda y: bl.Logistic(y.sign()) + 0.1 * bl.LeastSquares(),
+        lambda y: bl.LeastSquares(y) + bl.Potential(lambda x: x.cosh().sum(1), constant=100.0),
+    ],
+    ids=["prox", "gradient", "sum", "closure"],
+)
+def test_smooth_terms_beside_composed_ones(data):
+    """Condat-Vu, or the prox of the only smooth term: the optimality conditions hold."""
+    y = torch.randn(3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    energy = bl.Problem(()) + data(y) + 0.2 * bl.TotalVariation(dims=1) + bl.NonNegative()
+    solution = bl.solve(energy, tol=1e-9)
+    for part in energy.kkt(solution.x, solution.dual):
+        assert part.abs().max() <= 1e-4
+
+
+@every
+def test_float32(example):
+    """The default tol is 1e-5, a gap: x is good to sqrt(1e-5 P / mu), 2e-2 here."""
+    theta, answers = example.theta(batch=2)
+    single = {k: v.float() for k, v in theta.items()}
+    solution = bl.solve(example.energy(single))
+    assert solution.x.dtype == solution.value.dtype == solution.residual.dtype == torch.float32
+    assert error(solution.x, answers) <= 2e-2
+
+
+@every
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_default_dtype_plays_no_part(example, dtype):
+    theta, _ = example.theta(batch=2)
+    results = []
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            leaves = requiring_grad({k: v.to(dtype) for k, v in theta.items()})
+            x = bl.argmin(example.energy(leaves), tol=1e-5)
+            used = [v for k, v in leaves.items() if k not in example.fixed]
+            results.append([x.detach(), *torch.autograd.grad(x.sum(), used)])
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for a, b in zip(*results, strict=True):
+        assert a.dtype == b.dtype == dtype
+        assert torch.equal(a, b)
+
+
+def strided(v):
+    """The same numbers, every second entry of a larger tensor, dims in another order."""
+    if not v.ndim:
+        return v
+    wide = torch.zeros(*v.shape[:-1], 2 * v.shape[-1], dtype=v.dtype)
+    wide[..., ::2] = v
+    return wide.transpose(0, -1).contiguous().transpose(0, -1)[..., ::2]
+
+
+@every
+def test_strides_play_no_part(example):
+    theta, _ = example.theta(batch=3)
+    twisted = {k: strided(v) for k, v in theta.items()}
+    assert any(not v.is_contiguous() for v in twisted.values())
+    a, b = (bl.solve(example.energy(t), tol=1e-10) for t in (theta, twisted))
+    torch.testing.assert_close(a.x, b.x, rtol=1e-5, atol=1e-6)  # sums in another order
+    leaves = requiring_grad(theta)
+    twisted = {k: strided(v) for k, v in leaves.items()}
+    x = bl.argmin(example.energy(twisted), tol=1e-10)
+    used = [v for k, v in leaves.items() if k not in example.fixed]
+    assert all(g.isfinite().all() for g in torch.autograd.grad(x.square().sum(), used))
+
+
+@every
+def test_the_start_plays_no_part(example):
+    theta, answers = example.theta(batch=2)
+    x0 = torch.from_numpy(np.stack([a.x for a in answers])) + 1
+    x0 = x0.clone().requires_grad_()
+    solution = bl.solve(example.energy(theta), x0=x0, tol=1e-13)
+    assert error(solution.x, answers) <= 1e-5
+    leaves = requiring_grad(theta)
+    x = bl.argmin(example.energy(leaves), x0=x0, tol=1e-9)
+    assert torch.autograd.grad(x.sum(), x0, allow_unused=True) == (None,)
+
+
+@every
+def test_an_empty_batch_is_solved(example):
+    theta, _ = example.theta(batch=2)
+    empty = requiring_grad({k: v[:0] for k, v in theta.items()})
+    x0 = torch.from_numpy(example.theta(batch=2)[1][0].x)[None][:0]
+    solution = bl.solve(example.energy(empty), x0=x0)
+    assert solution.x.shape == x0.shape
+    assert solution.converged.shape == (0,)
+    x = bl.argmin(example.energy(empty), x0=x0)
+    assert x.shape == x0.shape
+    if x.requires_grad:
+        x.sum().backward()
+
+
+@every
+def test_nothing_is_changed_in_place(example):
+    theta, _ = example.theta(batch=2)
+    before = {k: v.clone() for k, v in theta.items()}
+    x0 = bl.solve(example.energy(theta)).x
+    again, kept = x0.clone(), x0
+    bl.solve(example.energy(theta), x0=x0, max_iter=30, on_fail="ignore")
+    assert torch.equal(again, kept)
+    assert all(torch.equal(theta[k], v) for k, v in before.items())
+
+
+def test_the_same_numbers_twice():
+    theta, _ = BY_NAME["tv2d_isotropic"].theta(batch=2)
+    a, b = (bl.solve(BY_NAME["tv2d_isotropic"].energy(theta)) for _ in range(2))
+    assert torch.equal(a.x, b.x) and torch.equal(a.iterations, b.iterations)
+    torch.manual_seed(123)  # and the random numbers of others are left alone
+    state = torch.get_rng_state()
+    bl.solve(BY_NAME["lasso"].energy(BY_NAME["lasso"].theta()[0]))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_laws_that_are_broken_say_so():
+    y = torch.randn(2, 4, dtype=torch.float64)
+    energy = bl.LeastSquares(y) + bl.L1()
+    solution = bl.solve(energy + bl.Box(-0.1, 0.1), solver=bl.PrimalDual())
+    with pytest.raises(AssertionError, match="PrimalDual: fixed_point is broken in . of 2 cases"):
+        testing.fixed_point(energy + bl.NonNegative(), solution)
+    with pytest.raises(AssertionError, match=r"batch_is_alone \(sample 1\) is broken"):
+        testing.batch_is_alone(lambda i: bl.LeastSquares(y[: len(i)]), 2)
+    flat = 0.0 * bl.LeastSquares(y) + bl.Box(-1.0, 1.0)
+    with pytest.raises(AssertionError, match=r"solvers_agree \(with ForwardBackward\) is broken"):
+        steps = [bl.ForwardBackward(1.0), bl.ForwardBackward(1.5)]
+        problem = bl.Potential(lambda x: ((x.abs() - 1).clamp(min=0) ** 2).sum(1)) + bl.L2Ball(9.0)
+        starts = iter([torch.zeros(1, 2), torch.ones(1, 2)])
+        del flat, steps
+        testing.solvers_agree(problem, [bl.ForwardBackward(0.3), _Elsewhere(0.3)], x0=next(starts))
+
+
+class _Elsewhere(bl.ForwardBackward):
+    def start(self, problem, x0):
+        return (x0 + 0.5,)
