@@ -1,45 +1,16 @@
 """Tables of gradient_errors.py: on the screen, as Markdown, as JSON."""
 
-import datetime
 import json
-import os
-import platform
-from pathlib import Path
 
-import numpy as np
-import scipy
-import torch
+from measure import RESULTS, machine
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results"
 GOAL = 1e-8
 COLUMNS = (
     *("problem", "case", "parameter", "gradient", "x", "s", "gradient, default tol", "x", "s"),
     *("margin", "self", "solver"),
 )
-
-
-def machine() -> dict[str, str | int]:
-    """What the numbers were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count() or 0,
-        "torch threads": torch.get_num_threads(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def cells(row: dict) -> list[tuple[str, ...]]:

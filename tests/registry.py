@@ -184,7 +184,6 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.Plain(), bl.GradientDescent, ("ridge", "logistic")),
     (bl.Plain(), bl.ForwardBackward, ("lasso", "simplex_least_squares")),
     (bl.Plain(), bl.PrimalDual, ("lasso", "tv1d")),
-    (bl.OverRelaxation(1.5), bl.GradientDescent, ("ridge",)),
     (bl.OverRelaxation(1.2), bl.ForwardBackward, ("lasso",)),
     (bl.OverRelaxation(), bl.PrimalDual, ("tv1d", "l1_analysis_box")),
     (bl.Nesterov(), bl.GradientDescent, ("ridge", "logistic")),

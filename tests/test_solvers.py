@@ -91,10 +91,9 @@ def test_a_batch_is_its_samples(example):
     def energy(index):
         return example.energy({k: v[index] for k, v in theta.items()})
 
-    testing.batch_is_alone(energy, 4, ulp=ULP.get(example.name, 0), tol=1e-9)
-
-
-ULP: dict[str, float] = {}
+    # the last bit of a vectorised exp, and of a batched SVD in the Newton finish
+    rounds = example.name in ("logistic", "tv2d_anisotropic", "tv2d_isotropic")
+    testing.batch_is_alone(energy, 4, ulp=8 if rounds else 0, tol=1e-9)
 
 
 def test_the_batch_shrinks():
@@ -292,15 +291,10 @@ def test_laws_that_are_broken_say_so():
         testing.fixed_point(energy + bl.NonNegative(), solution)
     with pytest.raises(AssertionError, match=r"batch_is_alone \(sample 1\) is broken"):
         testing.batch_is_alone(lambda i: bl.LeastSquares(y[: len(i)]), 2)
-    flat = 0.0 * bl.LeastSquares(y) + bl.Box(-1.0, 1.0)
-    with pytest.raises(AssertionError, match=r"solvers_agree \(with ForwardBackward\) is broken"):
-        steps = [bl.ForwardBackward(1.0), bl.ForwardBackward(1.5)]
-        problem = bl.Potential(lambda x: ((x.abs() - 1).clamp(min=0) ** 2).sum(1)) + bl.L2Ball(9.0)
-        starts = iter([torch.zeros(1, 2), torch.ones(1, 2)])
-        del flat, steps
-        testing.solvers_agree(problem, [bl.ForwardBackward(0.3), _Elsewhere(0.3)], x0=next(starts))
+    with pytest.raises(AssertionError, match=r"Shifted: solvers_agree \(with ForwardBackward\)"):
+        testing.solvers_agree(energy, [bl.ForwardBackward(), Shifted()])
 
 
-class _Elsewhere(bl.ForwardBackward):
-    def start(self, problem, x0):
-        return (x0 + 0.5,)
+class Shifted(bl.ForwardBackward):
+    def primal(self, problem, z):
+        return z[0] + 0.01

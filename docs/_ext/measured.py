@@ -1,11 +1,12 @@
 """Tables that cannot fall out of step: stored measurements, and the defaults asked of the library.
 
-    .. measured:: gradient-errors | strategy-bias | choice | machine <file>
+    .. measured:: gradient-errors | estimate-ratio | strategy-bias | choice | machine <file>
 
 A stored result that lacks what a table needs fails the build.
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def gradient_errors() -> Table:
         for (problem, case), same in cases.items()
     ]
     return header, rows
+
+
+def estimate_ratio() -> str:
+    """How much larger than its estimate an error was, at the default tolerance."""
+    rows = stored("gradient_errors")["rows"]
+    worst, median = max(rows, key=_ratio), statistics.median(map(_ratio, rows))
+    problem = f"{worst['problem']}, {worst['case']}".replace("_", " ")
+    return (
+        f"At the default tolerance the error was at worst {_ratio(worst):.0f} times the estimate "
+        f"({problem}), and {median:.1f} times it in the median."
+    )
+
+
+def _ratio(row: dict) -> float:
+    return max(row["default"]["gradient"].values()) / row["default"]["certificate"]["estimate"]
 
 
 def strategy_bias() -> Table:
@@ -109,6 +125,8 @@ class Measured(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
+        if name == "estimate-ratio":
+            return self.parse_text_to_nodes(estimate_ratio())
         if name == "machine":
             facts = stored(self.arguments[1])["machine"]
             text = ", ".join(f"{key} {value}" for key, value in facts.items())

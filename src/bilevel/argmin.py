@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from . import warm_start
+from ._autocast import full_precision
 from .acceleration import Acceleration
-from .checks import as_problem, check, start
+from .checks import boundary, check_modes, check_options
 from .choice import default_solver, default_strategy
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, merge
@@ -24,7 +25,6 @@ from .errors import (
     NotConverged,
     NotUnique,
     OnFail,
-    check_on_fail,
     fail,
 )
 from .fixpoint import Fixpoint
@@ -75,32 +75,24 @@ class _Task:
     z0: Z
 
 
-def _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, report) -> _Task:
-    if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
-        raise RuntimeError(
-            "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their "
-            "loop stops by itself. "
-            "Use torch.autograd.grad or torch.autograd.functional; batches go to dim 0 of x."
-        )
-    check_on_fail(on_fail)
-    problem = as_problem(energy)
-    x0 = start(problem, x0)
-    check(problem, x0)
-    if tol is not None and not 0 < tol < 1:
-        raise ValueError(
-            f"tol must lie between 0 and 1, got {tol}: it is a relative gap or residual."
-        )
-    if max_iter < 1:
-        raise ValueError(f"max_iter must be at least 1, got {max_iter}.")
+def _prepare(
+    energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+) -> _Task:
+    check_modes()
+    check_options(
+        solver=solver, acceleration=acceleration, diff=diff, report=report, tol=tol,
+        max_iter=max_iter, max_time=max_time, on_fail=on_fail,
+    )  # fmt: skip
+    problem, x0 = boundary(energy, x0)
+    tol = default_tol(x0.dtype) if tol is None else tol
     if solver is None:
         solver = default_solver(problem)
     solver.check(problem)
     with torch.no_grad():
         solver = solver.prepare(problem, x0)
         if acceleration is None:
-            acceleration = solver.acceleration(problem, x0)
+            acceleration = solver.acceleration(problem, x0, tol)
         z0 = solver.start(problem, x0)
-    tol = default_tol(x0.dtype) if tol is None else tol
     run = Run(
         acceleration, tol, max_iter, max_time, on_fail=on_fail, certificate=report or Certificate()
     )
@@ -125,8 +117,10 @@ def solve(
     >>> bl.solve(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)).x
     tensor([[0.1000, 0.1000, 1.0000, 1.0000]], dtype=torch.float64)
     """
-    task = _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, None)
-    with torch.no_grad(), torch.autocast(task.z0[0].device.type, enabled=False):
+    with torch.no_grad(), full_precision():
+        task = _prepare(
+            energy, x0, solver, acceleration, None, tol, max_iter, max_time, on_fail, None
+        )
         z = task.run(task.fixpoint, task.z0)
         solution = _solution(task, z)
     _judge(task, solution)
@@ -164,15 +158,17 @@ def argmin(
     >>> weight.grad
     tensor(0.5000, dtype=torch.float64)
     """
-    task = _prepare(energy, x0, solver, acceleration, tol, max_iter, max_time, on_fail, report)
-    run, fixpoint, z0 = task.run, task.fixpoint, task.z0
-    strategy = default_strategy(fixpoint.problem) if diff is None else diff
-    with torch.autocast(z0[0].device.type, enabled=False):
+    with full_precision():
+        task = _prepare(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
+        run, fixpoint, z0 = task.run, task.fixpoint, task.z0
+        strategy = default_strategy(fixpoint.problem) if diff is None else diff
         context = warm_start.current()
         if context is not None:
             z0 = context.recall(like=z0)
         run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
-        z = strategy(run, fixpoint, z0)
+        z = strategy(run, fixpoint, z0) if torch.is_grad_enabled() else run(fixpoint, z0)
         x = fixpoint.primal(z)
         if context is not None:
             context.keep(tuple(part.detach() for part in z))
@@ -209,24 +205,38 @@ def _judge(task: _Task, solution: Solution) -> None:
     left = ~solution.converged
     if not bool(left.any()):
         return
-    gap = (
-        ""
-        if solution.gap is None
-        else f"a relative gap of {float(solution.gap[left].max()):.1e} and "
+    broken = ~solution.residual.isfinite()
+    told = _diverged(task, solution, broken) if bool(broken.any()) else _late(task, solution, left)
+    fail(NotConverged(told, solution), task.run.on_fail)
+
+
+def _diverged(task: _Task, solution: Solution, broken: Tensor) -> str:
+    return (
+        f"the iteration diverged: {int(broken.sum())} of {len(broken)} samples are NaN or inf "
+        f"after {int(solution.iterations[broken].max())} steps of {task.run.certificate.solver}. A "
+        "step size above its limit, a Lipschitz constant set too small, or an energy that is not "
+        "convex, not bounded below, or NaN; leave the step sizes out to have them set."
     )
+
+
+def _late(task: _Task, solution: Solution, left: Tensor) -> str:
+    gap = ""
+    if solution.gap is not None and bool(solution.gap[left].isfinite().all()):
+        gap = f"a relative gap of {float(solution.gap[left].max()):.1e} and "
     limit = "max_time" if task.run.out_of_time() else "max_iter"
-    fail(
-        NotConverged(
-            f"{int(left.sum())} of {len(left)} samples did not converge to tol = "
-            f"{task.run.tol:.0e}: {limit} ended the loop "
-            f"after {int(solution.iterations.max())} steps of {task.run.certificate.solver} at "
-            f"{gap}a relative residual of "
-            f"{float(solution.residual[left].max()):.1e}. Raise max_iter, loosen tol, try another "
-            "solver or acceleration, or "
-            "accept it with on_fail='warn'.",
-            solution,
-        ),
-        task.run.on_fail,
+    size, start = float(solution.x[left].abs().max()), float(task.z0[0].abs().max())
+    if size > 1e6 * max(start, 1.0):
+        advice = f"x has grown to {size:.0e}: has the energy a minimiser? "
+    elif bool(solution.value[left].isinf().any()):
+        advice = "x violates a constraint still: have the constraints a point in common? "
+    else:
+        advice = ""
+    return (
+        f"{int(left.sum())} of {len(left)} samples did not converge to tol = {task.run.tol:.0e}: "
+        f"{limit} ended the loop after {int(solution.iterations.max())} steps of "
+        f"{task.run.certificate.solver} at {gap}a relative residual of "
+        f"{float(solution.residual[left].max()):.1e}. {advice}Raise max_iter, loosen tol, try "
+        "another solver or acceleration, or accept it with on_fail='warn'."
     )
 
 
@@ -283,7 +293,8 @@ def hypergradient(
     >>> certificate.influence < 1e-3
     True
     """
-    parameters = tuple(parameters)
+    parameters = (parameters,) if isinstance(parameters, Tensor) else tuple(parameters)
+    _check_loss(loss, parameters)
     if loss.numel() != 1:
         raise ValueError(
             f"hypergradient needs a scalar loss, got shape {tuple(loss.shape)}. Take its mean."
@@ -306,6 +317,20 @@ def hypergradient(
     if probe:
         _examine(gradient, found, parameters, certificate)
     return found, certificate
+
+
+def _check_loss(loss: object, parameters: tuple[object, ...]) -> None:
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"hypergradient needs a loss tensor, got {type(loss).__name__}.")
+    if not parameters:
+        raise ValueError("hypergradient needs parameters, got none: pass model.parameters(), say.")
+    for i, parameter in enumerate(parameters):
+        if not isinstance(parameter, Tensor) or not parameter.requires_grad:
+            what = "no tensor" if not isinstance(parameter, Tensor) else "a tensor without gradient"
+            raise ValueError(
+                f"parameter {i} of hypergradient is {what}: call requires_grad_() on it before the "
+                "energy is built from it."
+            )
 
 
 def _examine(gradient, found: tuple[Tensor, ...], parameters, certificate: Certificate) -> None:

@@ -38,16 +38,20 @@ def denoise_tv(
     if isinstance(image, Tensor):
         return _denoise(image.detach(), weight, isotropic, eps, max_num_iter, channel_axis)  # type: ignore[return-value]
     array = np.asarray(image)
-    if array.dtype == bool or array.dtype.kind not in "iuf":
-        raise TypeError(
-            f"denoise_tv needs an integer or floating-point image, got dtype {array.dtype}."
-        )
+    if array.dtype.kind not in "iuf":
+        raise _refused(array.dtype)
     if array.dtype.kind in "iu":
         array = array / np.iinfo(array.dtype).max
-    elif array.dtype == np.float16:
-        array = array.astype(np.float32)
-    tensor = torch.from_numpy(np.array(array, copy=True))
+    dtype = np.float32 if array.dtype.itemsize <= 4 else np.float64
+    tensor = torch.from_numpy(np.array(array, dtype=dtype))  # a copy, in native byte order
     return _denoise(tensor, weight, isotropic, eps, max_num_iter, channel_axis).numpy()  # type: ignore[return-value]
+
+
+def _refused(dtype: object) -> TypeError:
+    return TypeError(
+        f"denoise_tv needs an integer or floating-point image, got dtype {dtype}. Convert it first, "
+        "image.astype(float) or its real part."
+    )
 
 
 def _denoise(
@@ -58,14 +62,18 @@ def _denoise(
     max_iter: int,
     channel_axis: int | None,
 ) -> Tensor:
+    if image.is_complex() or image.dtype == torch.bool:
+        raise _refused(image.dtype)
     if not image.is_floating_point():
         image = image.double() / torch.iinfo(image.dtype).max
+    elif image.dtype != torch.float64:
+        image = image.float()
     dims = image.ndim - (channel_axis is not None)
-    if not 1 <= dims <= 3:
+    axis = 0 if channel_axis is None else channel_axis
+    if not 1 <= dims <= 3 or not isinstance(axis, int) or not -image.ndim <= axis < image.ndim:
         raise ValueError(
             f"denoise_tv needs 1, 2 or 3 image dims, got shape {tuple(image.shape)} with "
-            f"channel_axis={channel_axis}. "
-            "For a colour image pass channel_axis=-1."
+            f"channel_axis={channel_axis}. For a colour image pass channel_axis=-1."
         )
     if not image.numel():
         return image.clone()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ._broadcast import eps
-from .acceleration.base import Acceleration, State, merge, where
+from ._broadcast import eps, norm_event
+from .acceleration.base import Acceleration, Plain, State, merge, where
 from .differentiation.certificate import Certificate
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
-from .errors import NotConverged, OnFail
+from .errors import OnFail
 from .fixpoint import Fixpoint
 from .polish import newton
 from .problem import relative_change
@@ -79,36 +79,55 @@ class _Loop:
         certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
         certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
+        self._mark = (100, torch.full_like(batch, torch.inf))  # a number of steps, the gaps then
 
     @property
     def ended(self) -> bool:
         return self.k >= self.run.max_iter or self.run.out_of_time()
 
     def steps(self) -> int:
-        """Until the next look: 10 at first, then an eighth of the steps made, 100 at most."""
-        return min(max(10, min(self.k // 8, 100)), self.run.max_iter - self.k)
+        """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""
+        return min(max(10, min(self.k // 6, 100)), self.run.max_iter - self.k)
 
-    def look(self, fixpoint: Fixpoint, z: Z) -> Look:
+    def look(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
         t = fixpoint.T(z)
-        residual = relative_change(z, t)
-        if not bool(residual.isfinite().all()):
-            raise NotConverged(
-                f"the iteration diverged: {int((~residual.isfinite()).sum())} of {len(residual)} "
-                f"samples are NaN or inf after {self.k} steps of {self.run.certificate.solver}. A "
-                "step size above its limit, a Lipschitz constant set too small, or an energy that "
-                "is not convex; leave the step sizes out to have them set."
-            )
-        return self.judge(fixpoint, t, residual)
+        return self.judge(fixpoint, t, relative_change(z, t), rows)
 
-    def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor) -> Look:
+    def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
         gap = fixpoint.gap(t)
         tol = max(self.run.tol, 4 * eps(residual))
-        finished = settled = residual <= tol
-        if gap is not None:
-            small = gap <= tol
-            finished = small & settled if self.run.settle else small
-            finished = torch.where(gap.isfinite(), finished, settled)
-        return Look(t, residual, gap, finished)
+        settled = residual <= tol
+        if bool(settled.any()):
+            settled = settled & ~self._runs_away(fixpoint.primal(t), residual, rows)
+        if gap is None:
+            return Look(t, residual, gap, settled)
+        small = gap <= tol
+        finished = small & settled if self.run.settle else small
+        finished = torch.where(gap.isfinite(), finished, settled)
+        return Look(t, residual, gap, finished | self._stalled(gap, residual, rows))
+
+    def _runs_away(self, x: Tensor, residual: Tensor, rows: Tensor) -> Tensor:  # -> (B,) bool
+        """Whether x is only far out, and moves as fast as at the start: |x - T(x)| / |x| is small
+        there for an energy without a minimiser, too."""
+        size = norm_event(x)
+        far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
+        if not bool(far.any()):
+            return far
+        t = self.fixpoint.T(self.z)
+        first = (relative_change(self.z, t) * norm_event(self.fixpoint.primal(t)))[rows]
+        return far & (size > 1e3 * first) & (residual * size > 0.5 * first)
+
+    def _stalled(self, gap: Tensor, residual: Tensor, rows: Tensor) -> Tensor:  # -> (B,) bool
+        """Whether z is at rounding level and twice as many steps have not lessened the gap: a
+        weight far from the scale of the data leaves a gap that the dtype cannot close."""
+        at, before = self._mark
+        if self.k < 2 * at:
+            return torch.zeros_like(gap, dtype=torch.bool)
+        stalled = (residual <= 64 * eps(residual)) & (gap > 0.7 * before[rows])
+        before = before.clone()
+        before[rows] = gap
+        self._mark = (self.k, before)
+        return stalled
 
     def note(self, rows: Tensor, fresh: Tensor, look: Look, contraction: Tensor | None) -> None:
         """Write what is known of the samples `rows[fresh]` of the batch."""
@@ -138,11 +157,11 @@ class _Free(_Loop):
             for _ in range(steps := self.steps()):
                 z, state = run.acceleration.step(fixpoint, z, state)
             self.k += steps
-            look = self.look(fixpoint, z)
-            if self.k >= polish_at or self.ended:
+            look = self.look(fixpoint, z, rows)
+            if self.k >= polish_at:
                 polish_at = 2 * self.k
-                look, z, state = self._polish(fixpoint, look, z, state)
-            leaving = look.finished | self.ended
+                look, z, state = self._polish(fixpoint, look, z, state, rows)
+            leaving = look.finished | self.ended | ~look.residual.isfinite()
             contraction = None
             if run.settle and bool(leaving.any()):
                 contraction = self._contraction(fixpoint, look)
@@ -160,7 +179,9 @@ class _Free(_Loop):
                     z, state = tuple(part[keep] for part in z), run.acceleration.take(state, keep)
         return out
 
-    def _polish(self, fixpoint: Fixpoint, look: Look, z: Z, state: State) -> tuple[Look, Z, State]:
+    def _polish(
+        self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
+    ) -> tuple[Look, Z, State]:
         """Newton steps for the samples that are near: the tolerance is tight, and the gap small."""
         if self.run.tol > 1e-6:
             return look, z, state
@@ -172,7 +193,8 @@ class _Free(_Loop):
         if not bool(better.any()):
             return look, z, state
         t = where(better, trial, look.z)
-        look = self.judge(fixpoint, t, torch.where(better, residual, look.residual))
+        fresh = self.judge(fixpoint, t, torch.where(better, residual, look.residual), rows)
+        look = replace(fresh, finished=fresh.finished | look.finished)
         state = merge(better, self.run.acceleration.start(fixpoint, t), state)
         return look, where(better, t, z), state
 
@@ -195,10 +217,10 @@ class _Recorded(_Loop):
         while len(rows):
             new, state = self._advance(z, state, self.steps(), segment)
             with torch.no_grad():
-                look = self.look(fixpoint, new)
+                look = self.look(fixpoint, new, rows)
             z = new if bool(alive.all()) else where(alive, new, z)
             self.note(rows, alive, look, None)
-            alive = alive & ~look.finished
+            alive = alive & ~look.finished & look.residual.isfinite()
             if self.ended or not bool(alive.any()):
                 break
         return fixpoint.T(z)

@@ -25,6 +25,10 @@ class NotUnique(RuntimeError):
     """The gradient asked for does not exist: the loss reads what the problem does not determine."""
 
 
+class NoSolution(ValueError):
+    """A loss that reads no solution of argmin was handed to `hypergradient`."""
+
+
 class ConvergenceWarning(UserWarning):
     """As NotConverged, with on_fail="warn"."""
 

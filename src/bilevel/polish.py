@@ -33,7 +33,8 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         products -= max(used, 10)
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
         new = relative_change(trial, fixpoint.T(trial))
-        better = (new <= residual / 2) & (residual > 4 * eps(residual))  # NaN is not better
+        goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
+        better = (new <= residual / 2) & (residual > goal)  # NaN is not better
         if not bool(better.any()):
             break
         z, residual = where(better, trial, z), torch.where(better, new, residual)

@@ -30,7 +30,20 @@ class Problem:
             return Problem(self.terms + other.terms)
         if isinstance(other, Term):
             return Problem((*self.terms, other))
-        return NotImplemented
+        got = f"the class {other.__name__}" if isinstance(other, type) else type(other).__name__
+        raise TypeError(
+            f"only terms can be added to an energy, got {got}. A number does not change the "
+            "minimiser: leave it out. A class wants its parentheses, L1(); a function of x is "
+            "wrapped as Potential(function)."
+        )
+
+    def __radd__(self, other: object) -> Problem:
+        return self if other == 0 and isinstance(other, int) else self + other  # type: ignore[operator]  # sum(terms)
+
+    def __rmul__(self, weight: Tensor | float) -> Problem:
+        return Problem(tuple(weight * term for term in self.terms))
+
+    __mul__ = __rmul__
 
     @cached_property
     def f(self) -> Smooth | None:

@@ -9,7 +9,7 @@ import torch
 
 from .._broadcast import eps, expand, inner, tiny
 from .base import Acceleration, State, Z
-from .momentum import extrapolate
+from .momentum import extrapolate, primal_only
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -25,6 +25,7 @@ class ExactLineSearch(Acceleration):
             raise TypeError(
                 "ExactLineSearch needs a quadratic energy alone. Use Backtracking() or Nesterov()."
             )
+        primal_only(self, fixpoint, z)
         return ()
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
@@ -52,6 +53,7 @@ class Backtracking(Acceleration):
                 "Backtracking needs a smooth f and no composed terms. Use Halpern() with "
                 "PrimalDual()."
             )
+        primal_only(self, fixpoint, z)
         ones = z[0].new_ones(len(z[0]))
         return z, 0 * ones, ones * solver.step_size
 

@@ -49,6 +49,7 @@ class Nesterov(Acceleration):
     """
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        primal_only(self, fixpoint, z)
         return z, z[0].new_zeros(len(z[0]))
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
@@ -56,6 +57,16 @@ class Nesterov(Acceleration):
         new = fixpoint.T(v)
         ahead, k = extrapolate(v, new, z, k)
         return new, (ahead, k)
+
+
+def primal_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> None:
+    """Refuse a method with dual variables, whose T has no energy to go down."""
+    if len(z) > 1:
+        raise TypeError(
+            f"{type(rule).__name__} is for GradientDescent() and ForwardBackward(), got "
+            f"{type(fixpoint.solver).__name__}. Use Halpern(), or Accelerated() where a term is "
+            "strongly convex."
+        )
 
 
 def extrapolate(v: Z, new: Z, old: Z, k: Tensor) -> tuple[Z, Tensor]:

@@ -27,6 +27,11 @@ class Accelerated(Acceleration):
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         solver: Any = fixpoint.solver
+        if not hasattr(solver, "sweep"):
+            raise TypeError(
+                "Accelerated trades the two steps of PrimalDual(), got "
+                f"{type(solver).__name__}. Use Nesterov()."
+            )
         mu = solver.strong_convexity(fixpoint.problem, z[0])
         if not bool(torch.as_tensor(mu > 0).all()):
             raise ValueError(

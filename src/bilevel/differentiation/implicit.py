@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 Z = tuple[Tensor, ...]
 
 
-def _check_order(order: int) -> None:
-    if order < 1:
+def _check(strategy: FixedPoint | Implicit) -> None:
+    order, solver = strategy.order, strategy.linear_solver
+    if not isinstance(order, int) or order < 1:
         raise ValueError(
-            f"order must be 1 or more, got {order}: the highest derivative that will be taken."
+            f"order must be 1 or more, got {order!r}: the highest derivative that will be taken."
+        )
+    if solver is not None and not isinstance(solver, LinearSolver):
+        raise TypeError(
+            f"linear_solver must be a LinearSolver such as GMRES() or CG(), got {solver!r}. Leave "
+            "it out to have it chosen by size."
         )
 
 
@@ -41,7 +47,7 @@ class FixedPoint(Strategy):
     order: int = 2
 
     def __post_init__(self) -> None:
-        _check_order(self.order)
+        _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with torch.no_grad():
@@ -70,7 +76,7 @@ class Implicit(Strategy):
     order: int = 2
 
     def __post_init__(self) -> None:
-        _check_order(self.order)
+        _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with torch.no_grad():
@@ -78,7 +84,8 @@ class Implicit(Strategy):
             point = (fixpoint.primal(z), *fixpoint.dual(z))
         problem = fixpoint.problem
         smooth = problem.g is None and not problem.h
-        solver = self.linear_solver or (CG() if smooth and point[0][0].numel() > 160 else None)
+        many = point[0].shape[1:].numel() > 160
+        solver = self.linear_solver or (CG() if smooth and many else None)
         x, *y = differentiable(
             point,
             lambda p: problem.kkt(p[0], p[1:]),

@@ -82,16 +82,19 @@ class CG(LinearSolver):
         self._refuse_nonsymmetric(product, b)
         r = b - product(x)
         p, square = r, _dot(r, r)
+        best, least = x, square
         for k in range(self.max_iter):
-            going = square > goal[:, None].square()
+            # a residual that grows that much: the system is inconsistent
+            going = (square > goal[:, None].square()) & (square <= 1e8 * least)
             if not bool(going.any()):
-                return x, k
+                return best, k
             q = product(p)
             step = torch.where(going, _ratio(square, _dot(p, q)), 0.0)
             x, r = x + step * p, r - step * q
             previous, square = square, _dot(r, r)
             p = torch.where(going, r + _ratio(square, previous) * p, p)
-        return x, self.max_iter
+            best, least = torch.where(square < least, x, best), torch.minimum(square, least)
+        return best, self.max_iter
 
     @staticmethod
     def _refuse_nonsymmetric(product: Product, b: Tensor) -> None:
@@ -152,6 +155,7 @@ class GMRES(LinearSolver):
 
     def solve(self, product: Product, b: Tensor, goal: Tensor, x: Tensor) -> tuple[Tensor, int]:
         cap = max(20, min(self.basis, int(2**30 / (b.numel() * b.element_size() + 1))))
+        cap = min(cap, max(b.shape[1], 1))  # then the Krylov space is all there is
         used, size = 0, None
         while True:
             r = b - product(x)

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._broadcast import tiny
+from .._autocast import full_precision
+from .._broadcast import eps, tiny
 from ..errors import NotConverged, NotUnique, OnFail, fail
 from . import probes
 from .certificate import Certificate
@@ -46,7 +47,8 @@ class System:
             self.residual = equation(self.z)
         self.solver, self.certificate = solver, certificate
         self.on_fail: OnFail = on_fail
-        self.tol = tol if solver is None or solver.tol is None else solver.tol
+        reachable = 256 * eps(self.z[0])  # a smaller residual is rounding
+        self.tol = max(tol, reachable) if solver is None or solver.tol is None else solver.tol
         self.shapes = [part.shape for part in z]
         self._jvp: tuple[Tensor, Z] | None = None
         self._matrix: Tensor | None = None
@@ -82,6 +84,8 @@ class System:
         0."""
         quiet, scale = self._quiet(b)
         probe = probes.active() if transposed else None
+        if not bool(scale.isfinite().all()):
+            return self._solve_finite(b, scale.isfinite(), transposed)
         solution = self._solve(b, transposed, scale, probe and probe.start(b))
         left = torch.where(quiet, 0.0, solution.residual * scale)
         current, _, before = self._noise  # type: ignore[misc]
@@ -90,6 +94,20 @@ class System:
         if probe is not None:
             probe.examine(self, solution.x, b)
         return torch.where(quiet[:, None], 0.0, solution.x)
+
+    def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
+        """The samples whose right-hand side is finite; NaN for the others, if that is accepted."""
+        fail(
+            NotConverged(
+                "the gradient that reaches the solution is NaN or inf in "
+                f"{int((~finite).sum())} of {len(b)} samples: the loss is not finite there, or has no derivative. Look for a "
+                "division, a root or a logarithm of 0 in the loss."
+            ),
+            self.on_fail,
+        )
+        self._noise = None
+        solved = self.solve(torch.where(finite[:, None], b, 0.0), transposed)
+        return torch.where(finite[:, None], solved, torch.nan)
 
     def quiet(self, b: Tensor) -> bool:
         return bool(self._quiet(b)[0].all())
@@ -162,21 +180,28 @@ class System:
             n = sum(shape[1:].numel() for shape in self.shapes)
             eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
             rows = eye[:, None].expand(n, self.shapes[0][0], n)
-            parts = zip(*(self.split(row) for row in rows), strict=True)
-            grads = torch.autograd.grad(
-                self.residual,
-                self.z,
-                [torch.stack(p) for p in parts],
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=True,
-            )
-            flat = [
-                torch.zeros((n, *z.shape), dtype=z.dtype, device=z.device) if g is None else g
-                for g, z in zip(grads, self.z, strict=True)
-            ]
-            self._matrix = torch.cat([g.flatten(2) for g in flat], 2).transpose(0, 1)
+            try:
+                self._matrix = self._rows(rows).transpose(0, 1)
+            except RuntimeError:  # some operations, sparse products say, have no batched backward
+                self._matrix = torch.stack([self.transposed_product(row) for row in rows], 1)
         return self._matrix
+
+    def _rows(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (n, B, N)
+        """M* applied to many vectors at once."""
+        parts = zip(*(self.split(row) for row in rows), strict=True)
+        grads = torch.autograd.grad(
+            self.residual,
+            self.z,
+            [torch.stack(p) for p in parts],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        flat = [
+            torch.zeros((len(rows), *z.shape), dtype=z.dtype, device=z.device) if g is None else g
+            for g, z in zip(grads, self.z, strict=True)
+        ]
+        return torch.cat([g.flatten(2) for g in flat], 2)
 
     def _judge(self, solution: LinearSolution, quiet: Tensor, b: Tensor, transposed: bool) -> None:
         """Write the certificate; raise or warn for an adjoint that was not solved."""
@@ -201,7 +226,7 @@ class System:
                     "relative residual "
                     f"{worst:.1e}, none of it reachable): the loss reads a part of the solution "
                     "that the problem does "
-                    "not determine. Let the loss read x only, or add a strongly convex term."
+                    "not determine (a dual, or an x that is not unique). Add a strongly convex term."
                 ),
                 self.on_fail,
             )
@@ -258,13 +283,19 @@ class Solve(torch.autograd.Function):
         ctx.save_for_backward(*tensors[count:])
         if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
             return tuple(torch.zeros_like(part) for part in rhs)
-        return system.split(system.solve(flat, transposed))
+        with full_precision():
+            return system.split(system.solve(flat, transposed))
 
     @staticmethod
     def backward(ctx, *cotangents: Tensor):
         system, transposed, level, order, count = ctx.node
         if level >= order:
             raise RuntimeError(_beyond(order))
+        if any(torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents):
+            raise RuntimeError(
+                "a solution of argmin has no batched backward (is_grads_batched=True, "
+                "vectorize=True, torch.vmap). Call autograd.grad once for each cotangent."
+            )
         formal = ctx.saved_tensors
         solved = Solve.apply(system, not transposed, level + 1, order, count, *cotangents, *formal)
         return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]

@@ -32,6 +32,15 @@ class _Denoiser(nn.Module):
         self.solver, self.diff, self.tol = solver, diff, tol
         self.on_fail: OnFail = on_fail
 
+    def images(self, noisy: Tensor) -> Tensor:
+        if not isinstance(noisy, Tensor) or noisy.ndim <= self.dims:
+            got = tuple(noisy.shape) if isinstance(noisy, Tensor) else type(noisy).__name__
+            raise ValueError(
+                f"{type(self).__name__} needs a tensor (B, C, *image) with {self.dims} image dims, "
+                f"got {got}. For one image pass image[None, None]."
+            )
+        return noisy
+
     def denoise(self, noisy: Tensor, weight: Tensor) -> Tensor:
         term = TotalVariation(dims=self.dims, isotropic=self.isotropic)
         return argmin(
@@ -76,7 +85,7 @@ class TVDenoise(_Denoiser):
         return self.log_weight.exp()
 
     def forward(self, noisy: Tensor) -> Tensor:  # (B, C, *image) -> the same
-        weight = self.weight.to(noisy.dtype)
+        weight = self.weight.to(self.images(noisy).dtype)
         return self.denoise(noisy, weight[None] if weight.ndim else weight)
 
 
@@ -109,11 +118,11 @@ class TVDenoiser(_Denoiser):
         return (self.offset + self.slope * sigma.log()).exp()
 
     def forward(self, noisy: Tensor, sigma: Tensor) -> Tensor:  # (B, 1, H, W), (B,) -> (B, 1, H, W)
-        if sigma.shape != (len(noisy),) or not bool((sigma > 0).all()):
+        levels = (len(self.images(noisy)),)
+        if not isinstance(sigma, Tensor) or sigma.shape != levels or not bool((sigma > 0).all()):
             raise ValueError(
-                f"TVDenoiser needs one noise level > 0 a sample, shape ({len(noisy)},), got "
-                f"{tuple(sigma.shape)} with "
-                f"least value {float(sigma.min()) if sigma.numel() else math.nan:.3g}."
+                f"TVDenoiser needs one noise level > 0 a sample, a tensor of shape {levels}, got "
+                f"{sigma}. For the same level everywhere pass torch.full({levels}, level)."
             )
         weight = self.weight(sigma).to(noisy.dtype)
         return self.denoise(noisy, weight.reshape(-1, *[1] * (noisy.ndim - 1)))

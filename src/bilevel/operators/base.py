@@ -62,14 +62,15 @@ def power_norm(operator: Operator, x: Tensor, max_iter: int = 300, rtol: float =
     v = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
     v = v.to(x).expand(1 if operator.shared else len(x), *x.shape[1:])
     v = v / expand(norm_event(v), v)
-    previous = v.new_zeros(len(v))
+    square, going = v.new_zeros(len(v)), v.new_ones(len(v), dtype=torch.bool)
     for _ in range(max_iter):
         v = operator.adjoint(operator(v))
-        square = norm_event(v)  # -> |K|^2, as |v| was 1
-        v = v / expand(square.clamp_min(tiny(v)), v)
-        if ((square - previous).abs() <= rtol * square).all():
+        length = norm_event(v)  # -> |K|^2, as |v| was 1
+        v = v / expand(length.clamp_min(tiny(v)), v)
+        previous, square = square, torch.where(going, length, square)
+        going = going & ((square - previous).abs() > rtol * square)  # each sample by itself
+        if not bool(going.any()):
             break
-        previous = square
     norm = 1.01 * square.sqrt()
     return norm[0] if operator.shared else norm
 
@@ -125,6 +126,12 @@ class Stack(Operator):
     def __init__(self, *operators: Operator) -> None:
         if not operators:
             raise ValueError("Stack needs at least one operator, got none.")
+        for operator in operators:
+            if not isinstance(operator, Operator):
+                raise TypeError(
+                    f"Stack needs operators, got {type(operator).__name__}. Write Stack(K1, K2), "
+                    "and wrap a matrix as Matrix(A)."
+                )
         object.__setattr__(self, "operators", operators)
 
     def __call__(self, x: Tensor) -> Tensor:

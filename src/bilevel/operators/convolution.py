@@ -40,6 +40,11 @@ class Convolution(Operator):
             raise ValueError(
                 f"Convolution needs a kernel (out, in, *size) with 1, 2 or 3 image dims, got {got}."
             )
+        if not isinstance(self.padding, int) or self.padding < 0:
+            raise ValueError(
+                "Convolution needs padding, a number of pixels >= 0 on each side, got "
+                f"{self.padding!r}. For the size of the image take half the kernel's."
+            )
 
     @property
     def dims(self) -> int:

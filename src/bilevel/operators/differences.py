@@ -23,12 +23,19 @@ class Gradient(Operator):
 
     dims: int = 2  # 1, 2 or 3
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.dims, int) or self.dims not in (1, 2, 3):
+            raise ValueError(
+                f"Gradient needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing image "
+                "dims."
+            )
+
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim <= self.dims:
             raise ValueError(
-                f"Gradient(dims={self.dims}) needs x of shape (B, ..., *image) with {self.dims} "
-                "image dims, got "
-                f"{tuple(x.shape)}. For one image pass x[None]: dim 0 is the batch."
+                f"differences along {self.dims} image dims need x of shape (B, ..., *image), got "
+                f"{tuple(x.shape)}. For one image pass x[None], as dim 0 is the batch; for a batch "
+                f"of signals dims={max(1, x.ndim - 1)}."
             )
         axes = range(-self.dims, 0)
         return torch.stack(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar
 from ..problem import Problem
+from ..terms.composition import named
 
 if TYPE_CHECKING:
     from ..acceleration import Acceleration
@@ -71,7 +72,7 @@ class Solver(ABC):
         return change[0].new_ones(len(change[0]))
 
     @abstractmethod
-    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+    def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         """The rule on the sequence that suits this problem best, used unless the caller names
         one."""
 
@@ -91,7 +92,7 @@ def refuse(solver: Solver, what: str, got: object, instead: str) -> TypeError:
 
 
 def names(terms: object) -> str:
-    """Class names of a term or a tuple of terms, for messages."""
+    """A term or a tuple of terms as the user wrote them, for messages."""
     if isinstance(terms, tuple):
-        return " + ".join(type(t).__name__ for t in terms) or "none"
-    return "none" if terms is None else type(terms).__name__
+        return " + ".join(named(t) for t in terms) or "none"
+    return "none" if terms is None else named(terms)

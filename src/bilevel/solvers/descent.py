@@ -10,7 +10,7 @@ from .._broadcast import Scalar, expand
 from ..acceleration import Acceleration, Backtracking, ExactLineSearch
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
-from .steps import below, lipschitz, positive
+from .steps import LEAST, below, lipschitz, positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class GradientDescent(Solver):
         assert problem.f is not None
         if self.step_size is None:
             return replace(self, step_size=0.95 / lipschitz(problem.f, x0))
-        step, known = positive("step_size", self.step_size), problem.f.lipschitz(x0)
-        if known is not None:
-            below("step_size", step, 2 / known, "2 / L")
+        step = positive("step_size", self.step_size, x0)
+        if problem.f.lipschitz_known:
+            below("step_size", step, 2 / lipschitz(problem.f, x0), "2 / L", least=LEAST)
         return replace(self, step_size=step)
 
     def step(self, problem: Problem, z: Z) -> Z:
@@ -44,6 +44,6 @@ class GradientDescent(Solver):
         assert problem.f is not None and self.step_size is not None
         return (x - expand(self.step_size, x) * problem.f.grad(x),)
 
-    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+    def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
         return ExactLineSearch() if problem.f.quadratic else Backtracking()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from ..acceleration import Acceleration, Backtracking, Nesterov
+from ..acceleration import Acceleration, Backtracking, Nesterov, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
-from .steps import below, lipschitz, positive
+from .steps import LEAST, below, lipschitz, positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class ForwardBackward(Solver):
     """
 
     step_size: Scalar | None = None  # default 0.95 / L
+    momentum: bool = True  # prepare clears it where step_size > 1 / L: Nesterov's would diverge
 
     batched = ("step_size",)
 
@@ -49,10 +51,13 @@ class ForwardBackward(Solver):
         assert problem.f is not None
         if self.step_size is None:
             return replace(self, step_size=0.95 / lipschitz(problem.f, x0))
-        step, known = positive("step_size", self.step_size), problem.f.lipschitz(x0)
-        if known is not None:
-            below("step_size", step, 2 / known, "2 / L")
-        return replace(self, step_size=step)
+        step = positive("step_size", self.step_size, x0)
+        if not problem.f.lipschitz_known:
+            return replace(self, step_size=step)
+        L = lipschitz(problem.f, x0)
+        below("step_size", step, 2 / L, "2 / L", least=LEAST)
+        slow = bool(torch.as_tensor(step * L <= 1).all())
+        return replace(self, step_size=step, momentum=self.momentum and slow)
 
     def step(self, problem: Problem, z: Z) -> Z:
         (x,), tau = z, self.step_size
@@ -64,6 +69,8 @@ class ForwardBackward(Solver):
         assert problem.f is not None and self.step_size is not None
         return 1 - self.step_size * lipschitz(problem.f, x) / 2
 
-    def acceleration(self, problem: Problem, x0: Tensor) -> Acceleration:
+    def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
-        return Nesterov() if problem.f.lipschitz_known else Backtracking()
+        if not problem.f.lipschitz_known:
+            return Backtracking()
+        return Nesterov() if self.momentum else Plain()

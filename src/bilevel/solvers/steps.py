@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -9,37 +11,63 @@ from .._broadcast import Scalar, expand, norm_event, tiny
 from ..terms.base import Smooth
 
 
-def positive(name: str, step: Scalar) -> Scalar:
-    """The step, detached, or a ValueError if it is not positive and finite."""
+def positive(name: str, step: object, x: Tensor) -> Scalar:
+    """The step, detached; an error unless it is positive and finite, a number or one a sample."""
+    advice = "Leave it out to have it set from the problem."
     if isinstance(step, Tensor):
         step = step.detach()
-        good = bool(((step > 0) & step.isfinite()).all())
-    else:
+        if step.ndim and step.shape != (len(x),):
+            raise ValueError(
+                f"{name} has shape {tuple(step.shape)}: a number, or one a sample, ({len(x)},), is "
+                f"needed. {advice}"
+            )
+        if step.ndim and (step.device != x.device or step.dtype != x.dtype):
+            raise ValueError(
+                f"{name} is {step.dtype} on {step.device}, x is {x.dtype} on {x.device}. Convert "
+                f"it, {name}.to(x)."
+            )
+        good = not step.is_meta and bool(((step > 0) & step.isfinite()).all())
+        step = step if step.ndim or not good else step.to(x)
+    elif isinstance(step, Real):
+        step = float(step)
         good = 0 < step < float("inf")
+    else:
+        raise TypeError(f"{name} must be a number or a tensor, got {step!r}. {advice}")
     if not good:
-        raise ValueError(
-            f"{name} must be positive and finite, got {step}. Leave it out to have it set from the "
-            "problem."
-        )
-    return step
+        raise ValueError(f"{name} must be positive and finite, got {step}. {advice}")
+    return step  # type: ignore[return-value]
 
 
-def below(name: str, step: Scalar, limit: Scalar, rule: str) -> None:
-    """ValueError unless step < limit for every sample."""
+def below(name: str, step: Scalar, limit: Scalar, rule: str, least: float = 0.0) -> None:
+    """ValueError unless least * limit <= step < limit for every sample."""
     step_, limit_ = torch.as_tensor(step), torch.as_tensor(limit)
-    if bool((step_ >= limit_.to(step_)).any()):
-        raise ValueError(
-            f"{name} = {float(step_.max()):.6g} cannot converge: it must be below {rule} = "
-            f"{float(limit_.min()):.6g}. "
-            "Leave it out to have it set from the problem."
-        )
+    limit_ = limit_.to(step_)
+    what = "cannot converge: it must be below"
+    wrong = step_ >= limit_
+    if not bool(wrong.any()):
+        wrong = step_ < least * limit_
+        if not bool(wrong.any()):
+            return
+        what = "is too small to get anywhere, and would pass for converged, beside"
+    step_, limit_ = (v.expand(wrong.shape)[wrong].flatten()[0] for v in (step_, limit_))
+    raise ValueError(
+        f"{name} = {float(step_):.6g} {what} {rule} = {float(limit_):.6g}. "
+        "Leave it out to have it set from the problem."
+    )
+
+
+LEAST = 1e-3  # of its limit: T with a smaller step moves less than the tolerance wherever it is
 
 
 def lipschitz(f: Smooth, x: Tensor) -> Scalar:
     """The gradient's Lipschitz constant where the term declares it, else twice the curvature at x
-    (power iteration)."""
+    (power iteration). A constant 0, of a weight 0, is replaced by 1, as good a bound."""
     constant = f.lipschitz(x)
-    return constant if constant is not None else 2 * curvature(f, x)
+    if constant is None:
+        return 2 * curvature(f, x)
+    if isinstance(constant, Tensor):
+        return torch.where(constant > 0, constant, 1.0)
+    return constant if constant > 0 else 1.0
 
 
 def curvature(f: Smooth, x: Tensor, max_iter: int = 30) -> Tensor:  # -> (B,)

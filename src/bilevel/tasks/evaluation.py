@@ -13,6 +13,7 @@ import csv
 import io
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -27,8 +28,9 @@ from bilevel import learning
 from bilevel.layers import TVDenoise
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import images
-from bilevel.tasks.denoise import TOL, Sample, apply, noise_left, noisy
-from bilevel.tasks.images import Image
+from bilevel.tasks.data import Noise, Sample, noisy
+from bilevel.tasks.denoise import TOL, Job, apply, noise_left
+from bilevel.tasks.images import Image, ImageError
 from bilevel.warm_start import WarmStarts, warm_starts
 
 Method = Callable[[np.ndarray, float], np.ndarray]  # (C, H, W), noise level of 255 -> the same
@@ -54,16 +56,17 @@ def non_local_means(channels: np.ndarray, level: float) -> np.ndarray:
     """Buades, Coll, Morel (2005), told the noise level; colours decide together what is alike."""
     from skimage.restoration import denoise_nl_means
 
-    sigma = level / 255
-    return denoise_nl_means(
-        channels,
+    sigma, gray = level / 255, len(channels) == 1
+    result = denoise_nl_means(
+        channels[0] if gray else channels,
         patch_size=5,
         patch_distance=6,
         h=0.8 * sigma,  # as scikit-image advises for its fast mode
         sigma=sigma,
         fast_mode=True,
-        channel_axis=0,
+        channel_axis=None if gray else 0,
     )
+    return result.reshape(channels.shape)
 
 
 def wavelets(channels: np.ndarray, level: float) -> np.ndarray:
@@ -128,6 +131,18 @@ def grid_search(
 
 
 GRID_SOLVES = 23  # how often grid_search ticks
+
+
+def grids_of(job: Job, levels: Sequence[float], tick: Callable[[], object]) -> list[Grid]:
+    """On the crops that a run learned from; none, after a warning, where they are gone."""
+    try:
+        samples = [job.samples(Noise(level, level)) for level in levels]
+    except ImageError as error:
+        warnings.warn(f"No grid search: the images of the run are gone. {error}", stacklevel=2)
+        for _ in range(GRID_SOLVES * len(levels)):
+            tick()
+        return []
+    return [grid_search(s, level, tick) for s, level in zip(samples, levels, strict=True)]
 
 
 # ------------------------------------------------------------------------------------ evaluate

@@ -7,7 +7,8 @@ A term knows nothing of solvers. `weight * term` multiplies its weight, `term @ 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -50,11 +51,16 @@ class Term(ABC):
         return replace(self, **taken) if taken else self  # type: ignore[type-var]
 
     def __rmul__(self, weight: Tensor | float) -> Self:
-        if "weight" not in {f.name for f in fields(self)}:  # type: ignore[arg-type]
+        if not isinstance(weight, Tensor | Real):
             raise TypeError(
-                f"{type(self).__name__} is a constraint: a weight plays no part in it, got "
-                f"{weight!r}. "
-                "Leave the weight out, or use a penalty such as L1() or LeastSquares()."
+                f"the weight of {type(self).__name__} must be a number or a tensor, got "
+                f"{type(weight).__name__}. An array becomes a tensor by torch.as_tensor(weight); "
+                "terms are added, and composed with operators by @."
+            )
+        if not is_dataclass(self) or "weight" not in {f.name for f in fields(self)}:
+            raise TypeError(
+                f"{type(self).__name__} has no weight to multiply by {weight!r}: in a constraint "
+                "it plays no part. Leave it out, or use a penalty such as L1() or LeastSquares()."
             )
         return replace(self, weight=weight * self.weight)  # type: ignore[attr-defined, type-var]
 
@@ -64,6 +70,11 @@ class Term(ABC):
         from ..problem import Problem
 
         return Problem((self,)) + other
+
+    def __radd__(self, other: object) -> Problem:
+        from ..problem import Problem
+
+        return other + Problem((self,))  # type: ignore[operator]
 
     def __matmul__(self, operator: Operator) -> Term:
         from .composition import compose
@@ -100,8 +111,25 @@ class Smooth(Term):
         record = torch.is_grad_enabled()
         with torch.enable_grad():
             point = x if record and x.requires_grad else x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.value(point).sum(), point, create_graph=record)
-        return gradient
+            value = self.value(point).sum()
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(
+                    value, point, create_graph=record, allow_unused=True
+                )
+                if gradient is not None:
+                    return gradient
+        raise self._no_gradient()
+
+    def _no_gradient(self) -> Exception:
+        if torch.is_inference_mode_enabled():
+            return RuntimeError(
+                f"the gradient of {type(self).__name__} is autograd's, which "
+                "torch.inference_mode() switches off. Use torch.no_grad() instead."
+            )
+        return ValueError(
+            f"the value of {type(self).__name__} does not depend on x through torch operations, so "
+            "it has no gradient: is x detached, turned into an array, or not used?"
+        )
 
     def lipschitz(self, x: Tensor) -> Scalar | None:  # a number, or (B,)
         """A Lipschitz constant of the gradient; None where it is not known."""

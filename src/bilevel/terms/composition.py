@@ -18,8 +18,7 @@ def compose(term: Term, operator: Operator) -> Term:
     if not isinstance(operator, Operator):
         raise TypeError(
             f"{type(term).__name__} @ {type(operator).__name__}: an operator is needed on the "
-            "right. "
-            "Wrap a matrix as Matrix(A)."
+            "right. Wrap a matrix as Matrix(A); terms are added."
         )
     if isinstance(term, SmoothComposition):
         return replace(term, operator=term.operator @ operator)
@@ -35,6 +34,13 @@ def compose(term: Term, operator: Operator) -> Term:
         f"{type(term).__name__} can be composed with an operator only if it is Smooth or "
         "Proximable."
     )
+
+
+def named(term: object) -> str:
+    """How the user wrote it: 'LeastSquares @ Matrix', for messages."""
+    if isinstance(term, SmoothComposition | Composition):
+        return f"{named(term.outer)} @ {type(term.operator).__name__}"
+    return type(term).__name__
 
 
 def _take(term: Any, index: Tensor, x: Tensor) -> Any:

@@ -163,13 +163,21 @@ class Potential(Weighted, Smooth):
         default=None, kw_only=True
     )  # Lipschitz constant of its gradient, if known
 
+    def __post_init__(self) -> None:
+        if not callable(self.energy):
+            raise TypeError(
+                "Potential needs a function of x, (B, *event) -> (B,), got "
+                f"{type(self.energy).__name__}. Leave constants out of the energy."
+            )
+
     def density(self, x: Tensor) -> Tensor:
         value = self.energy(x)
-        if value.shape != (len(x),):
+        if not isinstance(value, Tensor) or value.shape != (len(x),):
+            tensor = isinstance(value, Tensor)
+            got = f"shape {tuple(value.shape)}" if tensor else type(value).__name__
             raise ValueError(
-                f"the energy of Potential returned shape {tuple(value.shape)} for x of shape "
-                f"{tuple(x.shape)}: one value "
-                f"a sample is needed, ({len(x)},). Sum over the event dims, e.g. "
+                f"the energy of Potential returned {got} for x of shape {tuple(x.shape)}: one "
+                f"value a sample is needed, ({len(x)},). Sum over the event dims, e.g. "
                 "energy(x).flatten(1).sum(1)."
             )
         return value.reshape(-1, *[1] * (x.ndim - 1))

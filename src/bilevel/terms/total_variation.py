@@ -28,7 +28,7 @@ class TotalVariation(Weighted, Composed):
     batched: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __post_init__(self) -> None:
-        if self.dims not in (1, 2, 3):
+        if not isinstance(self.dims, int) or self.dims not in (1, 2, 3):
             raise ValueError(
                 f"TotalVariation needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing "
                 "image dims."

@@ -1,0 +1,15 @@
+"""All benchmarks, one after the other: python -m benchmarks. About 30 minutes on two cores."""
+
+import runpy
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    chosen = sys.argv[1:] or ["overhead", "tv_bsd68", "gradient_errors", "strategy_bias"]
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        sys.argv = [name]
+        runpy.run_path(str(HERE / f"{name}.py"), run_name="__main__")

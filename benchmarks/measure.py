@@ -1,0 +1,101 @@
+"""What every benchmark shares: the machine, alternated pairs with an interval, where results go."""
+
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import scipy
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def machine() -> dict[str, str | int]:
+    """What the numbers were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "torch threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 15) -> dict:
+    """ours / theirs in alternated pairs: the median ratio and the 5 % and 95 % points of its
+    bootstrap."""
+    ours(), theirs()  # warm-up
+    times = []
+    for k in range(pairs):
+        first, second = (ours, theirs) if k % 2 == 0 else (theirs, ours)
+        a, b = seconds(first), seconds(second)
+        times.append((a, b) if k % 2 == 0 else (b, a))
+    ratios = np.array([a / b for a, b in times])
+    draws = np.random.default_rng(0).choice(ratios, (2000, pairs))
+    low, high = np.quantile(np.median(draws, axis=1), [0.05, 0.95])
+    return {
+        "ours_ms": 1e3 * statistics.median(a for a, _ in times),
+        "theirs_ms": 1e3 * statistics.median(b for _, b in times),
+        "ratio": float(np.median(ratios)),
+        "interval_90": [float(low), float(high)],
+        "pairs": pairs,
+    }
+
+
+def peak_mib() -> float:
+    """The most memory this process has held, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(rows: list[dict], columns: list[str]) -> str:
+    """Markdown."""
+
+    def cell(value: object) -> str:
+        if isinstance(value, list):
+            return "[" + ", ".join(cell(v) for v in value) + "]"
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([cell(r.get(c, "")) for c in columns] for r in rows),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def store(name: str, title: str, rows: list[dict], columns: list[str], notes: str = "") -> None:
+    """results/name.json and .md, with the machine and the date; printed too."""
+    RESULTS.mkdir(exist_ok=True)
+    about = machine()
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
+    )
+    where = ", ".join(f"{key} {value}" for key, value in about.items())
+    text = f"# {title}\n\n{table(rows, columns)}\n\n{notes}\n\nMeasured on: {where}.\n"
+    (RESULTS / f"{name}.md").write_text(text.replace("\n\n\n\n", "\n\n"))
+    print(text)

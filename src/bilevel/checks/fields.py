@@ -1,0 +1,224 @@
+"""The tensors and numbers that an energy was built from: their kinds and their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..operators.base import Operator
+from ..terms.base import Smooth, Term
+
+_BOUNDS = ("lower", "upper")  # may be infinite
+_SQUARED = ("x0", "target", "center")  # enter values by their squares
+_PRECISE = (torch.float32, torch.float64)
+_POSITIVE = "To keep a learned one so, learn its logarithm: log_{0}.exp()."
+_DOMAIN: dict[str, tuple[Callable[[float, float], bool], str]] = {  # test of (least, largest)
+    "weight": (lambda low, high: low >= 0, f"a weight must be >= 0. {_POSITIVE}"),
+    "radius": (lambda low, high: low >= 0, f"a radius must be >= 0. {_POSITIVE}"),
+    "delta": (lambda low, high: low > 0, f"delta must be > 0. {_POSITIVE}"),
+    "total": (lambda low, high: low > 0, f"a total must be > 0. {_POSITIVE}"),
+    "constant": (lambda low, high: low >= 0, "a Lipschitz constant is >= 0; None if unknown."),
+    "ratio": (
+        lambda low, high: 0 <= low and high <= 1,
+        "a ratio lies between 0 and 1. To keep a learned one there, learn its logit: "
+        "logit.sigmoid().",
+    ),
+}
+
+
+class Field(NamedTuple):
+    owner: object  # a term or an operator; None for x0
+    name: str
+    value: Any
+
+    def __str__(self) -> str:
+        return self.name if self.owner is None else f"{type(self.owner).__name__}.{self.name}"
+
+
+def fields_of(value: object) -> Iterator[Field]:
+    """Every field of a term or operator, and of those that it is composed of."""
+    if not is_dataclass(value):
+        return
+    for f in fields(value):
+        item = getattr(value, f.name)
+        for part in item if isinstance(item, tuple) else (item,):
+            if isinstance(part, Term | Operator):
+                yield from fields_of(part)
+            else:
+                yield Field(value, f.name, part)
+
+
+def check_kinds(found: list[Field]) -> None:
+    """Tensors and numbers; dense, of one dtype, on one device. Numbers fit every dtype, and so do
+    0-dim tensors.
+    """
+    first: Field | None = None
+    for field in found:
+        value = field.value
+        if not isinstance(value, Tensor):
+            _not_a_tensor(field)
+            continue
+        if value.is_meta or value.is_nested or value.layout != torch.strided:
+            _storage(field)
+        if value.dtype not in _PRECISE and (value.ndim or value.is_complex()):
+            _dtype(field)
+        if not value.ndim:
+            continue
+        first = first or field
+        if value.dtype != first.value.dtype:
+            raise TypeError(
+                f"{field} has dtype {value.dtype}, {first} has {first.value.dtype}. "
+                f"Convert one: {field.name}.to({first.value.dtype})."
+            )
+        if value.device != first.value.device:
+            raise ValueError(
+                f"{field} is on {value.device}, {first} on {first.value.device}. "
+                f"Move one: {field.name}.to({str(first.value.device)!r})."
+            )
+
+
+def _not_a_tensor(field: Field) -> None:
+    """Refuse arrays and lists where a tensor or a number belongs."""
+    value, name = field.value, field.name
+    if field.owner is None:
+        wanted = "a torch tensor"
+    elif name in getattr(field.owner, "batched", ()) and not isinstance(value, Real):
+        wanted = "a torch tensor or a number"
+    else:
+        return
+    raise TypeError(
+        f"{field} must be {wanted}, got {type(value).__name__}. Use torch.as_tensor({name})."
+    )
+
+
+def _storage(field: Field) -> None:
+    """Refuse a tensor without plain values."""
+    value, name = field.value, field.name
+    if value.is_meta:
+        raise ValueError(f"{field} is on the meta device, which holds no values. Load them first.")
+    if value.is_nested:
+        raise TypeError(
+            f"{field} is a nested tensor: the samples of a batch have one shape. "
+            f"Pad them, {name}.to_padded_tensor(0.0), or solve them one by one."
+        )
+    if not isinstance(field.owner, Operator):
+        raise TypeError(
+            f"{field} is sparse ({value.layout}): only Matrix takes sparse tensors. "
+            f"Use {name}.to_dense()."
+        )
+
+
+def _dtype(field: Field) -> None:
+    """Refuse a tensor that is neither single nor double precision, saying why."""
+    dtype, name = field.value.dtype, field.name
+    if dtype.is_complex:
+        raise TypeError(
+            f"{field} is complex ({dtype}): complex unknowns are not supported yet. "
+            f"Use torch.view_as_real({name}), or its real part."
+        )
+    if not dtype.is_floating_point:
+        raise TypeError(
+            f"{field} has dtype {dtype}: floating point is needed. Convert it, {name}.float()"
+            + (", and divide an 8-bit image by 255." if name in ("x0", "target") else ".")
+        )
+    raise TypeError(
+        f"{field} has dtype {dtype}, too coarse to solve in: float32 or float64 is needed. "
+        f"Convert it, {name}.float()."
+    )
+
+
+def check_values(found: list[Field], dtype: torch.dtype) -> None:
+    """NaN and inf, signs, magnitudes."""
+    tensors = [f for f in found if isinstance(f.value, Tensor) and f.value.numel()]
+    for field, (low, high) in zip(tensors, _ends([f.value for f in tensors]), strict=True):
+        _value(field, low, high, dtype)
+    for field in found:
+        if isinstance(field.value, Real):
+            _value(field, float(field.value), float(field.value), dtype)
+        if field.name == "upper":
+            _order(field.owner)
+        elif field.name == "labels":
+            _labels(field)
+
+
+def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
+    """(min, max) of each, NaN where it has one; an accelerator is read once."""
+    ends: list[Tensor] = []
+    with torch.no_grad():
+        for tensor in tensors:
+            values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
+            ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
+        far = [i for i, end in enumerate(ends) if not end.is_cpu]
+        if far:
+            device = ends[far[0]].device
+            together = torch.stack([ends[i].to(device, torch.float32) for i in far]).cpu()
+            for i, end in zip(far, together, strict=True):
+                ends[i] = end
+        numbers = [end.item() for end in ends]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _value(field: Field, low: float, high: float, dtype: torch.dtype) -> None:
+    name = field.name
+    if low != low or (name not in _BOUNDS and not (-math.inf < low and high < math.inf)):
+        numbers = torch.as_tensor(field.value).detach()
+        numbers = numbers.coalesce().values() if numbers.layout != torch.strided else numbers
+        raise ValueError(
+            f"{field} is NaN or inf in {int((~numbers.isfinite()).sum())} of {numbers.numel()} "
+            "values. Clean the data; if it is learned, look at the step before."
+        )
+    if name in _DOMAIN:
+        inside, rule = _DOMAIN[name]
+        if not inside(low, high):
+            got = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+            raise ValueError(f"{field} = {got}: {rule.format(name)}")
+    _magnitude(field, max(abs(low), abs(high)), dtype)
+
+
+def _magnitude(field: Field, size: float, dtype: torch.dtype) -> None:
+    """Refuse sizes whose squares, summed over an image, leave the range of the dtype."""
+    scales = isinstance(field.owner, Operator)  # ... and so do the Lipschitz constants
+    scales = scales or (field.name == "weight" and isinstance(field.owner, Smooth))
+    limits = torch.finfo(dtype)
+    if (scales or field.name in _SQUARED) and size > 1e-3 * limits.max**0.5:
+        problem = "over"
+    elif scales and 0 < size < 1e3 * limits.tiny**0.5:
+        problem = "under"
+    else:
+        return
+    raise ValueError(
+        f"{field} has values up to {size:.1e}: their squares {problem}flow {dtype}. "
+        "Rescale the problem, or use float64."
+    )
+
+
+def _order(box: Any) -> None:
+    """lower <= upper, and a number between them."""
+    lower, upper = (torch.as_tensor(v).detach() for v in (box.lower, box.upper))
+    if not lower.numel() or not upper.numel():
+        return  # an empty batch
+    if (
+        bool((lower > upper).any())
+        or float(lower.max()) == math.inf
+        or float(upper.min()) == -math.inf
+    ):
+        raise ValueError(
+            f"{type(box).__name__} is empty: lower, up to {float(lower.max()):.6g}, does not lie "
+            f"below upper, down to {float(upper.min()):.6g}. Swap them, or clamp one by the other."
+        )
+
+
+def _labels(field: Field) -> None:
+    labels = torch.as_tensor(field.value).detach()
+    off = float((labels.abs() - 1).abs().amax()) if labels.numel() else 0.0
+    if off > 1e-3:  # room for finite differences
+        raise ValueError(
+            f"{field} must be -1 or 1, got labels that are {off:.6g} away from both. "
+            "For labels 0 and 1 pass 2 * labels - 1."
+        )

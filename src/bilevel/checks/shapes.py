@@ -1,0 +1,84 @@
+"""What each term makes of x: no field may enlarge it, and there is one value a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..terms.base import Weighted
+from ..terms.composition import Composition, SmoothComposition
+from .fields import Field
+
+_REDUCED = ("radius", "total")  # of size 1 along the term's dim, or over the whole event
+
+
+def check_shapes(term: Any, x: Tensor, label: str) -> None:
+    """Evaluate the term once at x, part by part."""
+    dim = getattr(term, "dim", None)
+    if isinstance(dim, int) and (not -x.ndim <= dim < x.ndim or dim % x.ndim == 0):
+        raise ValueError(
+            f"{label} has dim={dim} at x of shape {tuple(x.shape)}: it must name a dim of the "
+            f"event, 1 to {x.ndim - 1} or {1 - x.ndim} to -1. Dim 0 is the batch."
+        )
+    for name in getattr(term, "batched", ()):
+        if name != "weight":
+            _fits(Field(term, name, getattr(term, name)), _room(name, dim, x), x)
+    if isinstance(term, SmoothComposition | Composition):
+        check_shapes(term.outer, _evaluate(term.operator, x, label), label)
+        return
+    if isinstance(term, Weighted):
+        density = _evaluate(term.density, x, label)
+        _fits(Field(term, "weight", term.weight), tuple(density.shape), x)
+        if density.ndim == x.ndim and len(density) == len(x):
+            return
+    value = _evaluate(term.value, x, label)
+    if value.shape != (len(x),):
+        raise ValueError(
+            f"{label} has a value of shape {tuple(value.shape)} at x of shape {tuple(x.shape)}: "
+            f"one number a sample is needed, ({len(x)},). Sum over all dims but the first."
+        )
+
+
+def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:
+    """The shape that the field must broadcast into."""
+    if name not in _REDUCED:
+        return tuple(x.shape)
+    if dim is None:
+        return (len(x), *[1] * (x.ndim - 1))
+    return tuple(1 if i == dim % x.ndim else n for i, n in enumerate(x.shape))
+
+
+def _fits(field: Field, room: tuple[int, ...], x: Tensor) -> None:
+    if not isinstance(field.value, Tensor):
+        return
+    shape = tuple(field.value.shape)
+    pairs = zip(reversed(shape), reversed(room), strict=False)
+    if len(shape) <= len(room) and all(a == 1 or a == b for a, b in pairs):
+        return
+    if shape == (len(x),):
+        ones = ", ".join(["-1"] + ["1"] * (x.ndim - 1))
+        advice = f"One number a sample is {field.name}.reshape({ones})."
+    elif len(shape) == x.ndim and len(x) == 1 and shape[0] > 1:
+        advice = f"x has a batch of 1: expand the data, or x0, to a batch of {shape[0]}."
+    else:
+        advice = "Per sample is (B, 1, ...) with x's number of dims, 1-D is per feature."
+    raise ValueError(
+        f"{field} has shape {shape}, which does not broadcast into {room}, at x of shape "
+        f"{tuple(x.shape)}. {advice}"
+    )
+
+
+def _evaluate(function: Callable[[Tensor], Tensor], x: Tensor, label: str) -> Tensor:
+    try:
+        with torch.no_grad():
+            return function(x)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{label} cannot be evaluated at x of shape {tuple(x.shape)}: {error}. Do its shapes, "
+            "dtype and device fit x?"
+        ) from error

@@ -1,0 +1,138 @@
+"""What a denoiser learns from: crops of photographs with known noise.
+
+Noise levels are standard deviations in units of 255 where a person reads or writes them, and in the
+images' own units ([0, 1]) in everything that computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.tasks import images
+from bilevel.tasks.images import Image
+
+Sample = dict[str, Tensor]  # noisy and clean (1, H, W), sigma ()
+
+# Photographs that ship inside scikit-image, under the name "skimage"; no image is in both lists.
+SKIMAGE = {
+    "learn": (
+        *("astronaut.png", "brick.png", "clock_motion.png", "coins.png", "grass.png"),
+        *("moon.png", "motorcycle_left.png", "rocket.jpg"),
+    ),
+    "test": ("camera.png", "chelsea.png", "coffee.png"),
+}
+
+
+def photographs(source: str | Path, split: str = "learn") -> list[Image]:
+    """The images of a folder, or of scikit-image where the source is "skimage"."""
+    if str(source) != "skimage":
+        return images.read_all(images.scan(source))
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    return [images.read(folder / name) for name in SKIMAGE[split]]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian noise of one level, or of levels drawn log-uniformly from a range."""
+
+    low: float  # standard deviations, in units of 255
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.low <= self.high < math.inf):
+            raise ValueError(
+                f"The noise is {self.low:g}:{self.high:g}: give one standard deviation > 0 in "
+                "units of 255, such as 25, or a range from low to high, such as 5:50."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Noise:
+        """25 or 5:50."""
+        parts = text.split(":")
+        try:
+            low, high = float(parts[0]), float(parts[-1])
+        except ValueError:
+            low = high = math.nan
+        if len(parts) > 2 or math.isnan(low + high):
+            raise ValueError(f"The noise is {text!r}: give a number such as 25 or a range 5:50.")
+        return cls(low, high)
+
+    @property
+    def fixed(self) -> bool:
+        return self.low == self.high
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Where to look at a model that was learned with this noise."""
+        middle = math.sqrt(self.low * self.high)
+        return (self.low,) if self.fixed else (self.low, float(f"{middle:.3g}"), self.high)
+
+    def draw(self, rng: np.random.Generator) -> float:
+        draw = float(np.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return min(max(draw, self.low), self.high)  # exp(log(25)) is not quite 25
+
+    def __str__(self) -> str:
+        return f"{self.low:g}" if self.fixed else f"{self.low:g}:{self.high:g}"
+
+
+def parse_levels(text: str) -> tuple[float, ...]:
+    """15,25,50."""
+    return tuple(dict.fromkeys(Noise.parse(part).levels[0] for part in text.split(",")))
+
+
+def noisy(clean: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    return clean + level / 255 * rng.standard_normal(clean.shape)
+
+
+def crops(
+    pictures: Sequence[Image], noise: Noise, *, size: int = 64, count: int = 48, seed: int = 0
+) -> list[Sample]:
+    """Gray crops from each picture in turn; sample i is the same whatever the count."""
+    large = [picture.gray() for picture in pictures if min(picture.gray().shape) >= size]
+    if not large:
+        shapes = ", ".join(str(picture.gray().shape) for picture in pictures[:5])
+        raise ValueError(
+            f"All {len(pictures)} images are smaller than a crop of {size} x {size} "
+            f"(the first: {shapes}). Use a smaller --crop or larger images."
+        )
+    if len(large) < len(pictures):
+        warnings.warn(
+            f"{len(pictures) - len(large)} of {len(pictures)} images are smaller than a crop of "
+            f"{size} x {size} and are not used.",
+            stacklevel=2,
+        )
+    samples = []
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        picture = large[i % len(large)]
+        top, left = (int(rng.integers(0, n - size, endpoint=True)) for n in picture.shape)
+        clean = picture[None, top : top + size, left : left + size]
+        level = noise.draw(rng)
+        samples.append(
+            {
+                "noisy": torch.from_numpy(noisy(clean, level, rng)),
+                "clean": torch.from_numpy(clean.copy()),
+                "sigma": torch.tensor(level / 255, dtype=torch.float64),
+            }
+        )
+    return samples
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """SHA-256 of the samples: the same crops with the same noise, or not."""
+    total = hashlib.sha256()
+    for sample in samples:
+        for key in sorted(sample):
+            total.update(sample[key].numpy().tobytes())
+    return total.hexdigest()
