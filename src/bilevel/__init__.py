@@ -10,7 +10,7 @@ from .acceleration import (
     OverRelaxation,
     Plain,
 )
-from .argmin import Solution, argmin, hypergradient, solve
+from .argmin import Solution, argmin, solve
 from .denoise_tv import denoise_tv
 from .differentiation import (
     CG,
@@ -29,6 +29,7 @@ from .differentiation import (
     Unroll,
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
+from .hypergradient import hypergradient
 from .learning import Interrupted, LearnResult, learn
 from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
 from .problem import Problem

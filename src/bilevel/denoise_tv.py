@@ -49,7 +49,8 @@ def denoise_tv(
 
 def _refused(dtype: object) -> TypeError:
     return TypeError(
-        f"denoise_tv needs an integer or floating-point image, got dtype {dtype}. Convert it first, "
+        f"denoise_tv needs an integer or floating-point image, got dtype {dtype}. Convert it "
+        "first, "
         "image.astype(float) or its real part."
     )
 

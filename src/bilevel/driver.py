@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._broadcast import eps, norm_event
-from .acceleration.base import Acceleration, Plain, State, merge, where
+from .acceleration.base import Acceleration, State, merge, where
 from .differentiation.certificate import Certificate
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch

@@ -65,8 +65,7 @@ def _instance(name: str, value: object, kind: type) -> None:
         )
     known = ", ".join(sorted(f"{c.__name__}()" for c in kind.__subclasses__())) or "none"
     raise TypeError(
-        f"{name} must be an instance of {kind.__name__}, got {value!r}. "
-        f"There are: {known}."
+        f"{name} must be an instance of {kind.__name__}, got {value!r}. There are: {known}."
         if kind is not Certificate
         else f"{name} must be a Certificate, got {type(value).__name__}. Pass report=Certificate()."
     )

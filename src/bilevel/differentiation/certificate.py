@@ -97,3 +97,36 @@ def merge(certificates: list[Certificate]) -> Certificate:
         else:
             setattr(merged, f.name, max(values))
     return merged
+
+
+class _Certified(torch.autograd.Function):
+    """x, with its certificate hung on the graph's node, where `hypergradient` finds it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, certificate: Certificate) -> Tensor:
+        ctx.certificate = certificate
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, cotangent: Tensor):  # type: ignore[override]
+        return cotangent, None
+
+
+def certified(x: Tensor, certificate: Certificate) -> Tensor:
+    """x, with the certificate hung on its node in the graph."""
+    return _Certified.apply(x, certificate)  # type: ignore[return-value]
+
+
+def certificates(loss: Tensor) -> list[Certificate]:
+    """The certificates of all solutions in the graph of the loss, nearest first."""
+    found, seen, front = [], set(), [loss.grad_fn]
+    while front:
+        node = front.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        certificate = getattr(node, "certificate", None)
+        if isinstance(certificate, Certificate):
+            found.append(certificate)
+        front.extend(following for following, _ in node.next_functions)
+    return found

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .base import Strategy
+from .chord import differentiable
 from .linear_solvers import CG, LinearSolver, Neumann
-from .system import differentiable
 
 if TYPE_CHECKING:
     from ..driver import Run

@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .._autocast import full_precision
 from .._broadcast import eps, tiny
 from ..errors import NotConverged, NotUnique, OnFail, fail
 from . import probes
@@ -100,7 +99,8 @@ class System:
         fail(
             NotConverged(
                 "the gradient that reaches the solution is NaN or inf in "
-                f"{int((~finite).sum())} of {len(b)} samples: the loss is not finite there, or has no derivative. Look for a "
+                f"{int((~finite).sum())} of {len(b)} samples: the loss is not finite there, or has "
+                "no derivative. Look for a "
                 "division, a root or a logarithm of 0 in the loss."
             ),
             self.on_fail,
@@ -226,7 +226,8 @@ class System:
                     "relative residual "
                     f"{worst:.1e}, none of it reachable): the loss reads a part of the solution "
                     "that the problem does "
-                    "not determine (a dual, or an x that is not unique). Add a strongly convex term."
+                    "not determine (a dual, or an x that is not unique). Add a strongly convex "
+                    "term."
                 ),
                 self.on_fail,
             )
@@ -263,83 +264,3 @@ def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:
     return tuple(
         torch.zeros_like(z) if g is None else g for z, g in zip(inputs, grads, strict=True)
     )
-
-
-class Solve(torch.autograd.Function):
-    """M^-1 or M*^-1 as a node whose backward is the transposed solve, itself such a node.
-
-    `level` counts how many derivatives lie behind a node. The forward solve of the chord step,
-    level 0, has a right-hand side that is zero up to the accuracy of the solution, and returns 0.
-    Each node takes T(z) as a formal input: so its backward runs, and the order is checked, even
-    where the loss is linear and no cotangent would reach it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx, system: System, transposed: bool, level: int, order: int, count: int, *tensors: Tensor
-    ):
-        ctx.node = (system, transposed, level, order, count)
-        rhs = tensors[:count]
-        ctx.save_for_backward(*tensors[count:])
-        if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
-            return tuple(torch.zeros_like(part) for part in rhs)
-        with full_precision():
-            return system.split(system.solve(flat, transposed))
-
-    @staticmethod
-    def backward(ctx, *cotangents: Tensor):
-        system, transposed, level, order, count = ctx.node
-        if level >= order:
-            raise RuntimeError(_beyond(order))
-        if any(torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents):
-            raise RuntimeError(
-                "a solution of argmin has no batched backward (is_grads_batched=True, "
-                "vectorize=True, torch.vmap). Call autograd.grad once for each cotangent."
-            )
-        formal = ctx.saved_tensors
-        solved = Solve.apply(system, not transposed, level + 1, order, count, *cotangents, *formal)
-        return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]
-
-
-def _beyond(order: int) -> str:
-    if order == 1:
-        return (
-            "a second derivative of a solution was asked for, but its strategy gives first "
-            "derivatives only. Pass diff=FixedPoint() or Implicit() to argmin; Truncated and OneStep "
-            "have no second."
-        )
-    return (
-        f"derivative {order + 1} of a solution was asked for, but its strategy is right up to "
-        f"derivative {order} only. Pass diff=FixedPoint(order={order + 1}) or "
-        f"Implicit(order={order + 1}) to argmin."
-    )
-
-
-def differentiable(
-    z: Z,
-    residual: Callable[[Z], Z],
-    solver: LinearSolver | None,
-    order: int,
-    tol: float,
-    on_fail: OnFail,
-    certificate: Certificate,
-) -> Z:
-    """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
-    steps, recorded.
-
-    z_0 = z detached,  z_{k+1} = z_k - M^-1 residual(z_k),  M = d residual/dz at z_0, frozen. The
-    values do not change.
-    """
-    with torch.enable_grad():
-        fixed = tuple(part.detach() for part in z)
-        rest = residual(fixed)
-        if not any(part.requires_grad for part in rest):
-            return fixed  # no θ requires a gradient
-        system = System(z, residual, solver, tol, on_fail, certificate)
-        current = fixed
-        for k in range(order):
-            if k:
-                rest = residual(current)
-            step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
-            current = tuple(c - s for c, s in zip(current, step, strict=True))  # type: ignore[arg-type]
-        return current

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bilevel.argmin import hypergradient
 from bilevel.differentiation import Certificate
 from bilevel.errors import NoSolution
+from bilevel.hypergradient import hypergradient
 from bilevel.learning import randomness
 from bilevel.learning.batches import Batch, Batches, Dataset
 from bilevel.learning.checkpoint import snapshot

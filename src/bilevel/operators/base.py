@@ -28,7 +28,8 @@ class Operator(ABC):
     def absolute(self) -> Operator:
         """The operator with the absolute values of K's entries, for diagonal preconditioning."""
         raise TypeError(
-            f"{type(self).__name__} does not tell the absolute values of its entries, which diagonal "
+            f"{type(self).__name__} does not tell the absolute values of its entries, which "
+            "diagonal "
             "preconditioning needs. Use PrimalDual() without preconditioned=True."
         )
 
