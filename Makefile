@@ -29,7 +29,7 @@ format: $(VENV)/.installed-cli,test,dev ## let ruff rewrite the files
 	@$(BIN)/python -m ruff format . && $(BIN)/python -m ruff check --fix .
 
 clean: ## remove caches and builds; keeps .venv and runs
-	rm -rf build dist docs/_build docs/gallery .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/gallery docs/generated .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # One stamp for each set of extras: installs again when the requirements change, else does nothing.

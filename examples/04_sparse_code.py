@@ -83,11 +83,11 @@ def loss(weights, part):
 
 
 with torch.no_grad():
-    grid = torch.logspace(-1.5, 0.3, 25)
+    grid = torch.logspace(-1.5, 0.3, 13)
     single = grid[torch.stack([loss(w, learn) for w in grid]).argmin()]
 
 log_weights = torch.full((2 * n,), float(single.log())).requires_grad_()
-optimizer = torch.optim.LBFGS([log_weights], lr=1.0, max_iter=25, line_search_fn="strong_wolfe")
+optimizer = torch.optim.LBFGS([log_weights], lr=1.0, max_iter=15, line_search_fn="strong_wolfe")
 
 
 def closure():

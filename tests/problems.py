@@ -145,9 +145,9 @@ EXAMPLES = [
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),
         (PD,),
-        {"shape": (4, 5)},
+        {"shape": (3, 4)},
         singular=True,
     ),
-    Example("tv2d_isotropic", _tv, (PD,), {"shape": (4, 5)}, singular=True),
+    Example("tv2d_isotropic", _tv, (PD,), {"shape": (3, 4)}, singular=True),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}

@@ -200,7 +200,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
     bl.CG(),  # symmetric systems only
     bl.BiCGStab(),
     bl.GMRES(),
-    bl.Neumann(terms=4000),
+    bl.Neumann(terms=1000),
     bl.Anderson(),
     bl.Dense(),
 ]

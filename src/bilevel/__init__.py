@@ -1,5 +1,6 @@
 """Solve optimization problems, differentiate the solutions, learn what they were built from."""
 
+from . import layers
 from .acceleration import (
     Accelerated,
     Acceleration,
@@ -59,6 +60,7 @@ from .terms import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "layers",
     "learn",
     "LearnResult",
     "Interrupted",

@@ -173,7 +173,7 @@ def evaluate(
     evaluation.check_free(run, force)
     model, _ = denoise.load(run)
     job = denoise.Job.of_run(run)
-    levels = data.parse_levels(noise) if noise else data.Noise.parse(job.noise).levels
+    levels = data.parse_levels(noise) if noise else job.levels
     pictures = data.photographs(images, "test")
     with progress(len(levels) * (evaluation.GRID_SOLVES + len(pictures)), "evaluating") as tick:
         grids = evaluation.grids_of(job, levels, tick)

@@ -79,7 +79,8 @@ class _Loop:
         certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
         certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
-        self._mark = (100, torch.full_like(batch, torch.inf))  # a number of steps, the gaps then
+        inf = batch + torch.inf
+        self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
 
     @property
     def ended(self) -> bool:
@@ -115,19 +116,18 @@ class _Loop:
             return far
         t = self.fixpoint.T(self.z)
         first = (relative_change(self.z, t) * norm_event(self.fixpoint.primal(t)))[rows]
-        return far & (size > 1e3 * first) & (residual * size > 0.5 * first)
+        moves = (residual + 4 * eps(x)) * size  # far enough out, rounding hides the move
+        return far & (size > 1e3 * first) & (moves > 0.5 * first)
 
     def _stalled(self, gap: Tensor, residual: Tensor, rows: Tensor) -> Tensor:  # -> (B,) bool
         """Whether z is at rounding level and twice as many steps have not lessened the gap: a
         weight far from the scale of the data leaves a gap that the dtype cannot close."""
-        at, before = self._mark
+        at, before, least = self._mark
+        least[rows] = torch.minimum(least[rows], gap)
         if self.k < 2 * at:
             return torch.zeros_like(gap, dtype=torch.bool)
-        stalled = (residual <= 64 * eps(residual)) & (gap > 0.7 * before[rows])
-        before = before.clone()
-        before[rows] = gap
-        self._mark = (self.k, before)
-        return stalled
+        self._mark = (self.k, least, torch.full_like(least, torch.inf))
+        return (residual <= 64 * eps(residual)) & (least > 0.5 * before)[rows]
 
     def note(self, rows: Tensor, fresh: Tensor, look: Look, contraction: Tensor | None) -> None:
         """Write what is known of the samples `rows[fresh]` of the batch."""

@@ -38,7 +38,8 @@ class Problem:
         )
 
     def __radd__(self, other: object) -> Problem:
-        return self if other == 0 and isinstance(other, int) else self + other  # type: ignore[operator]  # sum(terms)
+        zero = isinstance(other, int) and other == 0  # sum(terms) starts there
+        return self if zero else self + other  # type: ignore[operator]
 
     def __rmul__(self, weight: Tensor | float) -> Problem:
         return Problem(tuple(weight * term for term in self.terms))

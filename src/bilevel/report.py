@@ -19,7 +19,7 @@ from typing import Any
 from bilevel import report_figures as figures
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
-from bilevel.tasks import evaluation, images
+from bilevel.tasks import denoise, evaluation, images
 from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY, NON_LOCAL
 
 VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
@@ -86,8 +86,8 @@ def _summary(rows: Sequence[evaluation.Row]) -> str:
     count = len({row.image for row in rows})
     before, after = table[NOISY][level][0], table[learned][level][0]
     text = (
-        f"On {count} image{'s' * (count > 1)} that it did not learn from, at noise {level:g} of "
-        f"255, it raises the PSNR from {before:.2f} to <strong>{after:.2f} dB</strong>"
+        f"On {count} image{'s' * (count > 1)}, at noise {level:g} of 255, it raises the mean PSNR "
+        f"from {before:.2f} to <strong>{after:.2f} dB</strong>"
     )
     if GRID in table:
         text += f"; the best weight of a grid search reaches {table[GRID][level][0]:.2f} dB"
@@ -106,29 +106,29 @@ def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
         clean = images.read(clean_path).pixels
         here = [r for r in rows if r.image == name and r.noise == level]
         learned = _learned_name(row.method for row in here)
-        tiles, maps = [_tile(figures.png(clean), f"{name}, clean", "clean")], []
+        tiles = [_tile([figures.png(clean)], [f"{name}, clean"], "clean")]
         for row in here:
             path = evaluation.picture_path(folder, name, row.method)
             if row.method not in (NOISY, learned, NON_LOCAL) or not path.exists():
                 continue
             pixels = images.read(path).pixels
-            caption = f"{row.method}<br><small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>"
-            tiles.append(_tile(figures.png(pixels), f"{name}, {row.method}", caption))
-            maps.append(
+            tiles.append(
                 _tile(
-                    figures.error_map(pixels, clean),
-                    f"{name}, error of {row.method}",
-                    f"error: {row.method}",
+                    [figures.png(pixels), figures.error_map(pixels, clean)],
+                    [f"{name}, {row.method}", f"{name}, error of {row.method}"],
+                    f"{escape(row.method)}<br>"
+                    f"<small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>",
                 )
             )
         html.append(
-            f"<h3>{escape(name)}, noise {level:g}</h3>"
-            f'<div class="tiles">{"".join(tiles)}</div>'
-            f'<div class="tiles maps">{"".join(maps)}</div>'
+            f'<h3>{escape(name)}, noise {level:g}</h3><div class="tiles">{"".join(tiles)}</div>'
         )
     if not html:
         return ""
-    note = f"Errors: black is none, the brightest is {figures.WORST:g} and more (white is 1)."
+    note = (
+        "Below each picture its error: black is none, the brightest colour is an error of "
+        f"{figures.WORST:g} or more, where white is 1."
+    )
     return "".join(html) + f'<p class="note">{note}</p>'
 
 
@@ -178,17 +178,15 @@ def _learning(run: Path) -> str:
         if not history:
             continue
         if folder != run:
-            html.append(f"<h3>{escape(folder.name)}</h3>")
+            html.append(f"<h3>The run in the folder “{escape(folder.name)}”</h3>")
         steps = [row["step"] for row in history]
         loss = {"loss": (steps, [row["loss"] for row in history])}
-        tiles = [
-            _tile(
-                figures.curves(loss, xlabel="step", ylabel="share of the noise left"),
-                f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
-                f"in {len(history)} steps.",
-                "loss: squared error over the noise's variance",
-            )
-        ]
+        image = figures.curves(loss, xlabel="step", ylabel="share of the noise left")
+        alt = (
+            f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
+            f"in {len(history)} steps."
+        )
+        tiles = [_tile([image], [alt], "loss: squared error over the noise's variance")]
         names = config.get("learn", {}).get("parameters", {})
         lines = {
             name: (steps, [row[name] for row in history]) for name in names if name in history[0]
@@ -196,25 +194,34 @@ def _learning(run: Path) -> str:
         if lines:
             ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
             image = figures.curves(lines, xlabel="step", ylabel="parameter")
-            tiles.append(_tile(image, f"The parameters over the steps; at the end {ends}.", ends))
+            alt = f"The parameters over the steps; at the end {ends}."
+            tiles.append(_tile([image], [alt], escape(ends)))
         html.append(f'<div class="tiles wide">{"".join(tiles)}</div>')
     return "".join(html) + _weights(run)
 
 
 def _weights(run: Path) -> str:
-    """The weight as the model has it over the noise level, and the losses of the grid search."""
+    """The grid search, and the weight over the noise level: learned and best of the grid."""
     grids = evaluation.read_grids(run)
     if not grids:
         return ""
-    tiles = []
-    lines = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
-    tiles.append(
+    model, _ = denoise.load(run)
+    losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
+    levels = sorted({grid.noise for grid in grids} | set(denoise.Job.of_run(run).ends))
+    learned = {"learned": (levels, [denoise.weight_at(model, level) for level in levels])}
+    best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
+    tiles = [
         _tile(
-            figures.curves(lines, xlabel="weight", ylabel="share of the noise left", log="x"),
-            "The loss over the weights of the grid search, one curve a noise level.",
-            "grid search on the same crops",
-        )
-    )
+            [figures.curves(losses, xlabel="weight", ylabel="share of the noise left", log="x")],
+            ["The loss over the weights of the grid search, one curve a noise level."],
+            "the grid search, on the crops that were learned from",
+        ),
+        _tile(
+            [figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")],
+            ["The learned weight over the noise level, and the best weights of the grid search."],
+            "the learned weight over the noise level",
+        ),
+    ]
     return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
 
 
@@ -243,11 +250,11 @@ def _versions(config: Mapping[str, Any]) -> str:
 # ----------------------------------------------------------------------------------------- html
 
 
-def _tile(uri: str, alt: str, caption: str) -> str:  # the caption is HTML
-    return (
-        f'<figure><img src="{uri}" alt="{escape(alt)}" loading="lazy">'
-        f"<figcaption>{caption}</figcaption></figure>"
+def _tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
+    pictures = "".join(
+        f'<img src="{uri}" alt="{escape(alt)}">' for uri, alt in zip(uris, alts, strict=True)
     )
+    return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
 
 
 def _rows(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:

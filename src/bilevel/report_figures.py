@@ -53,7 +53,7 @@ def curves(
 
     def draw(axes: Any) -> None:
         for (label, (x, y)), colour in zip(lines.items(), cycle(COLOURS), strict=False):
-            axes.plot(x, y, color=colour, label=label, marker="." if len(x) < 40 else "")
+            axes.plot(x, y, color=colour, label=label, marker="." if len(x) < 60 else "")
         for label, (x, y) in (points or {}).items():
             axes.plot(x, y, "o", color="black", markerfacecolor="none", markersize=9, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -61,6 +61,14 @@ def curves(
             axes.set_xscale("log")
         if "y" in log:
             axes.set_yscale("log")
+        if xlabel == "step":
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            if name in log:
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter("")
+        if points and "x" in log:
+            axes.set_xticks(sorted({v for x, _ in (*points.values(), *lines.values()) for v in x}))
         if len(lines) + len(points or {}) > 1:
             axes.legend(frameon=False)
 

@@ -1,11 +1,12 @@
 """The boundary of the library: an energy and a start go in, or an error that says what to do.
 
-On the good path this costs one `aminmax` a tensor, one read-back for all of them, and one
-evaluation of each term at x0, for its shapes.
+On the good path this costs one `aminmax` a tensor, one read-back for all of them, one product with
+each operator, and one evaluation of the terms whose shapes are not known.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..problem import Problem
@@ -15,6 +16,7 @@ from .fields import Field, check_kinds, check_values, fields_of
 from .shapes import check_shapes
 
 
+@torch.no_grad()
 def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor]:
     """(problem, start of shape (B, *event)), or an error that says what to do."""
     problem = as_problem(energy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -41,17 +42,23 @@ class Field(NamedTuple):
         return self.name if self.owner is None else f"{type(self.owner).__name__}.{self.name}"
 
 
+@lru_cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()
+
+
 def fields_of(value: object) -> Iterator[Field]:
     """Every field of a term or operator, and of those that it is composed of."""
-    if not is_dataclass(value):
-        return
-    for f in fields(value):
-        item = getattr(value, f.name)
+    for name in _names(type(value)):
+        item = getattr(value, name)
+        if isinstance(item, float | int | Tensor):  # first: it is quick
+            yield Field(value, name, item)
+            continue
         for part in item if isinstance(item, tuple) else (item,):
             if isinstance(part, Term | Operator):
                 yield from fields_of(part)
             else:
-                yield Field(value, f.name, part)
+                yield Field(value, name, part)
 
 
 def check_kinds(found: list[Field]) -> None:
@@ -139,7 +146,7 @@ def check_values(found: list[Field], dtype: torch.dtype) -> None:
     for field, (low, high) in zip(tensors, _ends([f.value for f in tensors]), strict=True):
         _value(field, low, high, dtype)
     for field in found:
-        if isinstance(field.value, Real):
+        if isinstance(field.value, float | int | Real):
             _value(field, float(field.value), float(field.value), dtype)
         if field.name == "upper":
             _order(field.owner)
@@ -150,17 +157,15 @@ def check_values(found: list[Field], dtype: torch.dtype) -> None:
 def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
     """(min, max) of each, NaN where it has one; an accelerator is read once."""
     ends: list[Tensor] = []
-    with torch.no_grad():
-        for tensor in tensors:
-            values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
-            ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
-        far = [i for i, end in enumerate(ends) if not end.is_cpu]
-        if far:
-            device = ends[far[0]].device
-            together = torch.stack([ends[i].to(device, torch.float32) for i in far]).cpu()
-            for i, end in zip(far, together, strict=True):
-                ends[i] = end
-        numbers = [end.item() for end in ends]
+    for tensor in tensors:
+        values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
+        ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
+    far = [i for i, end in enumerate(ends) if not end.is_cpu]
+    if far:
+        together = torch.stack([ends[i].to(ends[far[0]].device, torch.float32) for i in far])
+        for i, end in zip(far, together.cpu(), strict=True):
+            ends[i] = end
+    numbers = [end.item() for end in ends]
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
@@ -178,39 +183,42 @@ def _value(field: Field, low: float, high: float, dtype: torch.dtype) -> None:
         if not inside(low, high):
             got = f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
             raise ValueError(f"{field} = {got}: {rule.format(name)}")
-    _magnitude(field, max(abs(low), abs(high)), dtype)
+    size, (least, most) = max(abs(low), abs(high)), _limits(dtype)
+    if size > most or 0 < size < least:
+        _magnitude(field, size, dtype)
+
+
+@lru_cache
+def _limits(dtype: torch.dtype) -> tuple[float, float]:
+    """Sizes whose squares, summed over an image, stay in the range of the dtype."""
+    return 1e3 * torch.finfo(dtype).tiny ** 0.5, 1e-3 * torch.finfo(dtype).max ** 0.5
 
 
 def _magnitude(field: Field, size: float, dtype: torch.dtype) -> None:
-    """Refuse sizes whose squares, summed over an image, leave the range of the dtype."""
-    scales = isinstance(field.owner, Operator)  # ... and so do the Lipschitz constants
+    """Refuse what is squared, in values or in Lipschitz constants, and too large or too small."""
+    scales = isinstance(field.owner, Operator)
     scales = scales or (field.name == "weight" and isinstance(field.owner, Smooth))
-    limits = torch.finfo(dtype)
-    if (scales or field.name in _SQUARED) and size > 1e-3 * limits.max**0.5:
-        problem = "over"
-    elif scales and 0 < size < 1e3 * limits.tiny**0.5:
-        problem = "under"
-    else:
+    small = size < 1
+    if not scales and field.name not in (("target",) if small else _SQUARED):
         return
     raise ValueError(
-        f"{field} has values up to {size:.1e}: their squares {problem}flow {dtype}. "
-        "Rescale the problem, or use float64."
+        f"{field} has values up to {size:.1e}: their squares {'under' if small else 'over'}flow "
+        f"{dtype}. Rescale the problem, or use float64."
     )
 
 
 def _order(box: Any) -> None:
     """lower <= upper, and a number between them."""
-    lower, upper = (torch.as_tensor(v).detach() for v in (box.lower, box.upper))
-    if not lower.numel() or not upper.numel():
-        return  # an empty batch
-    if (
-        bool((lower > upper).any())
-        or float(lower.max()) == math.inf
-        or float(upper.min()) == -math.inf
-    ):
+    lower, upper = box.lower, box.upper
+    if not isinstance(lower, Tensor) and not isinstance(upper, Tensor):
+        low, high, crossed = lower, upper, lower > upper
+    else:
+        low, high = (float(torch.as_tensor(v).max()) for v in (lower, -upper))
+        high, crossed = -high, bool((lower > upper).any())
+    if crossed or low == math.inf or high == -math.inf:
         raise ValueError(
-            f"{type(box).__name__} is empty: lower, up to {float(lower.max()):.6g}, does not lie "
-            f"below upper, down to {float(upper.min()):.6g}. Swap them, or clamp one by the other."
+            f"{type(box).__name__} is empty: lower, up to {low:.6g}, does not lie below upper, "
+            f"down to {high:.6g}. Swap them, or clamp one by the other."
         )
 
 

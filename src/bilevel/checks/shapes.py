@@ -10,13 +10,20 @@ from torch import Tensor
 
 from ..terms.base import Weighted
 from ..terms.composition import Composition, SmoothComposition
+from ..terms.norms import L1, ElasticNet
+from ..terms.sets import Box, L2Ball, NonNegative, Simplex
+from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
+from ..terms.total_variation import TotalVariation
 from .fields import Field
 
+# Known without an evaluation: a density of x's shape; one value a sample.
+_POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
+_SETS = (Box, NonNegative, Simplex, L2Ball)
 _REDUCED = ("radius", "total")  # of size 1 along the term's dim, or over the whole event
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
-    """Evaluate the term once at x, part by part."""
+    """Evaluate the term once at x, as far as its shapes are not known."""
     dim = getattr(term, "dim", None)
     if isinstance(dim, int) and (not -x.ndim <= dim < x.ndim or dim % x.ndim == 0):
         raise ValueError(
@@ -25,21 +32,40 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         )
     for name in getattr(term, "batched", ()):
         if name != "weight":
-            _fits(Field(term, name, getattr(term, name)), _room(name, dim, x), x)
+            _fits(term, name, _room(name, dim, x), x)
     if isinstance(term, SmoothComposition | Composition):
         check_shapes(term.outer, _evaluate(term.operator, x, label), label)
         return
     if isinstance(term, Weighted):
-        density = _evaluate(term.density, x, label)
-        _fits(Field(term, "weight", term.weight), tuple(density.shape), x)
-        if density.ndim == x.ndim and len(density) == len(x):
+        shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
+        _fits(term, "weight", shape, x)
+        if len(shape) == x.ndim and shape[0] == len(x):
             return
+    if type(term) in _SETS:
+        return
     value = _evaluate(term.value, x, label)
     if value.shape != (len(x),):
         raise ValueError(
             f"{label} has a value of shape {tuple(value.shape)} at x of shape {tuple(x.shape)}: "
             f"one number a sample is needed, ({len(x)},). Sum over all dims but the first."
         )
+
+
+def _pointwise(term: Any, x: Tensor) -> bool:
+    """Whether the density is known to have the shape of x."""
+    if type(term) is TotalVariation:
+        return x.ndim > term.dims
+    return type(term) in _POINTWISE
+
+
+def _density(term: Any, x: Tensor, label: str) -> tuple[int, ...]:
+    density = _evaluate(term.density, x, label)
+    if isinstance(term, Potential) and not bool(density.isfinite().all()):
+        raise ValueError(
+            f"{label} is NaN or inf at the start, in {int((~density.isfinite()).sum())} of "
+            f"{len(x)} samples. Pass an x0 inside its domain."
+        )
+    return tuple(density.shape)
 
 
 def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:
@@ -51,30 +77,31 @@ def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:
     return tuple(1 if i == dim % x.ndim else n for i, n in enumerate(x.shape))
 
 
-def _fits(field: Field, room: tuple[int, ...], x: Tensor) -> None:
-    if not isinstance(field.value, Tensor):
+def _fits(term: Any, name: str, room: tuple[int, ...], x: Tensor) -> None:
+    """The field broadcasts into `room` without enlarging it."""
+    value = getattr(term, name)
+    if not isinstance(value, Tensor) or not value.ndim or value.shape == room:
         return
-    shape = tuple(field.value.shape)
+    shape = tuple(value.shape)
     pairs = zip(reversed(shape), reversed(room), strict=False)
     if len(shape) <= len(room) and all(a == 1 or a == b for a, b in pairs):
         return
     if shape == (len(x),):
         ones = ", ".join(["-1"] + ["1"] * (x.ndim - 1))
-        advice = f"One number a sample is {field.name}.reshape({ones})."
+        advice = f"One number a sample is {name}.reshape({ones})."
     elif len(shape) == x.ndim and len(x) == 1 and shape[0] > 1:
         advice = f"x has a batch of 1: expand the data, or x0, to a batch of {shape[0]}."
     else:
         advice = "Per sample is (B, 1, ...) with x's number of dims, 1-D is per feature."
     raise ValueError(
-        f"{field} has shape {shape}, which does not broadcast into {room}, at x of shape "
-        f"{tuple(x.shape)}. {advice}"
+        f"{Field(term, name, value)} has shape {shape}, which does not broadcast into {room}, at x "
+        f"of shape {tuple(x.shape)}. {advice}"
     )
 
 
 def _evaluate(function: Callable[[Tensor], Tensor], x: Tensor, label: str) -> Tensor:
     try:
-        with torch.no_grad():
-            return function(x)
+        return function(x)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, IndexError) as error:

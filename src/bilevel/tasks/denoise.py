@@ -86,6 +86,14 @@ def describe(model: nn.Module) -> str:
 
 
 @torch.no_grad()
+def weight_at(model: nn.Module, level: float) -> float:
+    """The weight that the model takes at a noise level of 255."""
+    if isinstance(model, TVDenoiser):
+        return model.weight(model.offset.new_full((1,), level / 255)).item()
+    return model.weight.item()  # type: ignore[union-attr]
+
+
+@torch.no_grad()
 def apply(model: nn.Module, channels: np.ndarray, level: float) -> np.ndarray:
     """(C, H, W) -> the same: each channel denoised alone, at a noise level in units of 255."""
     batch = torch.from_numpy(np.ascontiguousarray(channels))[:, None]
@@ -142,6 +150,16 @@ class Job:
             )
         return cls(**values, model=config.get("model", {}).get("name", ""))
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        noise = Noise.parse(self.noise)
+        return noise.low, noise.high
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels at which to look at what was learned."""
+        return Noise.parse(self.noise).levels
+
     def samples(self, noise: Noise | None = None) -> list[Sample]:
         return crops(
             photographs(self.images),
@@ -185,6 +203,6 @@ def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         max_iter=1,  # so that a step is one iteration: shown, saved, counted
         max_eval=10,
         line_search_fn="strong_wolfe",
-        tolerance_grad=2e-4,  # parameters are logarithms: the weight is then right to 0.1 %
+        tolerance_grad=5e-4,  # parameters are logarithms: the weight is then right to 0.1 %
         tolerance_change=1e-9,
     )

@@ -176,7 +176,7 @@ def evaluate(
                 if level == middle and number < SHOWN:
                     shown[name, method] = picture.with_channels(result)
                     shown[name, CLEAN] = picture
-                tick()
+            tick()
     return Evaluation(rows, list(grids), shown)
 
 

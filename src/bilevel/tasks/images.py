@@ -273,7 +273,7 @@ def _encode(suffix: str, array: np.ndarray) -> bytes:
     if suffix == ".png":
         import imagecodecs
 
-        return imagecodecs.png_encode(array)
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
     if suffix in (".tif", ".tiff"):
         import tifffile
 

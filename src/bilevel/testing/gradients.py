@@ -48,8 +48,10 @@ def gradients_agree(
         d = _drawn(leaf, generator)
 
         def moved(t: float, i: int = i, d: Tensor = d) -> Tensor:
-            with torch.no_grad():
-                return solution(*(p + t * d if j == i else p for j, p in enumerate(leaves)))
+            # as differentiated: without a gradient asked for, argmin may stop earlier
+            near = (p.detach() + t * d if j == i else p.detach() for j, p in enumerate(leaves))
+            with torch.enable_grad():
+                return solution(*(p.requires_grad_() for p in near)).detach()
 
         wide, narrow = moved(h) - moved(-h), moved(h / 2) - moved(-h / 2)
         expected = float((g * (8 * narrow - wide)).sum()) / (6 * h)

@@ -1,0 +1,65 @@
+"""hypergradient(probe=True) sees what no residual shows: kinks, and gradients that do not exist."""
+
+import pytest
+import torch
+
+import bilevel as bl
+
+D = torch.float64
+
+
+def weight(value: float = 0.5) -> torch.Tensor:
+    return torch.tensor(value, dtype=D, requires_grad=True)
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+def test_a_singular_system_with_a_derivative_is_consistent(isotropic):
+    """2-D TV: the dual is not unique, M is singular, the gradient exists."""
+    y, w = torch.randn(2, 1, 8, 8, dtype=D), weight()
+    x = bl.argmin(bl.LeastSquares(y) + w * bl.TotalVariation(isotropic=isotropic), tol=1e-12)
+    _, certificate = bl.hypergradient(x.square().sum(), [w], probe=True)
+    assert certificate.inconsistency < 1e-8 and certificate.influence < 1e-4
+
+
+def test_a_kink_warns_and_tells_its_influence():
+    """Soft threshold of (2, 0.5) at 0.5: on one side dx/dw = (-1, 0), on the other (-1, -1)."""
+    w, y = weight(), torch.tensor([[2.0, 0.5, -0.1]], dtype=D)
+    x = bl.argmin(bl.LeastSquares(y) + w * bl.L1())
+    with pytest.warns(bl.KinkWarning, match=r"changes by 1\.0e\+00 .* only directional"):
+        (g,), certificate = bl.hypergradient(x.sum(), [w], probe=True)
+    assert certificate.influence == pytest.approx(1.0)
+    assert float(g) in (-1.0, -2.0)  # the derivative of one of the two sides
+
+
+def test_redundant_filters_off_zero_mean_have_no_derivative():
+    """Two adjoint solutions, both of residual 1e-15, two gradients: only probe (b) tells."""
+    torch.manual_seed(0)
+    kernels = [torch.tensor([[t]], dtype=D) for t in ([-1.0, 1.0, 0.0], [1.0, -2.0, 1.0])]
+    kernels = [k.requires_grad_() for k in kernels]
+    h = [0.5 * bl.L1() @ bl.Convolution(k) for k in kernels]
+    x = bl.argmin(bl.LeastSquares(torch.randn(1, 1, 20, dtype=D)) + h[0] + h[1], tol=1e-12)
+    loss = x.square().sum()
+    _, certificate = bl.hypergradient(loss, kernels, create_graph=True)
+    assert float(certificate.adjoint_residual.max()) < 1e-10
+    with pytest.raises(bl.NotUnique, match="two solutions of the adjoint system give gradients"):
+        bl.hypergradient(loss, kernels, probe=True)
+
+
+def test_a_loss_that_reads_a_non_unique_solution_is_refused():
+    """A lasso with two equal columns."""
+    torch.manual_seed(0)
+    A, w = torch.randn(10, 4, dtype=D), weight(0.05)
+    A = torch.cat([A, A[:, :1]], 1)
+    x = bl.argmin(bl.LeastSquares(torch.randn(1, 10, dtype=D)) @ bl.Matrix(A) + w * bl.L1())
+    with pytest.raises(bl.NotUnique, match="reads a part of the solution .* not determine"):
+        bl.hypergradient(x[0, 0], [w])
+
+
+def test_contraction_is_measured():
+    """Gradient descent on x^2/2 with step 0.4 contracts by 0.6."""
+    w, target = weight(1.0), torch.randn(1, 3, dtype=D)
+    certificate = bl.Certificate()
+    solver = bl.GradientDescent(step_size=0.4)
+    bl.argmin(w * bl.LeastSquares(target), x0=torch.zeros(1, 3, dtype=D), solver=solver,
+              acceleration=bl.Plain(), tol=1e-4, report=certificate)  # fmt: skip
+    assert float(certificate.contraction) == pytest.approx(0.6, rel=1e-6)
