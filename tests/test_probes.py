@@ -28,7 +28,7 @@ def test_a_kink_warns_and_tells_its_influence():
     with pytest.warns(bl.KinkWarning, match=r"changes by 1\.0e\+00 .* only directional"):
         (g,), certificate = bl.hypergradient(x.sum(), [w], probe=True)
     assert certificate.influence == pytest.approx(1.0)
-    assert float(g) in (-1.0, -2.0)  # the derivative of one of the two sides
+    assert float(g) == pytest.approx(-1) or float(g) == pytest.approx(-2)  # that of one side
 
 
 def test_redundant_filters_off_zero_mean_have_no_derivative():
@@ -56,7 +56,7 @@ def test_a_loss_that_reads_a_non_unique_solution_is_refused():
 
 
 def test_contraction_is_measured():
-    """Gradient descent on x^2/2 with step 0.4 contracts by 0.6."""
+    """Gradient descent on |x - target|^2 / 2 with step 0.4 contracts by 0.6."""
     w, target = weight(1.0), torch.randn(1, 3, dtype=D)
     certificate = bl.Certificate()
     solver = bl.GradientDescent(step_size=0.4)

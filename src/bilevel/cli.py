@@ -63,13 +63,13 @@ def learn_denoise(
     ] = None,
     noise: Annotated[
         str | None,
-        typer.Option(help="Standard deviation of 255 (25), or a range (5:50).  [default: 25]"),
+        typer.Option(help="Standard deviation of 255 (25), or a range (5:50).  \\[default: 25]"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Only 'tv' so far.  [default: tv]")] = None,
+    model: Annotated[str | None, typer.Option(help="Only 'tv' so far.  \\[default: tv]")] = None,
     steps: Annotated[int, typer.Option(help="At most so many; it ends when it is there.")] = 30,
-    crop: Annotated[int | None, typer.Option(help="Side of a crop.  [default: 64]")] = None,
-    crops: Annotated[int | None, typer.Option(help="How many crops.  [default: 48]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of crops and noise.  [default: 0]")] = None,
+    crop: Annotated[int | None, typer.Option(help="Side of a crop.  \\[default: 64]")] = None,
+    crops: Annotated[int | None, typer.Option(help="How many crops.  \\[default: 48]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of crops and noise.  \\[default: 0]")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out; it knows its options.")
     ] = False,
@@ -121,7 +121,7 @@ def denoise_files(
     ] = None,
     noise: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of the noise, of 255.  [default: estimated]"),
+        typer.Option(help="Standard deviation of the noise, of 255.  \\[default: estimated]"),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -157,7 +157,7 @@ def evaluate(
     ],
     noise: Annotated[
         str | None,
-        typer.Option(help="Levels with commas between.  [default: those it learned]"),
+        typer.Option(help="Levels with commas between.  \\[default: those it learned]"),
     ] = None,
     seed: Seed = 0,
     force: Force = False,
@@ -208,7 +208,7 @@ def info(run: Run) -> None:
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(help="The run folder.  [default: runs/demo, or the next number]"),
+        typer.Option(help="The run folder.  \\[default: runs/demo, or the next number]"),
     ] = None,
 ) -> None:
     """Learn a denoiser from photographs inside scikit-image, judge it on others, write a report.

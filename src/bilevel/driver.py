@@ -79,6 +79,12 @@ class _Loop:
         certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
         certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
+        # an energy that falls to 0 has no relative gap: below a millionth of the first, absolute
+        with torch.no_grad():
+            first = fixpoint.problem.value(fixpoint.primal(z)) if len(batch) else batch
+        self._energy = torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
+        # and so for a solution that is 0
+        self._size = 1e-6 * torch.stack([norm_event(part) for part in z]).amax(0).detach()
         inf = batch + torch.inf
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
 
@@ -92,10 +98,10 @@ class _Loop:
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
         t = fixpoint.T(z)
-        return self.judge(fixpoint, t, relative_change(z, t), rows)
+        return self.judge(fixpoint, t, relative_change(z, t, self._size[rows]), rows)
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
-        gap = fixpoint.gap(t)
+        gap = fixpoint.gap(t, self._energy[rows])
         tol = max(self.run.tol, 4 * eps(residual))
         settled = residual <= tol
         if bool(settled.any()):

@@ -33,8 +33,8 @@ class Fixpoint:
     def dual(self, z: Z) -> Z:
         return self.solver.dual(self.problem, z)
 
-    def gap(self, z: Z) -> Tensor | None:  # -> (B,)
-        return self.problem.gap(self.primal(z), self.dual(z))
+    def gap(self, z: Z, floor: Tensor | float = 0.0) -> Tensor | None:  # -> (B,)
+        return self.problem.gap(self.primal(z), self.dual(z), floor)
 
     def take(self, index: Tensor, z: Z) -> Fixpoint | None:
         """The fixed point of the samples `index` of the batch z; None if the problem cannot be

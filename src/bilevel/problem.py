@@ -116,9 +116,10 @@ class Problem:
             return None
         return (bases[0], parts) if all(isinstance(p.outer, Dualizable) for p in parts) else None
 
-    def gap(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor | None:  # -> (B,)
-        """The relative duality gap (P - D) / max(|P|, |D|) at x and the duals y of the h_i, or None
-        if there is none.
+    def gap(
+        self, x: Tensor, y: tuple[Tensor, ...], floor: Tensor | float = 0.0
+    ) -> Tensor | None:  # -> (B,)
+        """(P - D) / max(|P|, |D|, floor) at x and the duals y of the h_i; None if there is no gap.
 
         The dual of a smooth part F(Ax) is grad F(Ax); all duals are scaled into the domain of the
         base's conjugate.
@@ -145,19 +146,22 @@ class Problem:
         for outer, d in zip(outers, duals, strict=True):
             dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
         primal = self.value(x)
-        return (primal - dual) / torch.maximum(primal.abs(), dual.abs()).clamp_min(
-            torch.finfo(x.dtype).tiny
-        )
+        size = torch.maximum(primal.abs(), dual.abs()).clamp_min(torch.finfo(x.dtype).tiny)
+        return (primal - dual) / torch.maximum(size, torch.as_tensor(floor).to(size))
 
 
-def relative_change(z: tuple[Tensor, ...], t: tuple[Tensor, ...]) -> Tensor:  # -> (B,)
-    """max over the parts of |z_i - t_i| / |t_i|, a part much smaller than the whole counted against
-    the whole."""
+def relative_change(
+    z: tuple[Tensor, ...], t: tuple[Tensor, ...], floor: Tensor | float = 0.0
+) -> Tensor:  # -> (B,)
+    """max over the parts of |z_i - t_i| / |t_i|, a part much smaller than the whole, or than the
+    floor (B,), counted against that.
+    """
     sizes = [norm_event(part) for part in t]
     whole = reduce(torch.maximum, sizes)
-    tiny = torch.finfo(whole.dtype).tiny
+    least = torch.maximum(1e-3 * whole, torch.as_tensor(floor).to(whole))
+    least = least.clamp_min(torch.finfo(whole.dtype).tiny)
     changes = [
-        norm_event(a - b) / torch.maximum(size, 1e-3 * whole).clamp_min(tiny)
+        norm_event(a - b) / torch.maximum(size, least)
         for a, b, size in zip(z, t, sizes, strict=True)
     ]
     return reduce(torch.maximum, changes)
