@@ -1,9 +1,8 @@
 """Sphinx configuration: `make docs`."""
 
 import sys
-from pathlib import Path
-
 from importlib.metadata import version as installed
+from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
@@ -18,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx_gallery.gen_gallery",
+    "commands",  # docs/_ext: the command line, asked of the program
     "docstrings",  # docs/_ext: plain-text docstrings and field comments
     "mathml",  # docs/_ext: formulas without scripts or fonts from the network
     "measured",  # docs/_ext: tables from benchmarks/results and from choice.py

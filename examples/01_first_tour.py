@@ -13,7 +13,7 @@ learn it.
 #
 # Total-variation denoising [#rof]_ looks for an image that is near the noisy one and has few edges,
 #
-# .. math:: x(w) = \operatorname*{arg\,min}_x \; \tfrac12 |x - \text{noisy}|^2 + w\, \mathrm{TV}(x).
+# .. math:: x(w) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2} |x - \text{noisy}|^2 + w\, \mathrm{TV}(x).
 #
 # Images are tensors of shape (B, C, H, W): dim 0 is always the batch.
 
@@ -65,8 +65,8 @@ print(f"difference quotient       {(losses[1] - losses[0]) / 2e-4:.4f}")
 # Learning
 # --------
 #
-# Any torch optimizer takes it from here. A weight must stay positive, so we learn its logarithm; the
-# loss is the logarithm of the error, the PSNR up to its sign.
+# Any torch optimizer takes it from here. A weight must stay positive, so we learn its logarithm;
+# the loss is the logarithm of the error, the PSNR up to its sign.
 # (:func:`bilevel.learn` does this for whole data sets, with checkpoints and warm starts.)
 
 log_weight = torch.tensor(0.015, dtype=torch.float64).log().requires_grad_()
@@ -103,7 +103,8 @@ def psnr(image):
     return -10 * error(image).log10().item()
 
 
-figure, panels = plt.subplots(1, 4, figsize=(12, 3.1), width_ratios=[1, 1, 1, 1.35], layout="constrained")
+widths = [1, 1, 1, 1.35]
+figure, panels = plt.subplots(1, 4, figsize=(12, 3.1), width_ratios=widths, layout="constrained")
 titles = ("photograph", f"noisy: {psnr(noisy):.1f} dB", f"learned: {psnr(x):.1f} dB")
 for axes, title, image in zip(panels, titles, (clean, noisy, x), strict=False):
     axes.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
@@ -112,10 +113,11 @@ for axes, title, image in zip(panels, titles, (clean, noisy, x), strict=False):
 
 axes = panels[3]
 axes.loglog(weights, curve, color="0.6", label="loss")
+arrow = {"arrowstyle": "->", "color": "tab:red"}
 for w, value, slope in path:
     step = -0.3 if slope > 0 else 0.3  # in log weight, downhill
     end = (w * math.exp(step), math.exp(value + slope * step))
-    axes.annotate("", end, (w, math.exp(value)), arrowprops={"arrowstyle": "->", "color": "tab:red"})
+    axes.annotate("", end, (w, math.exp(value)), arrowprops=arrow)
     axes.plot(w, math.exp(value), "o", color="tab:red", ms=3)
 axes.plot(learned, error(x).item(), "*", color="tab:blue", ms=14, label=f"learned: {learned:.3f}")
 axes.set(xlabel="weight of the total variation", ylabel="mean squared error")

@@ -11,7 +11,7 @@ passes a careless test.
 # A signal and its solution
 # -------------------------
 #
-# .. math:: x(y) = \operatorname*{arg\,min}_x \; \tfrac12|x - y|^2 + w \sum_i |x_{i+1} - x_i|
+# .. math:: x(y) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2}|x - y|^2 + w \sum_i |x_{i+1} - x_i|
 #
 # The solution is piecewise constant.
 
@@ -95,7 +95,7 @@ print(f"ours        - theorem: {distance(ours, theorem):.1e}")
 print(f"differences - theorem: {distance(differences, theorem):.1e}")
 print(f"unrolled    - theorem: {distance(unrolled, theorem):.1e}")
 print(f"unrolled   - identity: {distance(unrolled, torch.eye(n).double()):.1e}")
-print(f"values: subgradient descent is within {(descend(y) - x).abs().max().item():.3f} of the solution")
+print(f"values: subgradient descent - solution: at most {(descend(y) - x).abs().max().item():.3f}")
 
 # %%
 # The unrolled descent comes near the *values* of the solution, and has the identity as its
@@ -116,7 +116,10 @@ figure = plt.figure(figsize=(11, 6.2), layout="constrained")
 panels = figure.subplot_mosaic("sss;abc", height_ratios=[1, 1.6])
 axes = panels["s"]
 axes.plot(y, ".", color="0.6", label="data")
-signals = (("tab:orange", 4, "subgradient descent, 2000 steps", descend(y)), ("tab:blue", 1.5, "solution", x))
+signals = (
+    ("tab:orange", 4, "subgradient descent, 2000 steps", descend(y)),
+    ("tab:blue", 1.5, "solution", x),
+)
 for color, width, label, signal in signals:
     axes.step(np.arange(n), signal, where="mid", color=color, lw=width, label=label)
 axes.legend(ncols=3, loc="upper right")
@@ -130,10 +133,11 @@ norm = PowerNorm(0.5, vmin=0, vmax=1)
 for key, matrix in zip("abc", (ours, differences, unrolled), strict=True):
     image = panels[key].imshow(matrix, cmap="Blues", norm=norm)
     panels[key].set(title=titles[key], xlabel="data $y_j$", ylabel="solution $x_i$")
-figure.colorbar(image, ax=[panels[k] for k in "abc"], shrink=0.8, label=r"$\partial x_i/\partial y_j$")
+label = r"$\partial x_i/\partial y_j$"
+figure.colorbar(image, ax=[panels[k] for k in "abc"], shrink=0.8, label=label)
 plt.show()
 
 # %%
 # In the weight the derivative is :math:`(s_k - s_{k-1})/|S_k|` on the segment :math:`S_k`, with the
-# signs of the jumps at its two ends; the :doc:`theory </theory/total_variation>` has the proofs, and the
-# formulas in two dimensions.
+# signs of the jumps at its ends; the :doc:`theory </theory/total_variation>` has the proofs, and
+# the formulas in two dimensions.

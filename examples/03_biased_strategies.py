@@ -47,8 +47,8 @@ def gradient(energy, theta, **options):
 
 
 # %%
-# The reference is ``FixedPoint`` with a dense solve, on a solution of 13 digits. It is checked against central
-# differences before it judges the others:
+# The reference is ``FixedPoint`` with a dense solve, on a solution of 13 digits. It is checked
+# against central differences before it judges the others:
 
 h = 1e-5
 references = {}
@@ -69,8 +69,9 @@ for name, (energy, theta) in problems.items():
 # All with ``k`` backward steps: ``Truncated(k)`` sums ``k`` terms of the Neumann series at the
 # converged solution; ``Unroll()`` differentiates a run of ``k`` steps from the start, here with the
 # plain iteration and with the solver's own acceleration. ``OneStep()`` is ``Truncated(1)``, and
-# ``Unroll(last=k)`` gives the numbers of ``Truncated(k)`` for ``k`` times the memory. For comparison
-# ``FixedPoint`` with GMRES, which solves the whole system, at the number of products that it took.
+# ``Unroll(last=k)`` gives the numbers of ``Truncated(k)`` for ``k`` times the memory. For
+# comparison ``FixedPoint`` with GMRES, which solves the whole system, at the number of products
+# that it took.
 
 counts = [1, 3, 10, 30, 100, 300, 1000]
 short = {"tol": 1e-15, "diff": bl.Unroll()}  # never reached: the run ends after k steps
@@ -105,7 +106,7 @@ figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center"
 plt.show()
 
 # %%
-# A truncation starts to pay once its length passes the time constant of the contraction; before that
-# it leaves most of the gradient out. Unrolling waits, in addition, until the run has found the
+# A truncation starts to pay once its length passes the time constant of the contraction; before
+# that it leaves most of the gradient out. Unrolling waits, in addition, until the run has found the
 # support or the jumps. The numbers for more problems are on
 # :doc:`their page </strategies_bias>`.

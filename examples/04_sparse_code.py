@@ -14,10 +14,9 @@ gradient is checked, then it is used.
 # Signals are a few slow waves and a few spikes, with noise. The dictionary has cosines of all
 # frequencies and one spike for each sample; the code is
 #
-# .. math:: x(w) = \operatorname*{arg\,min}_x \; \tfrac12 |Ax - \text{noisy}|^2 + \sum_j w_j |x_j|.
+# .. math:: x(w) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2} |Ax - \text{noisy}|^2 + \sum_j w_j |x_j|.
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 import bilevel as bl
@@ -33,8 +32,9 @@ dictionary = torch.cat([cosines, torch.eye(n)], 1)  # (64, 128)
 A = bl.Matrix(dictionary)
 
 # which features occur: waves below frequency 12, spikes in the second half
-often = torch.cat([torch.arange(n) < 12, torch.arange(n) >= n // 2])
-occurs = torch.rand(count, 2 * n, generator=rng) < 0.3 * often * torch.tensor([1.0, 0.3]).repeat_interleave(n)
+place = torch.arange(n)
+chance = torch.cat([0.3 * (place < 12), 0.1 * (place >= n // 2)])
+occurs = torch.rand(count, 2 * n, generator=rng) < chance
 codes = occurs * 2 * torch.randn(count, 2 * n, generator=rng)
 clean = A(codes)  # (40, 64)
 noisy = clean + 0.3 * torch.randn(count, n, generator=rng)
@@ -59,21 +59,22 @@ error = (A(code(noisy[:1], weights)) - clean[:1]).square().sum()
 h = 1e-6
 start = weights.detach()
 perturbed = torch.cat([start + h * torch.eye(2 * n), start - h * torch.eye(2 * n)])  # (256, 128)
-solutions = bl.solve(bl.LeastSquares(noisy[:1].expand(len(perturbed), n)) @ A + perturbed * bl.L1(), tol=1e-13).x
+copies = noisy[:1].expand(len(perturbed), n)
+solutions = bl.solve(bl.LeastSquares(copies) @ A + perturbed * bl.L1(), tol=1e-13).x
 errors = (A(solutions) - clean[:1]).square().sum(1)
 differences = (errors[: 2 * n] - errors[2 * n :]) / (2 * h)
 
 difference = ((gradient - differences).norm() / differences.norm()).item()
 print(f"gradient and central differences differ by {difference:.1e}")
-print(f"nonzero entries: {int((gradient != 0).sum())} of {len(gradient)}, those of the active features")
+print(f"{int((gradient != 0).sum())} of {len(gradient)} entries are not 0: the active features")
 print(certificate)
 
 # %%
 # Learning the weights
 # --------------------
 #
-# Half of the signals to learn from, the other half to judge. L-BFGS on the logarithms, from the best
-# single weight of a grid.
+# Half of the signals to learn from, the other half to judge. L-BFGS on the logarithms, from the
+# best single weight of a grid.
 
 learn, judge = slice(0, count // 2), slice(count // 2, count)
 

@@ -34,3 +34,8 @@ def shared_data():
         return path
 
     return folder
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Functions go by their names: an address would differ between parallel workers."""
+    return getattr(val, "__name__", None) if callable(val) else None

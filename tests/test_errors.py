@@ -193,3 +193,17 @@ POTENTIALS = [
 def test_a_function_that_is_no_energy_is_refused(function, message):
     with pytest.raises(ValueError, match=message):
         bl.solve(bl.Potential(function), x0=y)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is on a graphics card."""
+
+    device = property(lambda self: torch.device("cuda", 0))  # type: ignore[assignment]
+
+
+def test_tensors_on_two_devices_are_refused():
+    message = (
+        r"Matrix.matrix is on cuda:0, LeastSquares.target on cpu. Move one: matrix.to\('cpu'\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        bl.argmin(lasso(A.as_subclass(Elsewhere)))

@@ -73,7 +73,8 @@ def test_a_sample_that_diverges_leaves_the_others_alone():
     assert torch.allclose(solution.x[::2], torch.ones(2, 4, dtype=F64), atol=1e-7)
     with pytest.warns(bl.ConvergenceWarning, match="diverged"):
         x = bl.argmin(energy, x0=start, on_fail="warn")
-    assert x[1].isnan().any() and x[::2].isfinite().all()
+    assert not x[1].square().sum().isfinite() and x[::2].isfinite().all()
+    assert not x.requires_grad  # nothing behind it does
 
 
 def test_a_step_between_one_and_two_over_the_lipschitz_constant_goes_without_momentum():
@@ -92,16 +93,15 @@ def linear(x):
     ids=["linear", "linear and L1"],
 )
 def test_an_energy_without_a_minimiser_is_not_solved(energy):
-    with pytest.raises(bl.NotConverged, match="not bounded below|has the energy a minimiser"):
-        bl.solve(energy, x0=torch.zeros(2, 4, dtype=F64))
+    start = torch.zeros(2, 4, dtype=F64)
+    with pytest.raises(bl.NotConverged, match=r"x has grown to .*: has the energy a minimiser\?"):
+        bl.solve(energy, x0=start, max_iter=300)
 
 
-def test_a_runaway_is_told_by_its_size():
-    energy = 1e6 * bl.Potential(linear, constant=0.0)
-    with pytest.raises(
-        bl.NotConverged, match=r"x has grown to \de\+08: has the energy a minimiser"
-    ):
-        bl.solve(energy, x0=torch.zeros(2, 4, dtype=F64), acceleration=bl.Plain(), max_iter=500)
+def test_an_energy_not_bounded_below_diverges():
+    energy = bl.Potential(lambda x: -x.square().sum(1))
+    with pytest.raises(bl.NotConverged, match="2 of 2 samples are NaN or inf .* not bounded below"):
+        bl.solve(energy, x0=torch.ones(2, 4, dtype=F64))
 
 
 def test_constraints_without_a_common_point_are_not_met():
@@ -136,7 +136,7 @@ NOT_UNIQUE = "the adjoint system has no solution .* the problem does not determi
         (wide, bl.FixedPoint(bl.Dense())),
         (wide, bl.FixedPoint(bl.Anderson(max_iter=60))),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_a_loss_that_reads_what_is_not_determined_is_refused(energy, diff):
     data = B[:1, : 7 if energy is twins else 3].clone().requires_grad_()
@@ -170,9 +170,9 @@ def test_an_adjoint_that_ends_early_says_so(weight):
     diff = bl.FixedPoint(bl.GMRES(max_iter=2))
     message = "the adjoint solve ended at a relative residual of .*raise max_iter of the linear"
     with pytest.raises(bl.NotConverged, match=message):
-        bl.argmin(denoise(weight), diff=diff).square().sum().backward()
+        bl.argmin(lasso(weight), diff=diff).square().sum().backward()
     with pytest.warns(bl.ConvergenceWarning, match=message):
-        bl.argmin(denoise(weight), diff=diff, on_fail="warn").square().sum().backward()
+        bl.argmin(lasso(weight), diff=diff, on_fail="warn").square().sum().backward()
 
 
 def test_a_loss_without_a_finite_gradient_says_so(weight):

@@ -8,15 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 
 from bilevel.tasks import images
 from bilevel.tasks.images import ImageError
-
-pytest.importorskip("imagecodecs", reason="the command line is not installed: pip install .[cli]")
-tifffile = pytest.importorskip("tifffile")
-Pillow = pytest.importorskip("PIL.Image")
 
 LOSSLESS = [
     (suffix, dtype, channels)

@@ -31,6 +31,16 @@ def test_norm(case):
 
 
 @every
+def test_absolute(case):
+    operator, draw = build(case)
+    if isinstance(operator, type(bl.Gradient(1) @ bl.Matrix(torch.eye(2)))):
+        with pytest.raises(TypeError, match="does not tell the absolute values of its entries"):
+            operator.absolute()
+        return
+    testing.absolute_is_entrywise(operator, draw.x())
+
+
+@every
 def test_take(case):
     operator, draw = build(case)
     x = draw.x()

@@ -58,6 +58,15 @@ def test_z_is_T_of_z(example, solver):
     testing.fixed_point(energy, solution, tol=1e-5)
 
 
+@every
+def test_diagonal_preconditioning(example):
+    theta, answers = example.theta(batch=2)
+    energy = example.energy(theta)
+    solution = bl.solve(energy, solver=bl.PrimalDual(preconditioned=True), tol=1e-12)
+    assert error(solution.x, answers) <= 2e-5
+    testing.fixed_point(energy, solution, tol=1e-4)
+
+
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if len(e.solvers) > 1], ids=str)
 def test_solvers_agree(example):
     theta, _ = example.theta(seed=7, batch=2)

@@ -48,6 +48,19 @@ def test_prox(case):
 
 
 @selected(bl.Proximable)
+def test_a_step_for_each_coordinate(case):
+    """admissible makes of given steps some that the prox can take."""
+    for seed in range(3):
+        term, draw = build(case, seed=seed)
+        for given in (draw.full(), draw.full()[:1]):
+            step = term.admissible(given)
+            assert (step <= given).all()
+            x = draw.x()
+            testing.prox_gives_subgradient(term, 3 * x, step)
+            testing.moreau(term, 3 * x, step)
+
+
+@selected(bl.Proximable)
 def test_prox_is_pure(case):
     term, draw = build(case)
     x = draw.x()

@@ -1,4 +1,4 @@
-"""`.. commands::`, every command of the program `bilevel` with its options, asked of the program."""
+"""`.. commands::`, every command of `bilevel` with its options, asked of the program."""
 
 import re
 from collections.abc import Iterator
@@ -27,19 +27,25 @@ def signature(parameter) -> str:
 
 def described(parameter) -> str:
     text = parameter.help or ""
-    shown = isinstance(parameter.default, int | float | str) and not isinstance(parameter.default, bool)
+    default = parameter.default
+    shown = isinstance(default, int | float | str) and not isinstance(default, bool)
     if shown and "default" not in text:
-        text += f"  [default: {parameter.default}]"
+        text += f"  [default: {default}]"
     return text + ("  [required]" if parameter.required else "")
+
+
+def marked(text: str) -> str:
+    """Options as literals, so that two hyphens stay two."""
+    return re.sub(r"(?<![\w-])(--?[a-z][\w-]*)", r"``\1``", text)
 
 
 def lines(name: str, command) -> Iterator[str]:
     yield from [name, "-" * len(name), ""]
-    yield from [*command.help.splitlines(), ""]
+    yield from [*marked(command.help).splitlines(), ""]
     example = re.sub(r"\[/?bold\]", "", command.epilog or "").removeprefix("Example: ")
     yield from [".. code-block:: console", "", f"   $ {example}", ""]
     for parameter in command.params:
-        yield from [f"``{signature(parameter)}``", f"    {described(parameter)}", ""]
+        yield from [f"``{signature(parameter)}``", f"    {marked(described(parameter))}", ""]
 
 
 class Commands(SphinxDirective):

@@ -25,7 +25,7 @@ def paragraph(lines: list[str]) -> list[str]:
         return lines
     aligned = any(re.search(r"\S {3,}\S", line) for line in lines)
     if aligned or lines[0].startswith("    "):
-        return ["::", "", *("    " + line for line in lines)]
+        return [".. code-block:: text", "", *("    " + line for line in lines)]
     if all(re.match(r"\[\d+\]", line) for line in lines[:1]):
         return ["| " + escape(line) for line in _references(lines)]
     return [escape(line) for line in lines]

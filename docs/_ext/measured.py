@@ -38,11 +38,15 @@ def _worst(solves: list[dict]) -> list[str]:
     return [_number(max(s["x"] for s in solves)), _number(gradient), _number(estimate)]
 
 
+ERRORS = ("x", "gradient", "estimate")
+
+
 def gradient_errors() -> Table:
     cases: dict[tuple[str, str], list[dict]] = {}
     for row in stored("gradient_errors")["rows"]:
         cases.setdefault((row["problem"], row["case"]), []).append(row)
-    header = ["problem", "gradient in", "x", "gradient", "estimate", "x", "gradient", "estimate"]
+    columns = [f"{tol}: {what}" for tol in ("default", "1e-14") for what in ERRORS]
+    header = ["problem", "gradient in", *columns]
     rows = [
         [f"{problem}, {case}".replace("_", " "), ", ".join(same[0]["default"]["gradient"])]
         + _worst([row["default"] for row in same])
@@ -85,16 +89,21 @@ ENERGIES = [
     ("smooth + one term with a prox", "bl.LeastSquares(b) @ A + 0.1 * bl.L1()"),
     ("", "bl.LeastSquares(b) @ A + bl.Simplex()"),
     ("... of unknown curvature", "bl.Potential(network) + bl.Box(0.0, 1.0)"),
-    ("h(Kx), and a strongly convex term with a prox", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(1)"),
-    ("h(Kx), and a smooth term without", "bl.LeastSquares(b) @ A + 0.1 * bl.TotalVariation(1)"),
-    ("h(Kx), nothing smooth", "0.1 * bl.L1() @ K + bl.Box(y - 0.1, y + 0.1)"),
+    ("h(Kx) + a strongly convex prox", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(1)"),
+    ("h(Kx) + a smooth term", "bl.LeastSquares(b) @ A + 0.1 * bl.TotalVariation(1)"),
+    ("h(Kx) + a prox", "0.1 * bl.L1() @ K + bl.Box(y - 0.1, y + 0.1)"),
 ]  # fmt: skip
+
+
+def _name(value: object) -> str:
+    return f"``{type(value).__name__}``"
 
 
 def choice() -> Table:
     torch.manual_seed(0)
     names = {
-        "bl": bl, "b": torch.randn(1, 8), "labels": torch.randn(1, 8).sign(), "y": torch.randn(1, 6),
+        "bl": bl, "b": torch.randn(1, 8), "y": torch.randn(1, 6),
+        "labels": torch.randn(1, 8).sign(),
         "A": bl.Matrix(torch.randn(8, 6)), "K": bl.Matrix(torch.randn(8, 6)),
         "network": lambda x: x.pow(4).sum(1),
     }  # fmt: skip
@@ -102,12 +111,13 @@ def choice() -> Table:
     for structure, code in ENERGIES:
         problem = eval(code, names)
         x0 = torch.zeros(1, 6)
-        solver = default_solver(problem)
-        rule = solver.prepare(problem, x0).acceleration(problem, x0)
+        solver = default_solver(problem).prepare(problem, x0)
+        tight, loose = (_name(solver.acceleration(problem, x0, tol)) for tol in (1e-8, 1e-4))
+        rule = tight if tight == loose else f"{tight} at tol 1e-8, {loose} at 1e-4"
         gap = "gap" if problem.has_gap else "residual"
-        strategy = default_strategy(problem)
-        chosen = [f"``{type(value).__name__}``" for value in (solver, rule, strategy)]
-        rows.append([structure, f"``{code.replace('bl.', '')}``", *chosen, gap])
+        strategy = _name(default_strategy(problem))
+        energy = f"``{code.replace('bl.', '')}``"
+        rows.append([structure, energy, _name(solver), rule, strategy, gap])
     return ["structure", "for example", "solver", "acceleration", "strategy", "stops by"], rows
 
 
@@ -132,7 +142,7 @@ class Measured(SphinxDirective):
             text = ", ".join(f"{key} {value}" for key, value in facts.items())
             return self.parse_text_to_nodes(f"Measured on: {text}.")
         header, rows = TABLES[name]()
-        lines = [".. list-table::", "   :header-rows: 1", "   :class: measured", ""]
+        lines = [".. list-table::", "   :header-rows: 1", f"   :class: measured {name}", ""]
         for row in [header, *rows]:
             lines += [("   * - " if i == 0 else "     - ") + cell for i, cell in enumerate(row)]
         content = StringList([*lines, ""], source=f"measured:{name}")

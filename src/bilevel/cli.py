@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,10 +82,12 @@ def learn_denoise(
     function of the noise level.
     """
     from bilevel import report
-    from bilevel.tasks import denoise
+    from bilevel.tasks import data, denoise
 
-    given = dict(noise=noise, model=model, crop=crop, crops=crops, seed=seed)
+    given: dict[str, Any] = dict(noise=noise, model=model, crop=crop, crops=crops, seed=seed)
     given = {name: value for name, value in given.items() if value is not None}
+    if noise is not None:
+        given["noise"] = str(data.Noise.parse(noise))
     if images is not None:
         given["images"] = images if images == "skimage" else str(Path(images).resolve())
     if resume:
@@ -98,7 +102,8 @@ def learn_denoise(
         raise ValueError("No images. Name a folder of clean images with --images.")
     else:
         job = denoise.Job(**given)
-    result = denoise.learn(job, out, steps=steps, resume=resume)
+    with _how_to_resume(out):
+        result = denoise.learn(job, out, steps=steps, resume=resume)
     path = report.write(out)
     say(f"Learned in {result.steps} steps: {_parameters(out)}")
     say(f"Report: {path}")
@@ -220,7 +225,8 @@ def demo(
     run = demo.free_folder() if out is None else out
     for folder, job in demo.jobs(run).items():
         say(f"Learning a TV denoiser for noise {job.noise} from {job.crops} crops of photographs")
-        denoise.learn(job, folder)
+        with _how_to_resume(folder):
+            denoise.learn(job, folder)
         say(f"  {_parameters(folder)}")
     say("Judging it on photographs that it has not seen")
     with progress(demo.TICKS, "evaluating") as tick:
@@ -231,6 +237,17 @@ def demo(
 
 
 # ---------------------------------------------------------------------------------------- show
+
+
+@contextmanager
+def _how_to_resume(run: Path) -> Iterator[None]:
+    from bilevel.learning import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        command = f"bilevel learn denoise --out {shlex.quote(str(run))} --resume"
+        raise Interrupted(f"{stop} Type: {command}") from stop
 
 
 def _table(rows: Sequence[Row]) -> Any:

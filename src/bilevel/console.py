@@ -34,11 +34,6 @@ def _tell(text: str, colour: str) -> None:
     """On stderr, in the words of the command line where the library speaks of Python."""
     from rich.console import Console
 
-    text = re.sub(
-        r"learn\(\.\.\., out=(.+?), resume=True\)",
-        r"`bilevel learn denoise --out \1 --resume`",
-        text,
-    )
     text = re.sub(r"^\[Errno \d+\] ", "", text.replace("resume=True", "--resume"))
     Console(stderr=True, soft_wrap=True).print(text, style=colour, markup=False, highlight=False)
 

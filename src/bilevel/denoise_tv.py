@@ -32,7 +32,7 @@ def denoise_tv(
     result. Not differentiable: use argmin or layers.TVDenoise for that.
 
     >>> import numpy as np, bilevel as bl
-    >>> bl.denoise_tv(np.array([0.0, 0.1, 1.0, 1.1]), weight=0.1, eps=1e-10).round(6)
+    >>> bl.denoise_tv(np.array([0.0, 0.1, 1.0, 1.1]), weight=0.1, eps=1e-10).round(4)
     array([0.1, 0.1, 1. , 1. ])
     """
     if isinstance(image, Tensor):

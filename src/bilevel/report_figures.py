@@ -79,7 +79,7 @@ def figure(draw: Callable[[Any], None]) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
-    style = {
+    style: dict[Any, Any] = {
         "font.size": 10,
         "axes.spines.top": False,
         "axes.spines.right": False,

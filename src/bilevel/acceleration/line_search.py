@@ -69,7 +69,12 @@ class Backtracking(Acceleration):
             new = replace(fixpoint, solver=solver).T(v)
             move = new[0] - v[0]
             model = value + inner(gradient, move) + inner(move, move) / (2 * step)
-            bad = ~(f.value(new[0]) <= model + slack)  # NaN counts as bad
+            fresh = f.value(new[0])
+            bad = ~(fresh <= model + slack)  # NaN counts as bad
+            level = (fresh - value).abs() <= 4 * slack  # rounding: only the gradients can tell
+            if bool(level.any()):
+                curved = inner(f.grad(new[0]) - gradient, move)
+                bad = torch.where(level, curved * step > inner(move, move), bad)
             if not bool(bad.any()):
                 break
             step = torch.where(bad, step / 2, step)

@@ -162,7 +162,7 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
         ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:
-        together = torch.stack([ends[i].to(ends[far[0]].device, torch.float32) for i in far])
+        together = torch.stack([ends[i].to(ends[far[0]].device) for i in far])
         for i, end in zip(far, together.cpu(), strict=True):
             ends[i] = end
     numbers = [end.item() for end in ends]
@@ -213,8 +213,10 @@ def _order(box: Any) -> None:
     if not isinstance(lower, Tensor) and not isinstance(upper, Tensor):
         low, high, crossed = lower, upper, lower > upper
     else:
-        low, high = (float(torch.as_tensor(v).max()) for v in (lower, -upper))
-        high, crossed = -high, bool((lower > upper).any())
+        lower, upper = torch.as_tensor(lower), torch.as_tensor(upper)
+        if not lower.numel() or not upper.numel():  # an empty batch
+            return
+        low, high, crossed = float(lower.max()), float(upper.min()), bool((lower > upper).any())
     if crossed or low == math.inf or high == -math.inf:
         raise ValueError(
             f"{type(box).__name__} is empty: lower, up to {low:.6g}, does not lie below upper, "

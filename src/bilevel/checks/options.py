@@ -37,7 +37,7 @@ def check_options(
     _instance("diff", diff, Strategy)
     _instance("report", report, Certificate)
     check_on_fail(on_fail)
-    if tol is not None and not (isinstance(tol, Real) and 0 < tol < 1):
+    if tol is not None and not (isinstance(tol, Real) and 0 < float(tol) < 1):
         raise _kind(tol, Real)(
             f"tol must be a number between 0 and 1, got {tol!r}: a relative gap or residual."
         )
@@ -45,7 +45,7 @@ def check_options(
         raise _kind(max_iter, Integral)(
             f"max_iter must be a whole number, at least 1, got {max_iter!r}."
         )
-    if max_time is not None and not (isinstance(max_time, Real) and max_time > 0):
+    if max_time is not None and not (isinstance(max_time, Real) and float(max_time) > 0):
         raise _kind(max_time, Real)(
             f"max_time must be a number of seconds > 0, or None for no limit, got {max_time!r}."
         )

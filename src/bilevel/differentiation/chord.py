@@ -42,7 +42,8 @@ class Solve(torch.autograd.Function):
         system, transposed, level, order, count = ctx.node
         if level >= order:
             raise RuntimeError(_beyond(order))
-        if any(torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents):
+        batched = torch._C._functorch.is_legacy_batchedtensor  # type: ignore[attr-defined]
+        if any(batched(c) for c in cotangents):
             raise RuntimeError(
                 "a solution of argmin has no batched backward (is_grads_batched=True, "
                 "vectorize=True, torch.vmap). Call autograd.grad once for each cotangent."

@@ -85,7 +85,7 @@ class CG(LinearSolver):
         best, least = x, square
         for k in range(self.max_iter):
             # a residual that grows that much: the system is inconsistent
-            going = (square > goal[:, None].square()) & (square <= 1e8 * least)
+            going = (square > goal[:, None].square()) & (square <= 1e16 * least)
             if not bool(going.any()):
                 return best, k
             q = product(p)

@@ -14,6 +14,7 @@ from ..errors import NotConverged, NotUnique, OnFail, fail
 from . import probes
 from .certificate import Certificate
 from .linear_solvers import (
+    CG,
     GMRES,
     BiCGStab,
     Dense,
@@ -100,8 +101,7 @@ class System:
             NotConverged(
                 "the gradient that reaches the solution is NaN or inf in "
                 f"{int((~finite).sum())} of {len(b)} samples: the loss is not finite there, or has "
-                "no derivative. Look for a "
-                "division, a root or a logarithm of 0 in the loss."
+                "no derivative. Look for a division, a root or a logarithm of 0 in the loss."
             ),
             self.on_fail,
         )
@@ -251,7 +251,10 @@ class System:
         product, adjoint = self.transposed_product, self.product
         if not transposed:
             product, adjoint = adjoint, product
-        left = b - product(solution.x)
+        x = solution.x
+        if isinstance(self.solver, CG | BiCGStab):  # they do not lessen what is left step by step
+            x = GMRES(max_iter=300)(product, b, tol=self.tol).x
+        left = b - product(x)
         size = torch.linalg.vector_norm(left, dim=1)
         reachable = torch.linalg.vector_norm(adjoint(left), dim=1)
         return bool((reachable <= 1e-3 * size)[failed & (solution.residual > 1e-6)].any())

@@ -31,6 +31,7 @@ def diagonal_steps(
         rows = torch.where(rows > 0, rows, rows.amax().clamp_min(1e-30))  # K is 0 there: any step
         sigmas.append(h.outer.admissible(1 / rows))
         columns.append(absolute.adjoint(torch.ones_like(rows)))
-    total = reduce(Tensor.add, columns) + expand(torch.as_tensor(L).to(x0) / 2, x0)
+    half = torch.as_tensor(L, dtype=x0.dtype, device=x0.device) / 2
+    total = reduce(Tensor.add, columns) + expand(half, x0)
     tau = margin / torch.where(total > 0, total, total.amax().clamp_min(1e-30))
     return problem.g.admissible(tau) if problem.g is not None else tau, tuple(sigmas)

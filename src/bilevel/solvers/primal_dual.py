@@ -179,7 +179,7 @@ class PrimalDual(Solver):
         tau, sigma = self._steps
         if isinstance(sigma, tuple):
             return torch.ones_like(dx)
-        ratio = torch.as_tensor(sigma / tau).to(dx).sqrt() * dx / dy
+        ratio = torch.as_tensor(sigma / tau, dtype=dx.dtype, device=dx.device).sqrt() * dx / dy
         return torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
 
     def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:

@@ -40,7 +40,7 @@ def positive(name: str, step: object, x: Tensor) -> Scalar:
 
 def below(name: str, step: Scalar, limit: Scalar, rule: str, least: float = 0.0) -> None:
     """ValueError unless least * limit <= step < limit for every sample."""
-    step_, limit_ = torch.as_tensor(step), torch.as_tensor(limit)
+    step_, limit_ = (torch.as_tensor(v, dtype=torch.float64) for v in (step, limit))
     limit_ = limit_.to(step_)
     what = "cannot converge: it must be below"
     wrong = step_ >= limit_

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -101,10 +102,13 @@ def apply(model: nn.Module, channels: np.ndarray, level: float) -> np.ndarray:
 
 
 def estimate_noise(image: Image) -> float:
-    """The noise level in units of 255, from the finest wavelets (Donoho, Johnstone 1994)."""
+    """The noise level of 255, from the finest wavelets (Donoho, Johnstone 1994); 0 if none."""
     from skimage.restoration import estimate_sigma
 
-    return 255 * float(np.mean([estimate_sigma(channel) for channel in image.channels]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an image without any detail
+        sigma = np.mean([estimate_sigma(channel) for channel in image.channels])
+    return 255 * float(np.nan_to_num(sigma))
 
 
 # --------------------------------------------------------------------------------------- learn
@@ -120,6 +124,16 @@ class Job:
     crop: int = 64
     crops: int = 48
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        Noise.parse(self.noise)
+        if self.model != "tv":
+            raise ValueError(f"The model is {self.model!r}, which is not known. Use 'tv'.")
+        if self.crop < 8 or self.crops < 1:
+            raise ValueError(
+                f"--crops {self.crops}, --crop {self.crop}: there must be at least 1 crop, of at "
+                "least 8 x 8 pixels."
+            )
 
     def config(self, samples: Sequence[Sample]) -> dict[str, Any]:
         return {

@@ -32,6 +32,12 @@ class Denoiser:
             assert weight is not None
             if not 0 < weight < math.inf:
                 raise ValueError(f"--weight is {weight:g}: give a number > 0, such as 0.1.")
+            if weight > 0.5:
+                warnings.warn(
+                    f"--weight is {weight:g}, which leaves little of an image in [0, 1] and takes "
+                    "long; 0.05 to 0.2 is usual.",
+                    stacklevel=2,
+                )
             return cls(TVDenoise(weight, tol=task.TOL).double(), None)
         model, _ = task.load(run)
         if noise is not None and not isinstance(model, TVDenoiser):

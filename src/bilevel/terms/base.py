@@ -117,7 +117,8 @@ class Smooth(Term):
                     value, point, create_graph=record, allow_unused=True
                 )
                 if gradient is not None:
-                    return gradient
+                    alone = record and not x.requires_grad and not _has_parameters(gradient, point)
+                    return gradient.detach() if alone else gradient
         raise self._no_gradient()
 
     def _no_gradient(self) -> Exception:
@@ -144,6 +145,20 @@ class Smooth(Term):
     def quadratic(self) -> bool:
         """Whether the gradient is affine in x."""
         return False
+
+
+def _has_parameters(gradient: Tensor, point: Tensor) -> bool:
+    """Whether the graph of a recorded gradient has a leaf besides the point it was taken at."""
+    seen, front = set(), [gradient.grad_fn]
+    while front:
+        node = front.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", point) is not point:
+            return True
+        front.extend(following for following, _ in node.next_functions)
+    return False
 
 
 class Proximable(Term):

@@ -8,13 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, norm_event, sum_event
+from .._broadcast import Scalar, eps, expand, norm_event, sum_event
 from .base import Dualizable, Proximable
 from .norms import _clip_norm
 
 
 def _indicator(inside: Tensor, x: Tensor) -> Tensor:
     return x.new_zeros(len(x)).masked_fill(~inside.flatten(1).all(1), torch.inf)
+
+
+def _between(lower: Tensor | float, x: Tensor, upper: Tensor | float) -> Tensor:
+    lower, upper = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (lower, upper))
+    return torch.minimum(torch.maximum(x, lower), upper)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +42,11 @@ class Box(Proximable, Dualizable):
         return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
-        return torch.minimum(
-            torch.maximum(x, torch.as_tensor(self.lower, dtype=x.dtype, device=x.device)),
-            torch.as_tensor(self.upper, dtype=x.dtype, device=x.device),
-        )
+        return _between(self.lower, x, self.upper)
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # exactly 0 inside
+        s = expand(step, y)
+        return y - _between(s * self.lower, y, s * self.upper)
 
     def conjugate(self, y: Tensor) -> Tensor:
         ends = torch.maximum(self.lower * y, self.upper * y)

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from .._broadcast import Scalar, expand, largest, smallest, sum_event
 from .base import Dualizable, Proximable, Smooth, Weighted
-from .norms import _fitting
+from .norms import _clip, _fitting
 
 
 def _guess(target: Tensor | float) -> Tensor | None:
@@ -98,6 +98,10 @@ class Huber(Weighted, Smooth, Proximable, Dualizable):
         s = expand(step, x) * self.weight
         r = x - self.target
         return x - s * (r / (self.delta + s)).clamp(-1, 1)
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # inside |y| <= weight exactly
+        s, w = expand(step, y), self.weight
+        return _clip(w * (y - s * self.target) / (w + s * self.delta), w)
 
     def conjugate(self, y: Tensor) -> Tensor:
         quotient = torch.where(y == 0, 0.0, y.square() * self.delta / 2 / self.weight)

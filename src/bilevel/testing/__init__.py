@@ -9,7 +9,7 @@ by the caller: try several shapes, float64, and points on both sides of every ki
 """
 
 from .gradients import gradcheck, gradgradcheck, gradients_agree
-from .operators import adjoint_dot_test, is_linear, norm_bounds
+from .operators import absolute_is_entrywise, adjoint_dot_test, is_linear, norm_bounds
 from .solvers import batch_is_alone, fixed_point, solvers_agree
 from .terms import (
     conjugate_inequality,
@@ -26,6 +26,7 @@ from .terms import (
 )
 
 __all__ = [
+    "absolute_is_entrywise",
     "adjoint_dot_test",
     "batch_is_alone",
     "conjugate_inequality",

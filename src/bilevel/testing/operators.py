@@ -52,3 +52,15 @@ def norm_bounds(operator: Operator, x: Tensor, rtol: float = 0.02, max_iter: int
         reached = reached.max()
     tight = norm - (1 + rtol) * reached
     holds("norm_bounds (tight)", operator, torch.as_tensor(tight).to(x), 64 * eps(x))
+
+
+def absolute_is_entrywise(operator: Operator, x: Tensor) -> None:
+    """absolute() e = |K e| for every unit vector e of x's shape, and its adjoint passes the dot
+    test."""
+    absolute = operator.absolute()
+    for j in range(x[0].numel()):
+        unit = torch.zeros_like(x)
+        unit.flatten(1)[:, j] = 1
+        off = (absolute(unit) - operator(unit).abs()).abs()
+        holds("absolute_is_entrywise", operator, off, 64 * eps(x) * (1 + operator(unit).abs()))
+    adjoint_dot_test(absolute, x)

@@ -81,17 +81,18 @@ def moreau(term: Proximable, x: Tensor, step: Scalar = 1.0) -> None:
 
 
 def conjugate_inequality(term: Any, x: Tensor, y: Tensor, step: Scalar = 1.0) -> None:
-    """Fenchel and Young: value(x) + conjugate(y) >= <x, y>, with equality where y = grad(x), and at
-    p = prox(x, step) with y = (x - p) / step.
+    """Fenchel and Young: value(x) + conjugate(y) >= <x, y>, with equality at y = grad(x), and at
+    p = prox(x, step) with y = (x - p) / step = prox_conjugate(x / step, 1 / step).
 
     For a term that is Dualizable, and Smooth or Proximable.
     """
     assert isinstance(term, Dualizable), f"{type(term).__name__} has no conjugate."
+    s = expand(step, x)
 
     def excess(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         value, conjugate = term.value(u), term.conjugate(v)
         scale = _size(u) + _size(v) + _finite(value).abs() + _finite(conjugate).abs()
-        return inner(u, v) - value - conjugate, _ROUNDING * eps(x) * scale
+        return inner(u, v) - value - conjugate, _ROUNDING * eps(x) * (scale + _size(x / s))
 
     same_shape("conjugate_inequality", term, term.conjugate(y), (len(y),))
     holds("conjugate_inequality", term, *excess(x, y))
@@ -99,8 +100,7 @@ def conjugate_inequality(term: Any, x: Tensor, y: Tensor, step: Scalar = 1.0) ->
     if isinstance(term, Smooth):
         pairs.append((x, term.grad(x)))
     if isinstance(term, Proximable):
-        p = term.prox(x, step)
-        pairs.append((p, (x - p) / expand(step, x)))
+        pairs.append((term.prox(x, step), term.prox_conjugate(x / s, 1 / step)))
     assert pairs, f"{type(term).__name__} has neither grad nor prox to test its conjugate with."
     for u, v in pairs:
         gap, allowed = excess(u, v)
