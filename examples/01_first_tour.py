@@ -13,7 +13,9 @@ learn it.
 #
 # Total-variation denoising [#rof]_ looks for an image that is near the noisy one and has few edges,
 #
-# .. math:: x(w) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2} |x - \text{noisy}|^2 + w\, \mathrm{TV}(x).
+# .. math::
+#    x(w) = \underset{x}{\operatorname{argmin}} \;
+#    \tfrac{1}{2} |x - \text{noisy}|^2 + w\, \mathrm{TV}(x).
 #
 # Images are tensors of shape (B, C, H, W): dim 0 is always the batch.
 
@@ -44,8 +46,9 @@ def error(x):
 
 
 # %%
-# ``argmin(energy(weight))`` alone would do. The tolerances are set for speed: learning a weight
-# needs three digits of the gradient, not eight.
+# The tolerances are those of the job: learning a weight needs three digits of the gradient, which
+# take a moment. The defaults of ``argmin`` ask for eight, which take minutes on a photograph
+# (:doc:`/how_to_choose`).
 #
 # ``x`` is an ordinary tensor with a gradient, in everything the energy was built from:
 

@@ -11,7 +11,9 @@ passes a careless test.
 # A signal and its solution
 # -------------------------
 #
-# .. math:: x(y) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2}|x - y|^2 + w \sum_i |x_{i+1} - x_i|
+# .. math::
+#    x(y) = \underset{x}{\operatorname{argmin}} \;
+#    \tfrac{1}{2}|x - y|^2 + w \sum_i |x_{i+1} - x_i|
 #
 # The solution is piecewise constant.
 

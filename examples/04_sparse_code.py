@@ -14,7 +14,9 @@ gradient is checked, then it is used.
 # Signals are a few slow waves and a few spikes, with noise. The dictionary has cosines of all
 # frequencies and one spike for each sample; the code is
 #
-# .. math:: x(w) = \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2} |Ax - \text{noisy}|^2 + \sum_j w_j |x_j|.
+# .. math::
+#    x(w) = \underset{x}{\operatorname{argmin}} \;
+#    \tfrac{1}{2} |Ax - \text{noisy}|^2 + \sum_j w_j |x_j|.
 
 import matplotlib.pyplot as plt
 import torch

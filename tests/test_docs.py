@@ -102,6 +102,13 @@ def test_the_worked_examples_run_and_obey_the_laws(contributed):
             law(case)
 
 
+def test_the_readme_runs():
+    names: dict = {}
+    for block in python_blocks(ROOT / "README.md"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["weight"].grad.isfinite() and names["noisy"].grad.shape == (1, 1, 32, 32)
+
+
 def test_the_quick_start_runs():
     names: dict = {}
     for block in python_blocks(DOCS / "start.md"):

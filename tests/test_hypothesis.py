@@ -9,7 +9,7 @@ import bilevel as bl
 from bilevel import testing
 from registry import OPERATORS, TERMS, Draw
 
-few = settings(deadline=None, max_examples=12, derandomize=True, database=None)
+few = settings(deadline=None, max_examples=10, derandomize=True, database=None)
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
 
@@ -72,7 +72,7 @@ def test_operators(case, data):
     testing.adjoint_dot_test(operator, draw.x())
     testing.is_linear(operator, draw.x(), draw.x())
     assert operator(draw.x()).dtype == operator.adjoint(operator(draw.x())).dtype == draw.dtype
-    if draw.batch:
+    if draw.batch == 1:  # of many small products, the slow part
         testing.norm_bounds(operator, draw.x())
 
 

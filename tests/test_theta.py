@@ -93,9 +93,9 @@ def test_a_network_as_energy(constrained):
 
 def test_everything_at_once_is_a_parameter():
     """Data, weights, kernel, matrix, bounds: central differences of the solution."""
-    y = torch.randn(2, 1, 3, 3, dtype=torch.float64, generator=double(3))
+    y = torch.randn(1, 1, 3, 3, dtype=torch.float64, generator=double(3))
     kernel = torch.randn(2, 1, 2, 2, dtype=torch.float64, generator=double(4))
-    weight, upper = torch.tensor([0.1, 0.2]).double(), torch.tensor(0.5).double()
+    weight, upper = torch.tensor([0.2]).double(), torch.tensor(0.5).double()
 
     def solution(y, kernel, weight, upper):
         energy = (
@@ -103,9 +103,9 @@ def test_everything_at_once_is_a_parameter():
             + weight[:, None, None, None] * bl.L1() @ bl.Convolution(kernel)
             + bl.Box(-1.0, upper)
         )
-        return bl.argmin(energy, tol=1e-12)
+        return bl.argmin(energy, tol=1e-11)
 
-    testing.gradients_agree(solution, (y, kernel, weight, upper), rtol=1e-6, h=1e-6)
+    testing.gradients_agree(solution, (y, kernel, weight, upper), rtol=1e-6, h=1e-5)
 
 
 def test_one_tensor_in_two_places():

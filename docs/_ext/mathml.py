@@ -13,10 +13,9 @@ THIN = '<mspace width="0.1667em"/>'
 WORD = r'<mi(?: mathvariant="normal")?>[a-zA-Z]{3,}</mi>'  # clip, log, prox
 SPACING = [  # what docutils leaves to the browser's defaults, set as TeX does
     (r"\s*\n\s*", ""),
-    (r'<mo[^>]*class="mathopen">\|</mo>|<mo[^>]*>\|</mo>', '<mo stretchy="false" lspace="0" rspace="0">|</mo>'),
+    (r"<mo[^>]*>([|/])</mo>", r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>'),
     (r"<mo[^>]*>([⟨⟩])</mo>", r'<mo stretchy="false">\1</mo>'),
-    (r"<mo[^>]*>/</mo>", '<mo stretchy="false" lspace="0" rspace="0">/</mo>'),
-    (r"<mo>(min|max)</mo>", r'<mo lspace="0.1667em" rspace="0.1667em" movablelimits="true">\1</mo>'),
+    (r"<mo>(min|max)</mo>", r'<mo lspace=".17em" rspace=".17em" movablelimits="true">\1</mo>'),
     (rf"(</m[in]>|</msu[bp]>|</msubsup>)(?={WORD}|<msub>{WORD})", rf"\1{THIN}"),
     (r"<mo>&ApplyFunction;</mo>(?!<mo)", THIN),
     (r"<mo>&ApplyFunction;</mo>", ""),

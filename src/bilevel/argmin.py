@@ -88,7 +88,13 @@ def _prepare(
             acceleration = solver.acceleration(problem, x0, tol)
         z0 = solver.start(problem, x0)
     run = Run(
-        acceleration, tol, max_iter, max_time, on_fail=on_fail, certificate=report or Certificate()
+        acceleration,
+        tol,
+        max_iter,
+        max_time,
+        dtype=x0.dtype,
+        on_fail=on_fail,
+        certificate=report or Certificate(),
     )
     return _Task(Fixpoint(problem, solver), run, z0)
 
@@ -138,7 +144,7 @@ def argmin(
     from.
 
     x0: the start, needed where no data term tells the shape of x; it has no gradient. solver,
-    acceleration, diff: by the problem's structure (`bl.explain_choice`). tol: relative duality gap
+    acceleration, diff: by the problem's structure ("how to choose"). tol: relative duality gap
     where there is one, else relative residual of T; both where a gradient is needed; default 1e-8
     in float64, 1e-5 in float32. max_time in seconds. on_fail: "raise" NotConverged, "warn" or
     "ignore", for the forward and the adjoint solve. report: a Certificate to be filled, its adjoint

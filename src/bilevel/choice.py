@@ -23,5 +23,5 @@ def default_solver(problem: Problem) -> Solver:
 
 
 def default_strategy(problem: Problem) -> Strategy:
-    """A smooth energy: Implicit, by its Hessian. Else FixedPoint. Both exact to second order."""
+    """A smooth energy: Implicit, by its Hessian. Else FixedPoint. Both right to second order."""
     return Implicit() if problem.g is None and not problem.h else FixedPoint()

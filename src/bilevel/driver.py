@@ -34,6 +34,7 @@ class Run:
     tol: float
     max_iter: int
     max_time: float | None = None  # seconds
+    dtype: torch.dtype = torch.float64
     settle: bool = False  # a gradient will be asked for
     on_fail: OnFail = "raise"
     certificate: Certificate = field(default_factory=Certificate)
@@ -50,7 +51,7 @@ class Run:
     @property
     def adjoint_tol(self) -> float:
         """The relative residual that suffices for the adjoint of a solution of this accuracy."""
-        return max(self.tol / 10, 1e-12)
+        return max(self.tol / 10, 1e-12 if self.dtype == torch.float64 else 1e-4)
 
     def out_of_time(self) -> bool:
         return self.max_time is not None and time.monotonic() - self.started > self.max_time
@@ -206,10 +207,11 @@ class _Free(_Loop):
 
     @staticmethod
     def _contraction(fixpoint: Fixpoint, look: Look) -> Tensor:
-        """|T(T(z)) - T(z)| / |T(z) - z|; nan once that is rounding."""
+        """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
         once = fixpoint.T(look.z)
         change, again = relative_change(look.z, once), relative_change(once, fixpoint.T(once))
-        return torch.where(change > 1e3 * eps(change), again / change, torch.nan)
+        measured = (change > 1e3 * eps(change)) & (again < change)
+        return torch.where(measured, again / change, torch.nan)
 
 
 class _Recorded(_Loop):

@@ -162,7 +162,7 @@ def _means_table(table: Mapping[str, Mapping[float, tuple[float, float]]]) -> st
             text = f"{values[level][k]:.{digits}f}"
             top = text == f"{best[level, k]:.{digits}f}"
             texts.append(f"<strong>{text}</strong>" if top else text)
-        return f"{texts[0]} <small>/ {texts[1]}</small>"
+        return f'<span class="n">{texts[0]} <small>/ {texts[1]}</small></span>'
 
     head = ["method", *(f"noise {level:g}" for level in levels)]
     lines = [[escape(m), *(cell(v, level) for level in levels)] for m, v in table.items()]

@@ -35,7 +35,7 @@ def _check(strategy: FixedPoint | Implicit) -> None:
 
 @dataclass(frozen=True)
 class FixedPoint(Strategy):
-    """dz/dθ = (I - ∂T/∂z)^+ ∂T/∂θ, solved at the fixed point; exact up to derivative `order`, which
+    """dz/dθ = (I - ∂T/∂z)^+ ∂T/∂θ, solved at the fixed point; right up to derivative `order`, which
     is refused beyond.
 
     Memory does not depend on the number of iterations. I - ∂T/∂z is singular where a dual is not

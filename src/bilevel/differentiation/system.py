@@ -26,6 +26,7 @@ from .linear_solvers import (
 
 Z = tuple[Tensor, ...]
 DENSE = 160  # unknowns a sample up to which M is written out
+_MEDIUM = 6000  # ... up to which a full GMRES basis is cheaper than its restarts
 
 
 class System:
@@ -165,14 +166,13 @@ class System:
         return LinearSolution(x, residual, b.shape[1], residual <= 1.5 * self.tol)
 
     def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
-        """GMRES where its basis is small beside a gibibyte; else BiCGStab, and GMRES from where
-        that stalls."""
-        if b.numel() * 300 <= 2**26:
+        """GMRES up to a few thousand unknowns; else BiCGStab, and GMRES from where that stalls."""
+        if b.shape[1] <= _MEDIUM:
             return GMRES()(product, b, tol=self.tol, scale=scale)
         solution = BiCGStab()(product, b, tol=self.tol, scale=scale)
         if bool(solution.converged.all()):
             return solution
-        return GMRES()(product, b, tol=self.tol, start=solution.x, scale=scale)
+        return GMRES(basis=100)(product, b, tol=self.tol, start=solution.x, scale=scale)
 
     def matrix(self) -> Tensor:
         """M written out, (B, N, N)."""

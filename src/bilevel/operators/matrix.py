@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
-from .base import Operator, power_norm
+from .base import Operator, lanczos_norm
 
-_SMALL = 256  # up to here the exact spectral norm costs less than a power iteration
+_SMALL = 256  # up to here the exact spectral norm costs less than a Lanczos run
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class Matrix(Operator):
     def norm(self, x: Tensor) -> Scalar:
         if self.matrix.layout == torch.strided and min(self.matrix.shape[-2:]) <= _SMALL:
             return torch.linalg.matrix_norm(self.matrix.detach(), 2)
-        return power_norm(self, x)
+        return lanczos_norm(self, x)
 
     def take(self, index: Tensor, x: Tensor) -> Matrix:
         return self if self.shared else replace(self, matrix=self.matrix[index])

@@ -32,7 +32,7 @@ def judge(run: Path, tick: Callable[[], object] = lambda: None) -> list[evaluati
         f"{evaluation.LEARNED} for every noise": denoise.load(run)[0],
         f"{evaluation.LEARNED} at noise 25": denoise.load(run / ONE_WEIGHT)[0],
     }
-    pictures = [middle(picture) for picture in data.photographs("skimage", "test")]
+    pictures = [middle(picture, SIZE) for picture in data.photographs("skimage", "test")]
     result = evaluation.evaluate(models, pictures, LEVELS, grids=grids, tick=tick)
     evaluation.save(result, run, force=True)
     report.write(run)
@@ -42,7 +42,7 @@ def judge(run: Path, tick: Callable[[], object] = lambda: None) -> list[evaluati
 TICKS = len(LEVELS) * (evaluation.GRID_SOLVES + len(data.SKIMAGE["test"]))
 
 
-def middle(picture: Image, size: int = SIZE) -> Image:
+def middle(picture: Image, size: int) -> Image:
     top, left = ((n - size) // 2 for n in picture.pixels.shape[:2])
     return replace(picture, pixels=picture.pixels[top : top + size, left : left + size])
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from bilevel import learning
 from bilevel.differentiation import BiCGStab, FixedPoint
 from bilevel.layers import TVDenoise, TVDenoiser
+from bilevel.learning.learn import LearnResult
+from bilevel.learning.learn import learn as learn_parameters
 from bilevel.tasks.data import Noise, Sample, crops, digest, photographs
 from bilevel.tasks.images import Image
 
@@ -83,7 +85,7 @@ def describe(model: nn.Module) -> str:
         offset, slope = (p.item() for p in (model.offset, model.slope))
         factor = math.exp(offset)
         return f"weight = {factor:.4g} sigma^{slope:.4g}, sigma the noise level in [0, 1]"
-    return f"weight = {model.weight.item():.5g}"
+    return f"weight = {weight_at(model, 1.0):.5g}"
 
 
 @torch.no_grad()
@@ -91,7 +93,8 @@ def weight_at(model: nn.Module, level: float) -> float:
     """The weight that the model takes at a noise level of 255."""
     if isinstance(model, TVDenoiser):
         return model.weight(model.offset.new_full((1,), level / 255)).item()
-    return model.weight.item()  # type: ignore[union-attr]
+    assert isinstance(model, TVDenoise)
+    return model.weight.item()
 
 
 @torch.no_grad()
@@ -186,7 +189,7 @@ class Job:
 
 def learn(
     job: Job, out: str | Path, *, steps: int = 30, resume: bool = False, progress: bool = True
-) -> learning.LearnResult:
+) -> LearnResult:
     """Learns by L-BFGS on all crops at once and leaves the run folder `out`."""
     samples = job.samples()
     config = job.config(samples)
@@ -197,7 +200,7 @@ def learn(
                 f"The crops from {job.images} are not those that the run in {out} began with: "
                 "images or options have changed. Restore them, or begin a new run elsewhere."
             )
-    return learning.learn(
+    return learn_parameters(
         build(config["model"]),
         samples,
         noise_left,

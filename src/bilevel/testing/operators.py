@@ -42,7 +42,7 @@ def norm_bounds(operator: Operator, x: Tensor, rtol: float = 0.02, max_iter: int
     reached = x.new_zeros(len(x))
     for _ in range(max_iter):
         ratio = norm_event(operator(x)) / norm_event(x).clamp_min(tiny(x))
-        holds("norm_bounds", operator, ratio, norm * (1 + 64 * eps(x)))
+        holds("norm_bounds", operator, ratio - norm, 64 * eps(x) * ratio)
         if bool((ratio <= reached * (1 + 1e-5)).all()):
             break
         reached = torch.maximum(reached, ratio)
