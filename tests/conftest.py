@@ -25,7 +25,7 @@ def float64():
 
 @pytest.fixture
 def shared_data():
-    """shared_data("bsd68") is the folder of a data set; the test skips, by name, where it is not."""
+    """shared_data("bsd68"): the folder of a data set; the test skips, by name, where it is not."""
 
     def folder(name: str) -> Path:
         path = SHARED_DATA / name

@@ -1,4 +1,4 @@
-"""Every object of the library, with a small instance: add yours by one line, and the laws run on it.
+"""Every object of the library, with a small instance: add yours by one line; the laws run on it.
 
 `test_registry.py` fails when a public class is missing here.
 """

@@ -34,5 +34,7 @@ def test_examples_are_found():
 def test_everything_public_has_a_docstring():
     things = [getattr(bl, name) for name in dir(bl) if not name.startswith("_")]
     things = [t for t in things if inspect.isclass(t) or inspect.isfunction(t)]
-    without = [t.__name__ for t in things if not t.__doc__ or t.__doc__.startswith(f"{t.__name__}(")]
+    without = [
+        t.__name__ for t in things if (t.__doc__ or f"{t.__name__}(").startswith(f"{t.__name__}(")
+    ]
     assert without == []

@@ -78,8 +78,13 @@ def test_operators(case, data):
 
 @few
 @given(
-    st.integers(0, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), dtypes, st.booleans()
-)  # fmt: skip
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    dtypes,
+    st.booleans(),
+)
 def test_denoising_any_image(batch, channels, height, width, dtype, isotropic):
     """Also images of one pixel, one row, none at all in the batch."""
     draw = Draw(batch, (channels, height, width + 1), dtype)

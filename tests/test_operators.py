@@ -87,7 +87,7 @@ def test_norms_in_closed_form():
 
 
 def test_power_iteration_bounds_a_large_matrix():
-    """Beyond 256 rows and columns no spectral norm is computed; the values decay, as in practice."""
+    """Beyond 256 rows and columns no exact norm is computed; the values decay, as in practice."""
     a = torch.randn(260, 1) @ torch.randn(1, 258) + 0.3 * torch.randn(260, 258)
     testing.norm_bounds(bl.Matrix(a), torch.randn(2, 258))
     testing.norm_bounds(bl.Matrix(a.to_sparse_coo()), torch.randn(2, 258))

@@ -124,7 +124,7 @@ def closed_ridge(A, w, b):
 
 
 def by_newton(w, b):
-    """x where sinh(x) - b + w x = 0: recorded Newton steps double the derivatives that are right."""
+    """x where sinh(x) - b + w x = 0: recorded Newton steps double the right derivatives."""
     x = torch.zeros(1, 2, dtype=torch.float64)
     for _ in range(60):
         x = x - (x.sinh() - b[:, :2] + w * x) / (x.cosh() + w)

@@ -1,7 +1,5 @@
 """Strategies: every derivative against the references', which are dense solves on active sets."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -221,4 +219,19 @@ def test_strategies_say_what_they_are():
     ):
         with pytest.raises(ValueError, match=match):
             strategy()
-    assert math.isfinite(gradient_error(BY_NAME["ridge"], diff=bl.OneStep()))
+
+
+def test_laws_that_are_broken_say_so():
+    """One step is no gradient, and the laws see it; they need float64."""
+    y = torch.tensor([[1.0, 0.2, -2.0]], dtype=torch.float64)
+    A = torch.tensor([[1.0, 0.5, 0.2], [0.1, 2.0, 0.3], [0.2, 0.4, 1.5]], dtype=torch.float64)
+
+    def biased(y):
+        return bl.argmin(bl.LeastSquares(y) @ bl.Matrix(A) + 0.1 * bl.L1(), diff=bl.OneStep())
+
+    with pytest.raises(AssertionError, match="gradients_agree is broken for parameter 0: .* by aut"):
+        testing.gradients_agree(biased, (y,))
+    with pytest.raises(AssertionError, match="gradcheck is broken: Jacobian mismatch for output 0"):
+        testing.gradcheck(biased, (y,))
+    with pytest.raises(TypeError, match=r"differences need float64 parameters, got torch.float32"):
+        testing.gradients_agree(biased, (y.float(),))

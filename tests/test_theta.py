@@ -93,19 +93,19 @@ def test_a_network_as_energy(constrained):
 
 def test_everything_at_once_is_a_parameter():
     """Data, weights, kernel, matrix, bounds: central differences of the solution."""
-    y = torch.randn(1, 1, 3, 3, dtype=torch.float64, generator=double(3))
-    kernel = torch.randn(2, 1, 2, 2, dtype=torch.float64, generator=double(4))
-    weight, upper = torch.tensor([0.2]).double(), torch.tensor(0.5).double()
+    y = 2 * torch.randn(1, 1, 5, dtype=torch.float64, generator=double(3))
+    kernel = torch.randn(2, 1, 2, dtype=torch.float64, generator=double(4))
+    weight, upper = torch.tensor([0.1]).double(), torch.tensor(0.5).double()
 
     def solution(y, kernel, weight, upper):
         energy = (
             bl.LeastSquares(y)
-            + weight[:, None, None, None] * bl.L1() @ bl.Convolution(kernel)
+            + weight[:, None, None] * bl.L1() @ bl.Convolution(kernel)
             + bl.Box(-1.0, upper)
         )
-        return bl.argmin(energy, tol=1e-11)
+        return bl.argmin(energy, tol=1e-9)
 
-    testing.gradients_agree(solution, (y, kernel, weight, upper), rtol=1e-6, h=1e-5)
+    testing.gradients_agree(solution, (y, kernel, weight, upper), rtol=1e-5, h=1e-4)
 
 
 def test_one_tensor_in_two_places():

@@ -145,7 +145,7 @@ def argmin(
 
     x0: the start, needed where no data term tells the shape of x; it has no gradient. solver,
     acceleration, diff: by the problem's structure ("how to choose"). tol: relative duality gap
-    where there is one, else relative residual of T; both where a gradient is needed; default 1e-8
+    where there is one, else relative residual of T; both where a gradient is needed; default 1e-6
     in float64, 1e-5 in float32. max_time in seconds. on_fail: "raise" NotConverged, "warn" or
     "ignore", for the forward and the adjoint solve. report: a Certificate to be filled, its adjoint
     part when backward runs.

@@ -21,7 +21,7 @@ from .solvers.base import Z
 
 
 def default_tol(dtype: torch.dtype) -> float:
-    return 1e-8 if dtype == torch.float64 else 1e-5
+    return 1e-6 if dtype == torch.float64 else 1e-5
 
 
 @dataclass
