@@ -46,8 +46,8 @@ def test_the_gradient_is_the_reference(example, strategy):
 
 @every
 def test_the_defaults_give_the_gradient(example):
-    """The solve's default tol, 1e-8, times the condition number of the problem, 1e3 here."""
-    assert gradient_error(example, seed=3, tol=None) <= 1e-5
+    """The solve's default tol, 1e-6, times the condition number of the problem, up to 1e3 here."""
+    assert gradient_error(example, seed=3, tol=None) <= 1e-3
 
 
 # A smooth problem's Hessian is symmetric; the equation of a projection is, in FB, as it happens.
@@ -209,7 +209,7 @@ def test_on_fail_covers_the_adjoint_solve():
     assert backward("ignore") > 1e-3
 
 
-def test_strategies_say_what_they_are():
+def test_bad_options_are_refused():
     for strategy, match in (
         (lambda: bl.FixedPoint(order=0), "order must be 1 or more, got 0"),
         (lambda: bl.Implicit(order=-1), "order must be 1 or more, got -1"),
@@ -229,7 +229,9 @@ def test_laws_that_are_broken_say_so():
     def biased(y):
         return bl.argmin(bl.LeastSquares(y) @ bl.Matrix(A) + 0.1 * bl.L1(), diff=bl.OneStep())
 
-    with pytest.raises(AssertionError, match="gradients_agree is broken for parameter 0: .* by aut"):
+    with pytest.raises(
+        AssertionError, match="gradients_agree is broken for parameter 0: .* by aut"
+    ):
         testing.gradients_agree(biased, (y,))
     with pytest.raises(AssertionError, match="gradcheck is broken: Jacobian mismatch for output 0"):
         testing.gradcheck(biased, (y,))

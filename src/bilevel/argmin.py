@@ -114,7 +114,7 @@ def solve(
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
-    >>> bl.solve(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)).x
+    >>> bl.solve(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1), tol=1e-10).x
     tensor([[0.1000, 0.1000, 1.0000, 1.0000]], dtype=torch.float64)
     """
     with torch.no_grad(), full_precision():
