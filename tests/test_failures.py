@@ -28,7 +28,7 @@ def lasso(weight) -> bl.Problem:
 
 
 LATE = (
-    r"1 of 1 samples did not converge to tol = 1e-08: max_iter ended the loop after 5 steps of "
+    r"1 of 1 samples did not converge to tol = 1e-06: max_iter ended the loop after 5 steps of "
     r"PrimalDual with \w+ at a relative gap of .* and a relative residual of .*\. Raise max_iter"
 )
 

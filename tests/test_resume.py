@@ -182,8 +182,8 @@ def test_a_denoiser_learns_and_resumes_to_the_last_digit(tmp_path, batch_size):
     assert numbers(resumed) == numbers(whole)
     first, last = whole.history[0], whole.history[-1]
     assert last["loss"] < first["loss"] and first["log_weight"] == -3.0
-    assert first["gap"] <= 1e-8 and first["adjoint_residual"] <= 1e-6
-    assert json.loads((tmp_path / "certificate.json").read_text())["gap"] <= 1e-8
+    assert first["gap"] <= 1e-6 and first["adjoint_residual"] <= 1e-6
+    assert json.loads((tmp_path / "certificate.json").read_text())["gap"] <= 1e-6  # the default tol
 
 
 @pytest.mark.parametrize(

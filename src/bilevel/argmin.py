@@ -78,7 +78,7 @@ def _prepare(
         max_iter=max_iter, max_time=max_time, on_fail=on_fail,
     )  # fmt: skip
     problem, x0 = boundary(energy, x0)
-    tol = default_tol(x0.dtype) if tol is None else tol
+    tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
     if solver is None:
         solver = default_solver(problem)
     solver.check(problem)
@@ -145,10 +145,10 @@ def argmin(
 
     x0: the start, needed where no data term tells the shape of x; it has no gradient. solver,
     acceleration, diff: by the problem's structure ("how to choose"). tol: relative duality gap
-    where there is one, else relative residual of T; both where a gradient is needed; default 1e-6
-    in float64, 1e-5 in float32. max_time in seconds. on_fail: "raise" NotConverged, "warn" or
-    "ignore", for the forward and the adjoint solve. report: a Certificate to be filled, its adjoint
-    part when backward runs.
+    where there is one, else relative residual of T; both where a gradient is needed; default 1e-8
+    in float64 (1e-6 with composed terms), 1e-5 in float32. max_time in seconds. on_fail: "raise"
+    NotConverged, "warn" or "ignore", for the forward and the adjoint solve. report: a Certificate
+    to be filled, its adjoint part when backward runs.
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
