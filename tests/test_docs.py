@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -81,25 +82,23 @@ def contributed(float64, monkeypatch):
 def test_the_worked_examples_run_and_obey_the_laws(contributed):
     terms, operators = contributed["TERMS"], contributed["OPERATORS"]
     assert len(terms) == 3 and len(operators) == 1
-    for case in terms:
-        for law in (
-            test_terms.test_values_are_per_sample,
-            test_terms.test_prox,
-            test_terms.test_prox_is_pure,
-            test_terms.test_a_step_for_all_is_a_step_for_each,
-            test_terms.test_prox_has_the_derivative_of_its_differences,
-            test_terms.test_weight_multiplies,
-            test_terms.test_take,
-        ):
-            law(case)
-    for case in operators:
-        for law in (
-            test_operators.test_adjoint,
-            test_operators.test_norm,
-            test_operators.test_take,
-            test_operators.test_samples_do_not_interact,
-        ):
-            law(case)
+    term_laws = (
+        test_terms.test_values_are_per_sample,
+        test_terms.test_prox,
+        test_terms.test_prox_is_pure,
+        test_terms.test_a_step_for_all_is_a_step_for_each,
+        test_terms.test_prox_has_the_derivative_of_its_differences,
+        test_terms.test_weight_multiplies,
+        test_terms.test_take,
+    )
+    operator_laws = (
+        test_operators.test_adjoint,
+        test_operators.test_norm,
+        test_operators.test_take,
+        test_operators.test_samples_do_not_interact,
+    )
+    for law, case in [*product(term_laws, terms), *product(operator_laws, operators)]:
+        law(case)
 
 
 def test_the_readme_runs():
