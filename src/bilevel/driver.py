@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ._broadcast import eps, norm_event
-from .acceleration.base import Acceleration, State, merge, where
+from .acceleration.base import Acceleration, Plain, State, merge, where
 from .differentiation.certificate import Certificate
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
@@ -167,6 +167,8 @@ class _Free(_Loop):
                 z, state = run.acceleration.step(fixpoint, z, state)
             self.k += steps
             look = self.look(fixpoint, z, rows)
+            if isinstance(run.acceleration, Plain):  # the look was a step
+                self.k, z = min(self.k + 1, run.max_iter), look.z
             if self.k >= polish_at:
                 polish_at = 2 * self.k
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
@@ -175,8 +177,10 @@ class _Free(_Loop):
             if run.settle and bool(leaving.any()):
                 contraction = self._contraction(fixpoint, look)
             self.note(rows, alive, look, contraction)
-            for whole, part in zip(out, look.z, strict=True):
-                whole[rows[alive]] = part[alive]
+            fresh = alive & leaving
+            if bool(fresh.any()):
+                for whole, part in zip(out, look.z, strict=True):
+                    whole[rows[fresh]] = part[fresh]
             alive = alive & ~leaving
             if not bool(alive.any()):
                 break
