@@ -54,6 +54,7 @@ from .terms import (
     Smooth,
     Term,
     TotalVariation,
+    TotalVariation1D,
     Weighted,
 )
 
@@ -119,6 +120,7 @@ __all__ = [
     "Strategy",
     "Term",
     "TotalVariation",
+    "TotalVariation1D",
     "Truncated",
     "Unroll",
     "Weighted",

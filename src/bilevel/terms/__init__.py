@@ -4,7 +4,7 @@ from .base import Composed, Dualizable, Proximable, Smooth, Term, Weighted
 from .norms import L1, L2, L21, ElasticNet
 from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
-from .total_variation import TotalVariation
+from .total_variation import TotalVariation, TotalVariation1D
 
 __all__ = [
     "L1",
@@ -25,5 +25,6 @@ __all__ = [
     "Smooth",
     "Term",
     "TotalVariation",
+    "TotalVariation1D",
     "Weighted",
 ]
