@@ -93,7 +93,7 @@ class TotalVariation1D(Weighted, Proximable):
 
     def _rows(self, x: Tensor, step: Scalar) -> tuple[Tensor, Tensor]:
         """x as (R, n) and step weight as (1 or R, 1 or n - 1)."""
-        lead, n = x.shape[:-1], x.shape[-1]
+        lead, rows, n = x.shape[:-1], x.shape[:-1].numel(), x.shape[-1]
         t = expand(step, x) * self.weight
         if not isinstance(t, Tensor):
             t = torch.full((1, 1), t, dtype=torch.float64)
@@ -108,5 +108,5 @@ class TotalVariation1D(Weighted, Proximable):
         elif t.shape[:-1].numel() == 1:
             t = t.reshape(1, -1)
         else:
-            t = t.expand(*lead, t.shape[-1]).reshape(lead.numel(), -1)
-        return x.reshape(lead.numel(), n), t
+            t = t.expand(*lead, t.shape[-1]).reshape(rows, t.shape[-1])
+        return x.reshape(rows, n), t
