@@ -57,7 +57,7 @@ def _row(x, w, u, ends, signs, m, keep):
     while at <= last:
         base = float(x[at])  # sums are of x - base, which is moved to the mean now and then
         b = _bound(w, at, last)
-        low, high, s, n, move = z - b, z + b, z, 1, 64
+        low, high, s, n, move = z - max(b, 0.0), z + max(b, 0.0), z, 1, 64
         k = lowest = highest = at  # the edges that gave the bounds
         a = c = z
         while b > 0.0:
@@ -67,7 +67,7 @@ def _row(x, w, u, ends, signs, m, keep):
             s += x[k] - base
             share = 1.0 / n
             a, c = (s - b) * share, (s + b) * share
-            if a > high or c < low:
+            if a > high or c < low or b <= 0.0:
                 break
             lowest = k if a >= low else lowest
             highest = k if c <= high else highest
@@ -84,10 +84,12 @@ def _row(x, w, u, ends, signs, m, keep):
             z = -sign * _bound(w, end, last)
         else:
             end, v, sign, z = k, a, 0, 0.0
+        v += base
         again += k - end
-        at, m = _emit(u, ends, signs, m, keep, at, end + 1, base + v, sign)
+        bad = bad or not np.isfinite(v)
+        at, m = _emit(u, ends, signs, m, keep, at, end + 1, v, sign)
         if sign == 0:
-            block, bad = _closed(u, block, at, b, bad or not np.isfinite(base + v))
+            block, bad = _closed(u, block, at, b, bad)
         elif again > _PATIENCE * at + 512:
             return _pooled(x, w, at, z, u, block, bad, ends, signs, m, keep)
     return m

@@ -93,6 +93,11 @@ class TotalVariation1D(Weighted, Proximable):
 
     def _rows(self, x: Tensor, step: Scalar) -> tuple[Tensor, Tensor]:
         """x as (R, n) and step weight as (1 or R, 1 or n - 1)."""
+        if not x.is_floating_point():
+            raise TypeError(
+                f"the prox of TotalVariation1D needs a real floating-point x, got {x.dtype}. "
+                "Convert it, x.float() or its real part."
+            )
         lead, rows, n = x.shape[:-1], x.shape[:-1].numel(), x.shape[-1]
         t = expand(step, x) * self.weight
         if not isinstance(t, Tensor):
