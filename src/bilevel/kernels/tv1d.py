@@ -23,12 +23,12 @@ def prox(x: Tensor, w: Tensor) -> Tensor:  # (R, n), (1 or R, 1 or n - 1) -> (R,
     tracked = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
     if tracked or torch.autograd.forward_ad._current_level >= 0:
         return _Prox.apply(x, w)  # type: ignore[return-value]
-    return _solve(x, w, keep=False)[0]
+    return _solve(x, w, *_NONE)[0]
 
 
 def segments(x: Tensor, w: Tensor) -> Tensor:  # (R, n), (1 or R, 1 or n - 1) -> (R,)
     """The number of segments of each row of the prox."""
-    return torch.from_numpy(_solve(x, w, keep=False)[1].count).to(x.device)
+    return torch.from_numpy(_solve(x, w, *_NONE)[2]).to(x.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +62,21 @@ class _Segments:
         return _tensor(gx, g), each.to(g)
 
 
-def _solve(x: Tensor, w: Tensor, keep: bool) -> tuple[Tensor, _Segments]:
+def _solve(
+    x: Tensor, w: Tensor, ends: np.ndarray, signs: np.ndarray
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """(u, first, count), and the segments into ends and signs, unless these have no room."""
     rows, n = x.shape
     u = np.empty_like(source := _array(x))
     weights = _array(w).astype(np.float64, copy=False)
-    size = rows * n  # untouched memory costs nothing
-    ends, signs = (np.empty(size, np.int32), np.empty(size, np.int8)) if keep else _NONE
-    found = _Segments(ends, signs, np.empty(rows, np.int64), np.empty(rows, np.int64), w.shape)
-    over_rows(taut_string.solve, rows, n, source, weights, u, *found._fields, keep)
-    return _tensor(u, x), found
+    first, count = np.empty(rows, np.int64), np.empty(rows, np.int64)
+    keep = len(ends) == rows * n
+    over_rows(taut_string.solve, rows, n, source, weights, u, ends, signs, first, count, keep)
+    return _tensor(u, x), first, count
 
 
 def _array(x: Tensor) -> np.ndarray:
     """In C order and float32 or float64; without a copy where it is that already."""
-    x = x.detach()
     if x.dtype not in (torch.float32, torch.float64):
         x = x.float()
     return np.ascontiguousarray(x.numpy(force=True))
@@ -90,7 +91,10 @@ class _Prox(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
-        u, ctx.segments = _solve(x, w, keep=True)
+        room = x.numel()  # for the worst case: memory that is not touched costs nothing
+        ends, signs = np.empty(room, np.int32), np.empty(room, np.int8)
+        u, first, count = _solve(x, w, ends, signs)
+        ctx.segments = _Segments(ends, signs, first, count, w.shape)
         return u
 
     @staticmethod
