@@ -3,17 +3,16 @@
 python benchmarks/tv_1d.py        results in benchmarks/results/tv_1d.md
 
 Other programs run where they can be imported (pip install bilevel[peers]) and are named as absent
-where not. All in one thread, in alternation; the least time of some rounds, as a shared machine
-only ever adds to it.
+where not. All in one thread, in alternation; the least time of the processor in some rounds, as a
+shared machine only ever adds to it.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-from measure import seconds, store
+from measure import processor_seconds, store
 from torch import Tensor
 
 import bilevel as bl
@@ -78,23 +77,12 @@ def backwards(x: np.ndarray, weight: float, peers: dict) -> dict[str, Callable[[
     return calls
 
 
-def least(calls: dict[str, Callable[[], object]], budget: float = 0.4) -> dict[str, float]:
-    """Seconds a call: the least of alternated rounds, each long enough for the clock."""
-    repeats, best = {}, {}
-    for name, call in list(calls.items()):
-        call()
-        best[name] = seconds(call)
-        repeats[name] = max(1, round(2e-4 / best[name]))
-        if best[name] > 3:  # quadratic: once is enough
-            calls = {k: v for k, v in calls.items() if k != name}
-    end = time.monotonic() + budget * len(calls)
-    for _ in range(50):
-        for name, call in calls.items():
-            taken = seconds(lambda c=call, r=repeats[name]: [c() for _ in range(r)])
-            best[name] = min(best[name], taken / repeats[name])
-        if time.monotonic() > end:
-            break
-    return best
+def least(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds a call, in three alternated rounds."""
+    for call in calls.values():
+        call()  # compiles
+    rounds = [{k: processor_seconds(c, 0.05) for k, c in calls.items()} for _ in range(3)]
+    return {name: min(times[name] for times in rounds) for name in calls}
 
 
 def row(what: str, x: np.ndarray, weight: float, times: dict[str, float], peers: dict) -> dict:

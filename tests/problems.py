@@ -90,7 +90,9 @@ class Example:
 
     def theta(self, seed: int = 0, batch: int = 1, **size) -> tuple[Theta, list]:
         """(theta, answers): a batch of proven instances, seeds seed, seed + 1, ..."""
-        return _instances(self.reference or self.name, seed, batch, tuple({**self.size, **size}.items()))
+        return _instances(
+            self.reference or self.name, seed, batch, tuple({**self.size, **size}.items())
+        )
 
 
 @cache

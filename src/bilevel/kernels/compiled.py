@@ -15,16 +15,20 @@ from numba import njit
 _SHARE = 2**16  # numbers that are worth a thread: about half a millisecond
 
 
-def compiled(function: Callable[..., Any], **options: Any) -> Any:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """The function as machine code, made at its first call and kept on disk; it holds no lock.
 
     What it calls stands in the same file: the cache of a file sees only changes of its own.
     """
     options = {"nogil": True, "error_model": "numpy", **options}
-    try:
-        return njit(function, cache=True, **options)
-    except RuntimeError:  # no folder can be written to: compiled anew in each process
-        return njit(function, **options)
+
+    def compile_later(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder can be written to: compiled anew in each process
+            return njit(**options)(function)
+
+    return compile_later
 
 
 def over_rows(kernel: Any, rows: int, size: int, *arguments: Any) -> None:

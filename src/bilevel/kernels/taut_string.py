@@ -7,7 +7,7 @@ is optimal if |z_k| <= w_k, z_k = -w_k where u jumps up behind k, z_k = w_k wher
 z = 0 behind the last sample, which is an edge of weight 0.
 
 x is (rows, n), w is (1 or rows, 1 or n - 1). A segment is known by its last sample `end` and the
-`sign` of the jump behind it; row r has `count[r]` of them, from `first[r]` on. All sums are float64.
+`sign` of the jump behind it; row r has `count[r]` of them, from `first[r]` on. Sums are float64.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import numpy as np
 from .compiled import compiled
 
 _PATIENCE = 4  # samples read again for each one settled, before the pooled string takes over
+_ANY_ORDER = {"reassoc", "contract"}  # of a sum, so that it can be made in parallel
 
 
+@compiled()
 def _bound(w, k, last):
     """The weight of the edge behind sample k."""
     if k == last:
@@ -26,6 +28,7 @@ def _bound(w, k, last):
     return w[k] if len(w) > 1 else w[0]
 
 
+@compiled()
 def _emit(u, ends, signs, m, keep, at, end, v, sign):
     """Write down the segment at : end of value v; the next one begins at `end`."""
     if keep:
@@ -38,6 +41,7 @@ def _emit(u, ends, signs, m, keep, at, end, v, sign):
     return end, m + 1
 
 
+@compiled()
 def _row(x, w, u, ends, signs, m, keep):
     """The segments of one row, written from place m on; returns the next place.
 
@@ -95,6 +99,7 @@ def _row(x, w, u, ends, signs, m, keep):
     return m
 
 
+@compiled()
 def _closed(u, block, at, b, bad):
     """At an edge of weight b = 0 a block ends: NaN if anything in it was bad. (block, bad)."""
     bad = bad or b != 0.0
@@ -104,6 +109,7 @@ def _closed(u, block, at, b, bad):
     return (block, bad) if b != 0.0 else (at, False)
 
 
+@compiled()
 def _pooled(x, w, at, z, u, block, bad, ends, signs, m, keep):
     """The rest of a row, from sample `at` on, where the dual is z, in linear time on every signal.
 
@@ -163,6 +169,7 @@ def _pooled(x, w, at, z, u, block, bad, ends, signs, m, keep):
     return m
 
 
+@compiled()
 def _level(x, at, end, change):
     """The value of a segment along which the dual changes by -change."""
     base, s = float(x[at]), change
@@ -171,6 +178,7 @@ def _level(x, at, end, change):
     return base + s / (end - at)
 
 
+@compiled()
 def _pool(slopes, lengths, head, tail, v, turn):
     """Append a slope to a list that increases (turn 1) or decreases (-1); returns its new tail."""
     n = 1
@@ -183,6 +191,7 @@ def _pool(slopes, lengths, head, tail, v, turn):
     return tail + 1
 
 
+@compiled()
 def _range(x):
     least, most = np.inf, -np.inf
     for y in x:
@@ -191,7 +200,8 @@ def _range(x):
     return max(most - least, 0.0)
 
 
-def _solve(begin, stop, x, w, u, ends, signs, first, count, keep):
+@compiled()
+def solve(begin, stop, x, w, u, ends, signs, first, count, keep):
     """Rows begin to stop. Segments follow each other without gaps, from begin n on."""
     place = begin * x.shape[1]
     for r in range(begin, stop):
@@ -204,7 +214,8 @@ def _solve(begin, stop, x, w, u, ends, signs, first, count, keep):
                     signs[j] = np.sign(u[r, ends[j] + 1] - u[r, ends[j]])
 
 
-def _push(begin, stop, ends, signs, first, count, dx, dw, du):
+@compiled(fastmath=_ANY_ORDER)
+def push(begin, stop, ends, signs, first, count, dx, dw, du):
     """du = mean of dx over each segment S, + (sign dw behind it - sign dw before it) / |S|."""
     edges = dw.shape[1] > 1
     for r in range(begin, stop):
@@ -222,7 +233,8 @@ def _push(begin, stop, ends, signs, first, count, dx, dw, du):
             at, left = end + 1, right
 
 
-def _pull(begin, stop, ends, signs, first, count, g, gx, gw):
+@compiled(fastmath=_ANY_ORDER)
+def pull(begin, stop, ends, signs, first, count, g, gx, gw):
     """gx = mean of g over each segment; gw of an edge = sign (mean before it - mean behind it)."""
     edges = gw.shape[1] > 1
     for r in range(begin, stop):
@@ -243,10 +255,3 @@ def _pull(begin, stop, ends, signs, first, count, g, gx, gw):
             at, before, sign = end + 1, v, signs[j]
         if not edges and gw.shape[1]:
             gw[r, 0] = total
-
-
-for _name in ("_bound", "_emit", "_closed", "_level", "_pool", "_range", "_pooled", "_row"):
-    globals()[_name] = compiled(globals()[_name])
-solve = compiled(_solve)
-push = compiled(_push, fastmath={"reassoc", "contract"})
-pull = compiled(_pull, fastmath={"reassoc", "contract"})
