@@ -48,10 +48,10 @@ print(f"{n} samples, {int(freedom)} segments: the rank of the derivative, and it
 #
 # The argument goes: :math:`|t|` has second derivative 0, so the lower energy has the Hessian
 # :math:`I`, so :math:`dy^*/dx = I`. It holds where no two neighbours are equal. But neighbours
-# *are* equal in a solution, that is what total variation is for, and there :math:`|t|` has a
-# kink: small changes of the data do not part them. What is left is to move segments as a whole, by the mean of
-# what their data do. The derivative averages over segments, and
-# :math:`|dy^*/dx - I|_F = \sqrt{n - \text{segments}}`.
+# *are* equal in a solution, that is what total variation is for, and there :math:`|t|` has a kink:
+# small changes of the data do not part them. What is left is to move segments as a whole, by the
+# mean of what their data do. The derivative averages over segments, and :math:`|dy^*/dx - I|_F =
+# \sqrt{n - \text{segments}}`.
 
 right = torch.autograd.functional.jacobian(node, x)
 identity = torch.eye(n)
@@ -159,9 +159,9 @@ plt.show()
 
 # %%
 # From a few dozen samples on descent is slower by two to three powers of ten. And it does not
-# arrive: with :math:`|t|` it stalls at about twice the least energy, smoothed it is a fifth
-# above it. Its gradient is wrong by about its own size, or more, even where the values are right (:math:`n = 2`
-# with :math:`|t|`). The error of the node is what central differences leave.
+# arrive: with :math:`|t|` it stalls at about twice the least energy, smoothed it is a fifth above
+# it. Its gradient is wrong by about its own size, or more, even where the values are right
+# (:math:`n = 2` with :math:`|t|`). The error of the node is what central differences leave.
 #
 # In an energy the same node is written ``LeastSquares(x) + w * TotalVariation(dims=1)`` and solved
 # by ``argmin``; ``layers.TVDenoise(dims=1)`` is the layer with a learnable weight. The
