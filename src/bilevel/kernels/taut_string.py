@@ -81,11 +81,11 @@ def _row(x, w, u, ends, signs, m, keep):
                 shift, base = moved - base, moved
                 s, low, high = s - n * shift, low - shift, high - shift
                 move *= 2
-        if a > high or c < low:  # by selection: which of the two cannot be predicted
-            sign = 1 if a > high else -1
-            end = highest if a > high else lowest
-            v = high if a > high else low
-            z = -sign * _bound(w, end, last)
+        up = a > high
+        if up or c < low:  # by selection: which of the two cannot be predicted
+            end, v, sign = (highest, high, 1) if up else (lowest, low, -1)
+            wall = _bound(w, end, last)
+            z = -wall if up else wall
         else:
             end, v, sign, z = k, a, 0, 0.0
         v += base
@@ -115,57 +115,56 @@ def _pooled(x, w, at, z, u, block, bad, ends, signs, m, keep):
 
     The string runs between the walls S_k + w_k and S_k - w_k, S the running sums of x. From the
     point where it is fixed, the wall above has a convex minorant, the wall below a concave
-    majorant, each a list of pooled slopes and their lengths; where they cross, the first piece of
-    one of them is a segment. Its value is computed from its own samples: no error is handed on.
+    majorant, each a list of slopes, as sums over lengths; where they cross, the first piece of one
+    of them is a segment. Its value is computed from its own samples: no error is handed on.
     [1] Davies, Kovac. Local extremes, runs, strings and multiresolution. Ann. Statist., 2001.
     """
-    last, size = len(x) - 1, len(x) - at
-    above, above_n = np.empty(size), np.empty(size, np.int64)  # slopes and lengths
-    below, below_n = np.empty(size), np.empty(size, np.int64)
+    last, size, base = len(x) - 1, len(x) - at, float(x[at]) if np.isfinite(x[at]) else 0.0
+    above, above_n = np.empty(size), np.empty(size)  # sums of x - base, and lengths
+    below, below_n = np.empty(size), np.empty(size)
     ua, ub, la, lb = 0, -1, 0, -1  # the lists are above[ua : ub + 1] and below[la : lb + 1]
     beyond = abs(z) + size * _range(x)  # no dual is larger
     up, down = -z, z  # the walls at the edge before, from the fixed point
     for i in range(at, len(x)):
-        y, b = float(x[i]), min(_bound(w, i, last), beyond)
+        y, b = x[i] - base, min(_bound(w, i, last), beyond)
         bad = bad or not np.isfinite(y)
         y = y if np.isfinite(y) else 0.0
         sound = b >= 0.0
         b = b if sound else 0.0
-        ub = _pool(above, above_n, ua, ub, y + (b - up), 1)
+        ub = _pool(above, above_n, ua, ub, y + (b - up), 1.0)
         up = b
         if ub == ua:  # the upper list is one slope up to i, the lower one goes up to i - 1
-            while la <= lb and below[la] > above[ua]:
-                c, v = below_n[la], below[la]
-                after = _bound(w, at + c - 1, last)
-                level = _level(x, at, at + c, z - after)
-                at, m = _emit(u, ends, signs, m, keep, at, at + c, level, -1)
+            while la <= lb and below[la] * above_n[ua] > above[ua] * below_n[la]:
+                above[ua] -= below[la]
+                above_n[ua] -= below_n[la]
+                end = at + int(below_n[la])
+                after = _bound(w, end - 1, last)
+                v = _level(x, at, end, z - after)
+                at, m = _emit(u, ends, signs, m, keep, at, end, v, -1)
                 z = after
-                above[ua] += (above[ua] - v) * (c / (above_n[ua] - c))
-                above_n[ua] -= c
                 la += 1
         if la > lb:  # the lower list begins again
             la, lb = 0, -1
             if ub == ua:
                 above[0], above_n[0] = above[ua], above_n[ua]
                 ua = ub = 0
-        lb = _pool(below, below_n, la, lb, y - (b - down), -1)
+        lb = _pool(below, below_n, la, lb, y - (b - down), -1.0)
         down = b
         if lb == la:
-            while above[ua] < below[la] and not (ua == ub and above_n[ua] == below_n[la]):
-                c, v = above_n[ua], above[ua]
-                after = -_bound(w, at + c - 1, last)
-                level = _level(x, at, at + c, z - after)
-                at, m = _emit(u, ends, signs, m, keep, at, at + c, level, 1)
+            while above_n[ua] < below_n[la] and above[ua] * below_n[la] < below[la] * above_n[ua]:
+                below[la] -= above[ua]
+                below_n[la] -= above_n[ua]
+                end = at + int(above_n[ua])
+                after = -_bound(w, end - 1, last)
+                v = _level(x, at, end, z - after)
+                at, m = _emit(u, ends, signs, m, keep, at, end, v, 1)
                 z = after
-                below[la] += (below[la] - v) * (c / (below_n[la] - c))
-                below_n[la] -= c
                 ua += 1
         if b == 0.0:  # the walls meet
             at, m = _emit(u, ends, signs, m, keep, at, i + 1, _level(x, at, i + 1, z), 0)
-            z = 0.0
             block, bad = _closed(u, block, at, 0.0 if sound else np.nan, bad)
             ua, ub, la, lb = 0, -1, 0, -1
-            up = down = 0.0
+            z = up = down = 0.0
     return m
 
 
@@ -179,15 +178,14 @@ def _level(x, at, end, change):
 
 
 @compiled()
-def _pool(slopes, lengths, head, tail, v, turn):
+def _pool(sums, lengths, head, tail, s, turn):
     """Append a slope to a list that increases (turn 1) or decreases (-1); returns its new tail."""
-    n = 1
-    while tail >= head and turn * slopes[tail] >= turn * v:
-        c = lengths[tail]
-        n += c
-        v += (slopes[tail] - v) * (c / n)
+    n = 1.0
+    while tail >= head and turn * (sums[tail] * n - s * lengths[tail]) >= 0.0:
+        n += lengths[tail]
+        s += sums[tail]
         tail -= 1
-    slopes[tail + 1], lengths[tail + 1] = v, n
+    sums[tail + 1], lengths[tail + 1] = s, n
     return tail + 1
 
 
