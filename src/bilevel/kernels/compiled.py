@@ -51,10 +51,15 @@ def over_rows(kernel: Any, rows: int, size: int, *arguments: Any) -> None:
         for part in parts:
             part.result()
     seconds = time.perf_counter() - start
-    if len(kernel.overloads) > known and seconds > 1:
+    if len(kernel.overloads) > known and seconds > 1 and not _all_loaded(kernel):
         logging.getLogger("bilevel").warning(
             "compiled %s in %.1f s; it is kept on disk for the next time", kernel.__name__, seconds
         )
+
+
+def _all_loaded(kernel: Any) -> bool:
+    """Whether all of its machine code came from the disk."""
+    return sum(kernel.stats.cache_hits.values()) == len(kernel.overloads)
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork inherits no threads
