@@ -153,10 +153,11 @@ def main() -> None:
     columns = ["case", "weight", "bilevel", *peers, "ours / best", "optimality", "us"]
     missing = ", ".join(p for p in PEERS if p not in peers) or "none"
     notes = (
-        "Nanoseconds of the processor a sample, one thread, the call from Python included; the last "
-        "column: microseconds a call. ours / best: against the fastest of the others. optimality: the largest "
-        "violation of the optimality conditions, relative. weight n / 1000 on linspace makes "
-        f"methods without a fallback quadratic. Not installed: {missing}."
+        "Nanoseconds of the processor a sample, one thread, the call from Python included; the "
+        "last column: microseconds a call. ours / best: against the fastest of the others. "
+        "optimality: the largest violation of the optimality conditions, relative. weight n / 1000 "
+        "on linspace makes methods without a fallback quadratic. "
+        f"Not installed: {missing}."
     )
     store("tv_1d", "1-D total variation", rows, columns, notes)
 
