@@ -67,6 +67,7 @@ def _quadratic(t: Theta) -> bl.Term:
 
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
+IP = bl.InteriorPoint
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,13 @@ EXAMPLES = [
     Example(
         "simplex_least_squares",
         lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)),
-        (FB, PD),
+        (IP, FB, PD),
         SMALL,
     ),
     Example(
         "box_least_squares",
         lambda t: misfit(t) + bl.Box(t["lower"], t["upper"]),
-        (FB, PD),
+        (IP, FB, PD),
         SMALL,
     ),
     Example(

@@ -177,7 +177,12 @@ def csr(d: Draw) -> Tensor:
         return sparse(d).to_dense().to_sparse_csr()
 
 
-SOLVERS: list[type[bl.Solver]] = [bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual]
+SOLVERS: list[type[bl.Solver]] = [
+    bl.GradientDescent,
+    bl.ForwardBackward,
+    bl.PrimalDual,
+    bl.InteriorPoint,
+]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
 ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = [

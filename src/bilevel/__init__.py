@@ -34,7 +34,14 @@ from .hypergradient import hypergradient
 from .learning import Interrupted, LearnResult, learn
 from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
 from .problem import Problem
-from .solvers import ForwardBackward, GradientDescent, PrimalDual, Solver
+from .solvers import (
+    External,
+    ForwardBackward,
+    GradientDescent,
+    InteriorPoint,
+    PrimalDual,
+    Solver,
+)
 from .terms import (
     L1,
     L2,
@@ -80,6 +87,7 @@ __all__ = [
     "Dualizable",
     "ElasticNet",
     "ExactLineSearch",
+    "External",
     "FixedPoint",
     "ForwardBackward",
     "GMRES",
@@ -89,6 +97,7 @@ __all__ = [
     "Huber",
     "Identity",
     "Implicit",
+    "InteriorPoint",
     "KinkWarning",
     "L1",
     "L2",

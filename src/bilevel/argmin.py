@@ -181,9 +181,13 @@ def argmin(
 
 
 def _asks_gradient(fixpoint: Fixpoint, z: Z) -> bool:
-    """Whether a tensor behind T requires a gradient: one recorded step tells."""
+    """Whether a tensor behind T requires a gradient: one recorded step tells, of one sample."""
     if not torch.is_grad_enabled():
         return False
+    first = torch.arange(min(len(z[0]), 1), device=z[0].device)
+    one = fixpoint.take(first, z)
+    if one is not None:
+        fixpoint, z = one, tuple(part[first] for part in z)
     return any(part.requires_grad for part in fixpoint.T(z))
 
 

@@ -17,7 +17,8 @@ from .errors import OnFail
 from .fixpoint import Fixpoint
 from .polish import newton
 from .problem import relative_change
-from .solvers.base import Z
+from .solvers.base import Solver, Z
+from .solvers.external import External
 
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:
@@ -46,6 +47,7 @@ class Run:
         self, fixpoint: Fixpoint, z0: Z, record: bool = False, segment: int | None = None
     ) -> Z:
         if record:
+            _check_recordable(fixpoint.solver)
             return _Recorded(self, fixpoint, z0).loop(segment)
         with torch.no_grad():
             return _Free(self, fixpoint, z0).loop()
@@ -57,6 +59,20 @@ class Run:
 
     def out_of_time(self) -> bool:
         return self.max_time is not None and time.monotonic() - self.started > self.max_time
+
+
+def _named(solver: Solver, acceleration: Acceleration) -> str:
+    name = type(solver).__name__
+    return name if isinstance(solver, External) else f"{name} with {type(acceleration).__name__}"
+
+
+def _check_recordable(solver: Solver) -> None:
+    if not solver.recordable:
+        raise TypeError(
+            f"Unroll() cannot record {type(solver).__name__}: what it does is no sequence of steps "
+            "to be differentiated. Use FixedPoint() or Implicit(), which need the solution only, "
+            "or an iterative solver such as ForwardBackward() or PrimalDual()."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +91,8 @@ class _Loop:
     def __init__(self, run: Run, fixpoint: Fixpoint, z: Z) -> None:
         self.run, self.fixpoint, self.z, self.k = run, fixpoint, z, 0
         batch, certificate = z[0].new_zeros(len(z[0])), run.certificate
-        solver, acceleration = type(fixpoint.solver).__name__, type(run.acceleration).__name__
-        certificate.solver = f"{solver} with {acceleration}"
+        self._before = torch.zeros_like(batch, dtype=torch.long)  # iterations of an external solver
+        certificate.solver = _named(fixpoint.solver, run.acceleration)
         certificate.residual = torch.full_like(batch, torch.inf)
         certificate.contraction = torch.full_like(batch, torch.nan)
         certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
@@ -97,7 +113,10 @@ class _Loop:
 
     def steps(self) -> int:
         """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""
-        return min(max(10, min(self.k // 6, 100)), self.run.max_iter - self.k)
+        solver = self.fixpoint.solver
+        if solver.newton and isinstance(self.run.acceleration, Plain):
+            return 0  # each look is a step
+        return min(max(solver.stride, min(self.k // 6, 100)), self.run.max_iter - self.k)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
         t = fixpoint.T(z)
@@ -121,6 +140,8 @@ class _Loop:
         there for an energy without a minimiser, too."""
         size = norm_event(x)
         far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
+        if isinstance(self.fixpoint.solver, External):  # it did not come from the start by T
+            far = torch.zeros_like(far)
         if not bool(far.any()):
             return far
         t = self.fixpoint.T(self.z)
@@ -144,7 +165,7 @@ class _Loop:
         certificate.residual[rows] = look.residual[fresh]  # type: ignore[index]
         if certificate.gap is not None and look.gap is not None:
             certificate.gap[rows] = look.gap[fresh]
-        certificate.iterations[rows] = self.k  # type: ignore[index]
+        certificate.iterations[rows] = self.k + self._before[rows]  # type: ignore[index]
         certificate.converged[rows] = look.finished[fresh]  # type: ignore[index]
         if contraction is not None:
             certificate.contraction[rows] = contraction[fresh]  # type: ignore[index]
@@ -157,13 +178,17 @@ class _Free(_Loop):
 
     def loop(self) -> Z:
         run, fixpoint, z = self.run, self.fixpoint, self.z
+        look_at_once = isinstance(fixpoint.solver, External) and len(z[0]) > 0
+        if look_at_once:
+            z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
         out = tuple(part.clone() for part in z)
         rows = torch.arange(len(z[0]), device=z[0].device)  # which samples of the batch are in z
         alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
         state = run.acceleration.start(fixpoint, z)
         polish_at = 50 if run.settle else 400
         while len(rows):
-            for _ in range(steps := self.steps()):
+            steps, look_at_once = 0 if look_at_once else self.steps(), False
+            for _ in range(steps):
                 z, state = run.acceleration.step(fixpoint, z, state)
             self.k += steps
             look = self.look(fixpoint, z, rows)
@@ -174,7 +199,7 @@ class _Free(_Loop):
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
             leaving = look.finished | self.ended | ~look.residual.isfinite()
             contraction = None
-            if run.settle and bool(leaving.any()):
+            if run.settle and bool(leaving.any()) and not fixpoint.solver.newton:
                 contraction = self._contraction(fixpoint, look)
             self.note(rows, alive, look, contraction)
             fresh = alive & leaving
@@ -196,7 +221,7 @@ class _Free(_Loop):
         self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
     ) -> tuple[Look, Z, State]:
         """Newton steps for the samples that are near: the tolerance is tight, and the gap small."""
-        if self.run.tol > 1e-6:
+        if self.run.tol > 1e-6 or fixpoint.solver.newton:
             return look, z, state
         near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)
         if not bool(near.any()):

@@ -24,6 +24,10 @@ class Fixpoint:
         """z - T(z)."""
         return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
 
+    def near(self, z: Z) -> Fixpoint:
+        """The same, ready for many steps at and around z."""
+        return Fixpoint(self.problem, self.solver.near(self.problem, z))
+
     def averaged(self, z: Z) -> Z:
         return self.solver.averaged(self.problem, z)
 

@@ -22,6 +22,9 @@ class Solver(ABC):
     """T: z -> z with z = T(z) at the solution. Frozen; `prepare` fills in the step sizes once."""
 
     batched: ClassVar[tuple[str, ...]] = ()  # fields that may be (B,): one number a sample
+    stride: ClassVar[int] = 10  # steps before the first look
+    newton: ClassVar[bool] = False  # whether dT/dz = 0 at the solution: no rate, nothing to polish
+    recordable: ClassVar[bool] = True  # whether backpropagation through the steps is meaningful
 
     @abstractmethod
     def check(self, problem: Problem) -> None:
@@ -35,6 +38,10 @@ class Solver(ABC):
     @abstractmethod
     def step(self, problem: Problem, z: Z) -> Z:
         """T(z)."""
+
+    def near(self, problem: Problem, z: Z) -> Self:
+        """The solver with what its steps at and around z share worked out once."""
+        return self
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return (x0,)

@@ -1,0 +1,133 @@
+"""Which problems are quadratic programs, and what their matrices are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from ..operators.base import Operator
+from ..operators.matrix import Matrix
+from ..problem import Problem
+from ..terms.base import Term
+from ..terms.sets import Box, NonNegative, Simplex
+from .hessian import dense_hessian
+from .saddle import Program
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """lower <= E u <= upper; equations where the two are the same number."""
+
+    matrix: Tensor | None  # E: (m, n), (B, m, n), or None: the identity
+    lower: Tensor | float  # broadcasts against E u; may be -inf
+    upper: Tensor | float  # ... inf
+
+    def image(self, u: Tensor) -> Tensor:  # E u
+        return u if self.matrix is None else Matrix(self.matrix)(u)
+
+    def pull(self, multiplier: Tensor) -> Tensor:  # E* multiplier
+        return multiplier if self.matrix is None else Matrix(self.matrix).adjoint(multiplier)
+
+
+@singledispatch
+def polyhedron(term: Term, u: Tensor) -> tuple[Rows, ...] | None:
+    """The term as a set of linear inequalities on u (B, n); None if it is no such set.
+
+    A set of your own joins by `polyhedron.register`.
+    """
+    return None
+
+
+@polyhedron.register
+def _(term: Box, u: Tensor) -> tuple[Rows, ...]:
+    return (Rows(None, term.lower, term.upper),)
+
+
+@polyhedron.register
+def _(term: NonNegative, u: Tensor) -> tuple[Rows, ...]:
+    return (Rows(None, 0.0, torch.inf),)
+
+
+@polyhedron.register
+def _(term: Simplex, u: Tensor) -> tuple[Rows, ...]:
+    return Rows(None, 0.0, torch.inf), Rows(u.new_ones(1, u.shape[1]), term.total, term.total)
+
+
+def is_quadratic_program(problem: Problem) -> bool:
+    """Whether this is a quadratic f on a polyhedron, and nothing else."""
+    sets = [problem.g] if problem.g is not None else []
+    sets += [h.outer for h in problem.h]
+    known = all(polyhedron.dispatch(type(s)) is not polyhedron.dispatch(object) for s in sets)
+    return bool(sets) and known and problem.f is not None and problem.f.quadratic
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """lower <= E K x <= upper, of the set `owner` of a problem: 0 for g, i for h_i."""
+
+    owner: int
+    operator: Operator | None  # K; None: the identity
+    rows: Rows
+
+    def image(self, x: Tensor) -> Tensor:
+        return self.rows.image(x if self.operator is None else self.operator(x))
+
+    def pull(self, multiplier: Tensor) -> Tensor:
+        u = self.rows.pull(multiplier)
+        return u if self.operator is None else self.operator.adjoint(u)
+
+    def dense(self, x: Tensor) -> Tensor:  # -> (m, n) or (B, m, n)
+        k, e = _written_out(self.operator, x), self.rows.matrix
+        return k if e is None else e @ k
+
+
+def constraints(problem: Problem, x: Tensor) -> tuple[Constraint | None, list[Constraint]]:
+    """(the bounds on x itself that g sets, all other inequalities)."""
+    bounds, others = None, []
+    for rows in polyhedron(problem.g, x) or () if problem.g is not None else ():
+        if rows.matrix is None and bounds is None:
+            bounds = Constraint(0, None, rows)
+        else:
+            others.append(Constraint(0, None, rows))
+    for i, h in enumerate(problem.h, 1):
+        for rows in polyhedron(h.outer, h.operator(x)) or ():
+            others.append(Constraint(i, h.operator, rows))
+    return bounds, others
+
+
+def ends(constraint: Constraint | None, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(lower, upper), of the shape of `like`."""
+    rows = (-torch.inf, torch.inf) if constraint is None else _pair(constraint.rows)
+    lower, upper = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in rows)
+    return lower.expand_as(like), upper.expand_as(like)
+
+
+def _pair(rows: Rows) -> tuple[Tensor | float, Tensor | float]:
+    return rows.lower, rows.upper
+
+
+def _written_out(operator: Operator | None, x: Tensor) -> Tensor:
+    """The matrix of K: by its products with the unit vectors where it does not tell it."""
+    if isinstance(operator, Matrix) and operator.matrix.layout == torch.strided:
+        return operator.matrix.detach()
+    eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    if operator is None:
+        return eye
+    if operator.shared:
+        return operator(eye).mT
+    return torch.stack([operator(e.expand_as(x)) for e in eye], -1)
+
+
+def program(problem: Problem, x: Tensor) -> Program:
+    """The matrices of a quadratic program, in float64."""
+    assert problem.f is not None
+    _, others = constraints(problem, x)
+    Q = dense_hessian(problem.f, x).double()
+    parts = [c.dense(x).double() for c in others]
+    parts = [part if part.ndim == 3 else part[None] for part in parts]
+    batch = max([len(part) for part in parts], default=1)
+    empty = Q.new_zeros(batch, 0, x.shape[1])
+    return Program(Q, torch.cat([empty, *(p.expand(batch, *p.shape[1:]) for p in parts)], 1))
