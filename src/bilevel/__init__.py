@@ -2,8 +2,10 @@
 
 from . import layers
 from .acceleration import (
+    LBFGS,
     Accelerated,
     Acceleration,
+    Armijo,
     Backtracking,
     ExactLineSearch,
     Halpern,
@@ -35,10 +37,15 @@ from .learning import Interrupted, LearnResult, learn
 from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
 from .problem import Problem
 from .solvers import (
+    ADMM,
+    DavisYin,
+    DirectProx,
+    DouglasRachford,
     External,
     ForwardBackward,
     GradientDescent,
     InteriorPoint,
+    Newton,
     PrimalDual,
     Solver,
 )
@@ -67,6 +74,7 @@ from .terms import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "ADMM",
     "layers",
     "learn",
     "LearnResult",
@@ -75,6 +83,7 @@ __all__ = [
     "Accelerated",
     "Acceleration",
     "Anderson",
+    "Armijo",
     "Backtracking",
     "BiCGStab",
     "Box",
@@ -83,7 +92,10 @@ __all__ = [
     "Composed",
     "ConvergenceWarning",
     "Convolution",
+    "DavisYin",
     "Dense",
+    "DirectProx",
+    "DouglasRachford",
     "Dualizable",
     "ElasticNet",
     "ExactLineSearch",
@@ -103,12 +115,14 @@ __all__ = [
     "L2",
     "L21",
     "L2Ball",
+    "LBFGS",
     "LeastSquares",
     "LinearSolver",
     "Logistic",
     "Matrix",
     "Nesterov",
     "Neumann",
+    "Newton",
     "NonNegative",
     "NotConverged",
     "NotUnique",

@@ -13,11 +13,10 @@ from ..problem import Problem
 from .base import Z, names, refuse
 from .external import External, Limits
 from .interior_point import Barrier, Ends, interior_point
-from .quadratic_program import Constraint, constraints, ends, is_quadratic_program, program
+from .quadratic_program import Constraint, constraints, is_quadratic_program, program
 from .saddle import Program, Saddle, times
 
-
-_HANDOVER = 1e-8  # the violation at which steps of T take over
+_HANDOVER = 1e-6  # the violation at which steps of T take over
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +63,9 @@ class InteriorPoint(External):
         (x, _, w), p, f = z0, self._program, problem.f
         assert f is not None
         bounds, others = constraints(problem, x)
-        images = [c.image(x).double() for c in others]
-        rows = _rows_ends(others, images, w.double())
+        rows = _rows_ends(others, w.double())
         q = f.grad(torch.zeros_like(x)).double()
-        b = Barrier.of(p, q, ends(bounds, x.double()), rows)
+        b = Barrier.of(p, q, bounds.ends(x.double()), rows)
         x, u, w, steps = interior_point(b, _HANDOVER, limits.max_iter, limits.out_of_time)
         slope = p.product(x) + q + p.pull(w)
         state = x, torch.where(b.fixed, -slope, u), w
@@ -108,7 +106,7 @@ class InteriorPoint(External):
         duals: list[Tensor | None] = [None] * len(problem.h)
         for c, part in zip(others, w.split(sizes, 1), strict=True):
             if c.owner:
-                y, before = c.rows.pull(part), duals[c.owner - 1]
+                y, before = c.dual(part), duals[c.owner - 1]
                 duals[c.owner - 1] = y if before is None else before + y
         return tuple(duals)  # type: ignore[return-value]
 
@@ -120,8 +118,8 @@ class InteriorPoint(External):
             bounds, others = constraints(problem, x)
             images = [c.image(x) for c in others]
             image = torch.cat([x[:, :0], *images], 1)
-            fixed = _at_an_end(x, ends(bounds, x))
-            tied = _at_an_end(image, _rows_ends(others, images, image))
+            fixed = _at_an_end(x, bounds.ends(x))
+            tied = _at_an_end(image, _rows_ends(others, image))
             C = tied[:, :, None] * p.C.to(x)
             free = torch.where(fixed[:, None, :], 0.0, C)
             w = -times(torch.linalg.pinv(free.mT, rtol=1e3 * eps(x)), slope)
@@ -143,10 +141,8 @@ class _Active:
         bounds, self.others = constraints(problem, x)
         images = [c.image(x) for c in self.others]
         self.sizes, image = [part.shape[1] for part in images], torch.cat([x[:, :0], *images], 1)
-        self.fixed, self.to_bounds = _beyond(x, u, ends(bounds, x), p.scale)
-        self.tied, self.to_levels = _beyond(
-            image, w, _rows_ends(self.others, images, image), p.row_scale
-        )
+        self.fixed, self.to_bounds = _beyond(x, u, bounds.ends(x), p.scale)
+        self.tied, self.to_levels = _beyond(image, w, _rows_ends(self.others, image), p.row_scale)
 
     def same(self, fixed: Tensor, tied: Tensor) -> bool:
         return torch.equal(self.fixed, fixed) and torch.equal(self.tied, tied)
@@ -171,8 +167,8 @@ def _at_an_end(v: Tensor, ends: Ends) -> Tensor:  # -> bool
     return ((v - ends[0]).abs() <= near) | ((v - ends[1]).abs() <= near)
 
 
-def _rows_ends(others: list[Constraint], images: list[Tensor], like: Tensor) -> Ends:
+def _rows_ends(others: list[Constraint], like: Tensor) -> Ends:
     """(low, high) of all rows, (B, m)."""
-    pairs = [ends(c, image) for c, image in zip(others, images, strict=True)]
+    pairs = [c.ends(like) for c in others]
     low, high = (torch.cat([like[:, :0], *(pair[i] for pair in pairs)], 1) for i in (0, 1))
     return low, high

@@ -1,4 +1,4 @@
-"""Solvers that find the solution their own way, in one call; a T certifies and differentiates it."""
+"""Solvers that find z in one call; a T with the same fixed points certifies it."""
 
 from __future__ import annotations
 

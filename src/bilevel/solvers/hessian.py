@@ -22,17 +22,17 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
     if isinstance(f, SmoothSum):
         return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
     if isinstance(f, LeastSquares):
-        return torch.diag_embed(_weight(f, x).flatten(1))
+        return torch.diag_embed(weight_of(f, x).flatten(1))
     if isinstance(f, SmoothComposition) and isinstance(f.outer, LeastSquares):
         if isinstance(f.operator, Matrix) and f.operator.matrix.layout == torch.strided:
             a = f.operator.matrix.detach()
             a = a if a.ndim == 3 else a[None]
-            return (_weight(f.outer, f.operator(x))[:, :, None] * a).mT @ a
+            return (weight_of(f.outer, f.operator(x))[:, :, None] * a).mT @ a
     system = System((x,), lambda z: (f.grad(z[0]),), None, 0.0, "ignore", Certificate())
     return system.matrix()
 
 
-def _weight(f: LeastSquares, u: Tensor) -> Tensor:  # -> (B or 1, *event)
+def weight_of(f: LeastSquares, u: Tensor) -> Tensor:  # -> (B or 1, *event)
     weight = torch.as_tensor(f.weight, dtype=u.dtype, device=u.device).detach()
     weight = weight.reshape((1,) * (u.ndim - weight.ndim) + weight.shape)
     return weight.expand(len(weight), *u.shape[1:])

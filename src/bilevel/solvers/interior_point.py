@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .saddle import Program, Saddle
 
+_MOST = 60  # steps; more do not help
 _TO_THE_BOUNDARY = 0.995  # part of the step that would reach it
 Ends = tuple[Tensor, Tensor]  # (lower, upper), each (B, k)
 
@@ -111,14 +112,15 @@ def interior_point(
     [1] Mehrotra. On the implementation of a primal-dual interior point method. SIOPT, 1992.
     """
     at = _start(b)
+    scales = tuple(1e-3 * scale for scale in _scales(b, at))  # where the solution is 0
     x, u, w = torch.empty_like(b.q), torch.empty_like(b.q), torch.empty_like(b.level)
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     rows = torch.arange(len(x), device=x.device)
-    for k in range(max_iter + 1):
+    for k in range(1 + min(max_iter, _MOST)):
         residuals = _residuals(b, at)
-        violation = _violation(b, at, residuals)
+        violation = _violation(b, at, residuals, [scale[rows] for scale in scales])
         done = (violation <= tol) | violation.isnan()
-        if k == max_iter or out_of_time():
+        if k == min(max_iter, _MOST) or out_of_time():
             done = torch.ones_like(done)
         if bool(done.any()):
             leaving = rows[done]
@@ -180,12 +182,18 @@ def _residuals(b: Barrier, at: Iterate) -> Residuals:
     return Residuals(torch.where(b.fixed, 0.0, slope), broken, slack)
 
 
-def _violation(b: Barrier, at: Iterate, r: Residuals) -> Tensor:  # -> (B,)
+def _scales(b: Barrier, at: Iterate) -> list[Tensor]:  # -> (B,) each
+    """The sizes of the gradient and of x with its slacks."""
+    force = torch.maximum(b.q.abs(), b.program.product(at.x).abs()).amax(1)
+    return [force, torch.stack([at.x.abs().amax(1)] + [s.amax(1) for s in at.s]).amax(0)]
+
+
+def _violation(b: Barrier, at: Iterate, r: Residuals, least: list[Tensor]) -> Tensor:  # -> (B,)
     """The largest relative violation of the optimality conditions."""
-    force = torch.maximum(b.q, b.program.product(at.x).abs()).abs().amax(1).clamp_min(1e-300)
-    size = torch.stack([at.x.abs().amax(1)] + [s.amax(1) for s in at.s]).amax(0).clamp_min(1e-300)
+    sizes = zip(_scales(b, at), least, strict=True)
+    force, size = (torch.maximum(now, floor).clamp_min(1e-300) for now, floor in sizes)
     broken = torch.cat([r.equation, *r.slack, 0 * b.q[:, :1]], 1).abs().amax(1) / size
-    mu = _complementarity(b, at)[:, 0] / (force * size)
+    mu = _complementarity(b, at)[:, 0] / force / size
     return torch.stack([r.stationary.abs().amax(1) / force, broken, mu]).amax(0)
 
 
@@ -232,9 +240,7 @@ def _system(b: Barrier, stiff: list[Tensor]) -> Saddle:
     on_x, on_rows = b.collect(stiff)
     E = torch.where(on_rows > 0, 1 / torch.where(on_rows > 0, on_rows, 1.0), 0.0)
     bounded = any(not side.on_rows for side in b.sides)
-    return Saddle(
-        b.program, b.fixed, b.equation | (on_rows > 0), on_x if bounded else None, E
-    )
+    return Saddle(b.program, b.fixed, b.equation | (on_rows > 0), on_x if bounded else None, E)
 
 
 def _apply(b: Barrier, system: Saddle, stiff, push, slope: Tensor, broken: Tensor):

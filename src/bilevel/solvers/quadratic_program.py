@@ -34,7 +34,7 @@ class Rows:
 
 @singledispatch
 def polyhedron(term: Term, u: Tensor) -> tuple[Rows, ...] | None:
-    """The term as a set of linear inequalities on u (B, n); None if it is no such set.
+    """The term as a set of linear inequalities on u (B, *event); None if it is no such set.
 
     A set of your own joins by `polyhedron.register`.
     """
@@ -66,47 +66,49 @@ def is_quadratic_program(problem: Problem) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """lower <= E K x <= upper, of the set `owner` of a problem: 0 for g, i for h_i."""
+    """lower <= E K x <= upper, flat, of the set `owner` of a problem: 0 for g, i for h_i."""
 
     owner: int
     operator: Operator | None  # K; None: the identity
     rows: Rows
+    shape: torch.Size  # of E K x
 
-    def image(self, x: Tensor) -> Tensor:
-        return self.rows.image(x if self.operator is None else self.operator(x))
+    def image(self, x: Tensor) -> Tensor:  # (B, n) -> (B, m)
+        return self.rows.image(x if self.operator is None else self.operator(x)).flatten(1)
 
-    def pull(self, multiplier: Tensor) -> Tensor:
-        u = self.rows.pull(multiplier)
-        return u if self.operator is None else self.operator.adjoint(u)
+    def dual(self, multiplier: Tensor) -> Tensor:  # (B, m) -> the shape of K x
+        return self.rows.pull(multiplier.reshape(self.shape))
+
+    def pull(self, multiplier: Tensor) -> Tensor:  # (B, m) -> (B, n)
+        y = self.dual(multiplier)
+        return y if self.operator is None else self.operator.adjoint(y)
 
     def dense(self, x: Tensor) -> Tensor:  # -> (m, n) or (B, m, n)
         k, e = _written_out(self.operator, x), self.rows.matrix
-        return k if e is None else e @ k
+        return k if e is None else e.detach() @ k
+
+    def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:  # (B, m) each
+        """(lower, upper)."""
+        values = (self.rows.lower, self.rows.upper)
+        lower, upper = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in values)
+        return lower.expand(self.shape).flatten(1), upper.expand(self.shape).flatten(1)
 
 
-def constraints(problem: Problem, x: Tensor) -> tuple[Constraint | None, list[Constraint]]:
+def constraints(problem: Problem, x: Tensor) -> tuple[Constraint, list[Constraint]]:
     """(the bounds on x itself that g sets, all other inequalities)."""
-    bounds, others = None, []
-    for rows in polyhedron(problem.g, x) or () if problem.g is not None else ():
-        if rows.matrix is None and bounds is None:
-            bounds = Constraint(0, None, rows)
-        else:
-            others.append(Constraint(0, None, rows))
+    bounds, others = Constraint(0, None, Rows(None, -torch.inf, torch.inf), x.shape), []
+    if problem.g is not None:
+        for rows in polyhedron(problem.g, x) or ():
+            c = Constraint(0, None, rows, rows.image(x).shape)
+            if rows.matrix is None:
+                bounds = c
+            else:
+                others.append(c)
     for i, h in enumerate(problem.h, 1):
-        for rows in polyhedron(h.outer, h.operator(x)) or ():
-            others.append(Constraint(i, h.operator, rows))
+        u = h.operator(x)
+        for rows in polyhedron(h.outer, u) or ():
+            others.append(Constraint(i, h.operator, rows, rows.image(u).shape))
     return bounds, others
-
-
-def ends(constraint: Constraint | None, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower, upper), of the shape of `like`."""
-    rows = (-torch.inf, torch.inf) if constraint is None else _pair(constraint.rows)
-    lower, upper = (torch.as_tensor(v, dtype=like.dtype, device=like.device) for v in rows)
-    return lower.expand_as(like), upper.expand_as(like)
-
-
-def _pair(rows: Rows) -> tuple[Tensor | float, Tensor | float]:
-    return rows.lower, rows.upper
 
 
 def _written_out(operator: Operator | None, x: Tensor) -> Tensor:
@@ -117,8 +119,8 @@ def _written_out(operator: Operator | None, x: Tensor) -> Tensor:
     if operator is None:
         return eye
     if operator.shared:
-        return operator(eye).mT
-    return torch.stack([operator(e.expand_as(x)) for e in eye], -1)
+        return operator(eye).flatten(1).mT
+    return torch.stack([operator(e.expand_as(x)).flatten(1) for e in eye], -1)
 
 
 def program(problem: Problem, x: Tensor) -> Program:

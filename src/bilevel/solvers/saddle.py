@@ -86,21 +86,23 @@ class Saddle:
             self.weight = program.row_scale * tied
             if E is not None:
                 self.soft = tied & (E > 0)
-                self.weight = torch.where(self.soft, 1 / torch.where(self.soft, E, 1.0), self.weight)
+                self.weight = torch.where(
+                    self.soft, 1 / torch.where(self.soft, E, 1.0), self.weight
+                )
                 hard = tied & ~self.soft
         self.hard, on = hard, hard.to(program.Q.dtype)
         if known is not None and curvature is None and not self.any_fixed:
             self.L, V = known
             V = V * on[:, None, :]
         else:
-            self.L = _cholesky(self._H(curvature))
+            self.L = cholesky(self._H(curvature))
             V = torch.cholesky_solve(self._free(program.C.mT * on[:, None, :]), self.L)
         if self.rows:
             self.V = V
             S = on[:, :, None] * (program.C @ V)
             diagonal = 1 - on if E is None else torch.where(hard, E, 1.0)
             S.diagonal(dim1=1, dim2=2).add_(diagonal)
-            self.S = _cholesky((S + S.mT) / 2)
+            self.S = cholesky((S + S.mT) / 2)
 
     def _H(self, curvature: Tensor | None) -> Tensor:
         p = self.program
@@ -133,7 +135,7 @@ class Saddle:
         return dx.to(like), dw.to(like)
 
 
-def _cholesky(H: Tensor) -> Tensor:
+def cholesky(H: Tensor) -> Tensor:
     """The factor; where H is not positive definite to rounding, of H + a little of its diagonal."""
     L, info = torch.linalg.cholesky_ex(H)
     share = 64 * eps(H)
