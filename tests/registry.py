@@ -182,6 +182,11 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.Newton,
+    bl.DouglasRachford,
+    bl.DavisYin,
+    bl.ADMM,
+    bl.DirectProx,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
@@ -199,6 +204,15 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.ExactLineSearch(), bl.GradientDescent, ("ridge",)),
     (bl.Backtracking(), bl.GradientDescent, ("logistic",)),
     (bl.Backtracking(), bl.ForwardBackward, ("lasso", "box_least_squares")),
+    (bl.Armijo(), bl.Newton, ("ridge", "logistic")),
+    (bl.Armijo(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.LBFGS(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.LBFGS(memory=3), bl.GradientDescent, ("ridge",)),
+    (bl.OverRelaxation(), bl.DouglasRachford, ("l2_ball_projection",)),
+    (bl.OverRelaxation(1.5), bl.DavisYin, ("simplex_below_a_bound",)),
+    (bl.OverRelaxation(), bl.ADMM, ("tv1d", "tv2d_anisotropic", "tv2d_isotropic")),
+    (bl.Plain(), bl.ADMM, ("tv1d", "l1_analysis_box")),
+    (bl.Halpern(), bl.ADMM, ("tv1d",)),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [

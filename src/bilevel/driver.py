@@ -20,6 +20,8 @@ from .problem import relative_change
 from .solvers.base import Solver, Z
 from .solvers.external import External
 
+_NEWTON = 200  # steps that a method of quadratic convergence may take
+
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:
     """1e-5 in float32; in float64 1e-8, and 1e-6 where composed terms make the end of the way
@@ -109,7 +111,8 @@ class _Loop:
 
     @property
     def ended(self) -> bool:
-        return self.k >= self.run.max_iter or self.run.out_of_time()
+        newton = self.fixpoint.solver.newton and self.k >= _NEWTON  # more would not help
+        return newton or self.k >= self.run.max_iter or self.run.out_of_time()
 
     def steps(self) -> int:
         """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""

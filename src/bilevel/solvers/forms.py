@@ -19,7 +19,7 @@ from ..terms.base import Smooth
 from ..terms.composition import SmoothComposition, SmoothSum
 from ..terms.smooth import LeastSquares
 from .hessian import dense_hessian, weight_of
-from .saddle import cholesky
+from .saddle import sturdy
 
 DENSE = 1500  # unknowns up to which a form is written out
 
@@ -119,7 +119,8 @@ def form(f: Smooth, x: Tensor) -> Form | None:
             return found
     if x[0].numel() > DENSE:
         return None
-    return Dense(cholesky(dense_hessian(f, x).double()))
+    H = dense_hessian(f, x).double()
+    return Dense(sturdy(H))
 
 
 Piece = tuple[LeastSquares, Operator]  # weight / 2 |K x - target|^2

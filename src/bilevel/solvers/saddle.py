@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .._broadcast import eps
 
+_SLIGHT = 1e-8  # of the mean curvature, where Q is singular
+
 
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -31,8 +33,7 @@ class Program:
     def factor(self) -> tuple[Tensor, Tensor] | None:
         """(L, Q^-1 C*) with L L* = Q; None where a Q is singular, or nearly so."""
         L, info = torch.linalg.cholesky_ex(self.Q)
-        d = L.diagonal(dim1=1, dim2=2)
-        if bool((info > 0).any()) or bool((d.amin(1) < 1e-5 * d.amax(1)).any()):
+        if not bool(well(L, info).all()):
             return None
         return L, torch.cholesky_solve(self.C.mT, L)
 
@@ -66,7 +67,8 @@ class Saddle:
 
     dx is 0 at the `fixed` coordinates, dw at the rows that are not `tied`. By the Cholesky factors
     of H and of its Schur complement; where Q is singular, rows with E > 0 go into H, and so does a
-    multiple of the others, which the solution does not notice.
+    multiple of the others, which the solution does not notice. A slight multiple of the identity is
+    added there, too: z - K^-1 F(z) has the same fixed points, and stays where F(z) = 0 leaves z free.
     """
 
     def __init__(
@@ -106,7 +108,8 @@ class Saddle:
 
     def _H(self, curvature: Tensor | None) -> Tensor:
         p = self.program
-        H = p.Q
+        ones = torch.ones_like(p.Q[:, 0])
+        H = p.Q if p.factor is not None else p.Q + torch.diag_embed(_SLIGHT * p.scale * ones)
         if self.weight is not None:
             H = H + (p.C.mT * self.weight[:, None, :]) @ p.C
         if self.any_fixed:
@@ -133,6 +136,23 @@ class Saddle:
         if self.soft is not None:
             dw = torch.where(self.soft, self.weight * (self.program.image(dx) - e), dw)
         return dx.to(like), dw.to(like)
+
+
+def well(L: Tensor, info: Tensor) -> Tensor:  # -> (B,) bool
+    """Whether a factor can be solved with: a condition number of about 1e10 at most."""
+    d = L.diagonal(dim1=1, dim2=2)
+    return (info == 0) & (d.amin(1) > 1e-5 * d.amax(1))
+
+
+def sturdy(H: Tensor) -> Tensor:
+    """The Cholesky factor of H; of H and a slight multiple of the identity where it is singular."""
+    L, info = torch.linalg.cholesky_ex(H)
+    good = well(L, info)
+    if bool(good.all()):
+        return L
+    slight = _SLIGHT * H.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
+    more = torch.where(good, 0.0, slight)[:, None].expand(H.shape[:2])
+    return cholesky(H + torch.diag_embed(more))
 
 
 def cholesky(H: Tensor) -> Tensor:

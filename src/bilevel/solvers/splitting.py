@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from ..acceleration import Acceleration, Plain
+from ..acceleration import Acceleration, OverRelaxation
 from ..operators.base import Identity
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Weighted
@@ -92,7 +92,7 @@ class DouglasRachford(Solver):
         return 1.0
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
-        return Plain()
+        return OverRelaxation(1.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,4 +172,5 @@ class DavisYin(Solver):
         return 1 - self.step_size * lipschitz(problem.f, x) / 2
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
-        return Plain()
+        room = float(torch.as_tensor(self.reflection(problem, x0)).min()) if len(x0) else 0.5
+        return OverRelaxation(1 + min(0.5, room))
