@@ -134,7 +134,8 @@ class _Loop:
         if gap is None:
             return Look(t, residual, gap, settled)
         small = gap <= tol
-        finished = small & settled if self.run.settle else small
+        both = self.run.settle or fixpoint.solver.newton  # a residual that is the error
+        finished = small & settled if both else small
         finished = torch.where(gap.isfinite(), finished, settled)
         return Look(t, residual, gap, finished | self._stalled(gap, residual, rows))
 

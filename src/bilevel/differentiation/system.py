@@ -146,8 +146,10 @@ class System:
         """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
         with torch.enable_grad():
             residual = self.equation(point)
-        cotangents = tuple(-part for part in self.split(w))
-        grads = _vjp(residual, tuple(parameters), cotangents)
+        pairs = zip(residual, self.split(w), strict=True)
+        linked = [(part, -u) for part, u in pairs if part.requires_grad]
+        outputs, cotangents = (tuple(parts) for parts in zip(*linked, strict=True))
+        grads = _vjp(outputs, tuple(parameters), cotangents)
         return torch.cat([g.flatten() for g in grads])
 
     def _solve(

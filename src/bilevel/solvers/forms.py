@@ -75,7 +75,7 @@ def _cosine(x: Tensor, axis: int, inverse: bool = False) -> Tensor:
     n, x = x.shape[axis], x.movedim(axis, -1)
     k = torch.arange(n, dtype=x.dtype, device=x.device)
     turn = torch.polar(torch.ones_like(k), -math.pi * k / (2 * n))
-    norm = torch.where(k == 0, math.sqrt(1 / n), math.sqrt(2 / n))
+    norm = ((1 + (k > 0).to(k)) / n).sqrt()
     if inverse:
         wide = torch.fft.fft(norm * turn * x, 2 * n)
         y = wide.real[..., :n]

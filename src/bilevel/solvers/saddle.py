@@ -68,7 +68,7 @@ class Saddle:
     dx is 0 at the `fixed` coordinates, dw at the rows that are not `tied`. By the Cholesky factors
     of H and of its Schur complement; where Q is singular, rows with E > 0 go into H, and so does a
     multiple of the others, which the solution does not notice. A slight multiple of the identity is
-    added there, too: z - K^-1 F(z) has the same fixed points, and stays where F(z) = 0 leaves z free.
+    added there, too: z - K^-1 F(z) keeps its fixed points, and stays where F(z) = 0 leaves z free.
     """
 
     def __init__(
