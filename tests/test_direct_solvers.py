@@ -187,8 +187,8 @@ def test_learn_with_an_external_solver():
 
     model.forward = lambda noisy: solution(noisy, weight)
     clean = solution(y, torch.tensor(1.0, dtype=D))
-    data = torch.utils.data.TensorDataset(y, clean)
-    loss = lambda model, batch: (model(batch[0]) - batch[1]).square().mean()  # noqa: E731
+    data = [{"noisy": p, "clean": q} for p, q in zip(y, clean, strict=True)]
+    loss = lambda model, batch: (model(batch["noisy"]) - batch["clean"]).square().mean()  # noqa: E731
     bl.learn(model, data, loss, steps=20, progress=False)
     assert abs(float(weight) - 1) < 1e-4
 

@@ -61,7 +61,7 @@ class PrimalDual(Solver):
         return problem.f, problem.g
 
     def prepare(self, problem: Problem, x0: Tensor) -> PrimalDual:
-        smooth, _ = self.split(problem)
+        smooth, proximal = self.split(problem)
         square = self._square(problem, x0)
         L = 0.0 if smooth is None else lipschitz(smooth, x0)
         tau, sigma = self.step_size, self.dual_step_size
@@ -70,7 +70,7 @@ class PrimalDual(Solver):
                 raise ValueError(
                     "PrimalDual sets the steps itself with preconditioned=True: give none."
                 )
-            tau, sigma = diagonal_steps(problem, x0, L, _MARGIN)
+            tau, sigma = diagonal_steps(problem, proximal, x0, L, _MARGIN)
             return replace(self, step_size=tau, dual_step_size=sigma)
         assert not isinstance(sigma, tuple), "prepared already"
         if tau is not None:
