@@ -18,8 +18,9 @@ def diagonal_steps(
     """tau_j = margin / (sum_i |K_ij| + L/2), sigma_i = 1 / sum_j |K_ij|: a step for each
     coordinate.
 
-    `proximal` is the term handled by its prox in x's update. A term whose prox is not separable gets the least step of each group of coordinates that it ties
-    together (`Proximable.admissible`).
+    `proximal` is the term handled by its prox in the update of x. A term whose prox is not
+    separable gets the least step of each group of coordinates that it ties together
+    (`Proximable.admissible`).
 
     [1] Pock, Chambolle. Diagonal preconditioning for first order primal-dual algorithms. ICCV,
     2011.
