@@ -53,6 +53,11 @@ def _(term: NonNegative, u: Tensor) -> tuple[Rows, ...]:
 
 @polyhedron.register
 def _(term: Simplex, u: Tensor) -> tuple[Rows, ...]:
+    if u.ndim != 2:
+        raise ValueError(
+            f"InteriorPoint needs a Simplex of vectors (B, n), got one of {tuple(u.shape)}. Use "
+            "PrimalDual()."
+        )
     return Rows(None, 0.0, torch.inf), Rows(u.new_ones(1, u.shape[1]), term.total, term.total)
 
 
