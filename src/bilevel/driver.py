@@ -109,16 +109,15 @@ class _Loop:
         gap = fixpoint.gap(z, self._energy[rows])
         if gap is None:
             return self.look(fixpoint, z, rows)
-        if self.k < 2 * self._mark[0] and not self.ended and bool((gap > self.run.tol).all()):
-            return Look(z, None, gap, torch.zeros_like(gap, dtype=torch.bool))
+        done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
+        if not last and not bool(done.any() | ~gap.isfinite().all()):
+            return Look(z, None, gap, done)
         look = self.look(fixpoint, z, rows)
+        if last:  # else a sample would end sooner in the company of one that is done
+            done = done | look.finished
         better = gap < look.gap  # type: ignore[operator]
-        return replace(
-            look,
-            z=where(better, z, look.z),
-            gap=torch.where(better, gap, look.gap),  # type: ignore[arg-type]
-            finished=look.finished | (gap <= self.run.tol),
-        )
+        gap = torch.where(better, gap, look.gap)  # type: ignore[arg-type]
+        return replace(look, z=where(better, z, look.z), gap=gap, finished=done)
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
         gap = fixpoint.gap(t, self._energy[rows])

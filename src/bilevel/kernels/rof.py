@@ -97,6 +97,10 @@ class ROF:
             return np.broadcast_to(column, (len(numbers), len(self.target)))
         return np.stack([_per_image(expand(number, x), x) for number in numbers])  # type: ignore[arg-type]
 
+    @property
+    def _tiny(self) -> np.floating:
+        return np.finfo(self.target.dtype).tiny
+
     def _constant(self, i: int) -> tuple:
         return self.target[i], self.weight[i], self.mu[i], self.isotropic
 
@@ -104,7 +108,7 @@ class ROF:
         from .rof_loops import sweeps
 
         steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
-        sweeps(*self._constant(i), x[i], x_bar[i], y[i], *steps)
+        sweeps(*self._constant(i), x[i], x_bar[i], y[i], *steps, self._tiny)
 
     def _banded(self, i: int, x, x_bar, y, schedule) -> None:
         """At most _GROUP sweeps of image i."""
@@ -118,7 +122,7 @@ class ROF:
             low, high = max(0, first - len(steps[0])), min(len(target), end + len(steps[0]))
             wide = (part[..., low:high, :].copy() for part in (x[i], x_bar[i], y[i]))
             bx, bx_bar, by = wide
-            sweeps(target[low:high], *constants, bx, bx_bar, by, *steps)
+            sweeps(target[low:high], *constants, bx, bx_bar, by, *steps, self._tiny)
             for whole, part in zip(new, (bx, bx_bar, by), strict=True):
                 whole[..., first:end, :] = part[..., first - low : end - low, :]
 
@@ -135,8 +139,7 @@ def _images(tensor: Tensor, dims: int) -> np.ndarray:  # (B, ..., H, W) -> (N, .
 def _per_image(number: Scalar, x: Tensor) -> np.ndarray | None:  # -> (N,)
     """A number, or one a sample, for every image of x (B, ..., H, W); None if it varies inside."""
     number = torch.as_tensor(number, dtype=x.dtype).detach()
-    if number.ndim == 1:  # (B,)
-        number = number.reshape(-1, *[1] * (x.ndim - 1))
-    if number.ndim > x.ndim or (number.ndim and number.shape[-2:] != (1, 1)):
+    if number.ndim > x.ndim or (number.numel() > 1 and number.shape[-2:] != (1, 1)):
         return None
+    number = number.reshape(number.shape or (1, 1))
     return number.expand(*x.shape[:-2], 1, 1).contiguous().reshape(-1).numpy()

@@ -22,11 +22,10 @@ _FAST = {
 
 
 @njit(**_FAST)
-def _dual_row(x_bar, below, y1, y2, sigma, down, weight, isotropic, a, b, t):
+def _dual_row(x_bar, below, y1, y2, sigma, down, weight, tiny, isotropic, a, b, t):
     """y = proj(y + sigma D x_bar) on a row; `below` is the next row, down = 0 on the last one."""
     # one output a loop: with more, LLVM's alias checks stop the vectoriser
     m = len(x_bar)
-    tiny = a.dtype.type(1.2e-38)  # the least normal float32
     zero, square = a.dtype.type(0), max(weight * weight, tiny)
     step = sigma * down
     for j in range(m):
@@ -65,8 +64,11 @@ def _primal_row(target, y1, above, y2, x, x_bar, tau, mu, theta, a):
 
 
 @njit(**_FAST)
-def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta):
-    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (H, W)."""
+def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
+    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (H, W).
+
+    tiny: the least positive number of the dtype.
+    """
     rows, columns = x.shape
     a, b, t = np.empty(columns, x.dtype), np.empty(columns, x.dtype), np.empty(columns, x.dtype)
     nothing = np.zeros(columns, x.dtype)
@@ -76,7 +78,7 @@ def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta):
             i = front - k
             last = i == rows - 1
             _dual_row(x_bar[i], x_bar[i] if last else x_bar[i + 1], y[0, i], y[1, i], sigma[k],
-                      zero if last else one, weight, isotropic, a, b, t)
+                      zero if last else one, weight, tiny, isotropic, a, b, t)
             _primal_row(target[i], y[0, i], y[0, i - 1] if i else nothing, y[1, i], x[i], x_bar[i],
                         tau[k], mu, theta[k], a)
 
