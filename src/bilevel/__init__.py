@@ -32,7 +32,20 @@ from .differentiation import (
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
 from .learning import Interrupted, LearnResult, learn
-from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
+from .operators import (
+    Blur,
+    Boundary,
+    Convolution,
+    Gradient,
+    Identity,
+    Mask,
+    Matrix,
+    Operator,
+    Periodic,
+    Stack,
+    Symmetric,
+    Zero,
+)
 from .problem import Problem
 from .solvers import ForwardBackward, GradientDescent, PrimalDual, Solver
 from .terms import (
@@ -70,6 +83,8 @@ __all__ = [
     "Anderson",
     "Backtracking",
     "BiCGStab",
+    "Blur",
+    "Boundary",
     "Box",
     "CG",
     "Certificate",
@@ -97,6 +112,7 @@ __all__ = [
     "LeastSquares",
     "LinearSolver",
     "Logistic",
+    "Mask",
     "Matrix",
     "Nesterov",
     "Neumann",
@@ -106,6 +122,7 @@ __all__ = [
     "OneStep",
     "Operator",
     "OverRelaxation",
+    "Periodic",
     "Plain",
     "Potential",
     "PrimalDual",
@@ -117,11 +134,13 @@ __all__ = [
     "Solver",
     "Stack",
     "Strategy",
+    "Symmetric",
     "Term",
     "TotalVariation",
     "Truncated",
     "Unroll",
     "Weighted",
+    "Zero",
     "argmin",
     "denoise_tv",
     "hypergradient",

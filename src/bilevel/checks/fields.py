@@ -73,6 +73,8 @@ def check_kinds(found: list[Field]) -> None:
             continue
         if value.is_meta or value.is_nested or value.layout != torch.strided:
             _storage(field)
+        if value.dtype == torch.bool and isinstance(field.owner, Operator):
+            continue  # a mask fits every dtype
         if value.dtype not in _PRECISE and (value.ndim or value.is_complex()):
             _dtype(field)
         if not value.ndim:
