@@ -1,5 +1,4 @@
-"""argmin, solve, hypergradient: the solution of an optimization problem as an ordinary PyTorch
-operation."""
+"""argmin, solve: the solution of an optimization problem as an ordinary PyTorch operation."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ from .solvers.base import Z
 
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:
-    """1e-5 in float32; in float64 1e-8, and 1e-6 where composed terms make the end of the way
-    long."""
+    """1e-5 in float32; in float64 1e-8, and 1e-6 with composed terms, the slow ones."""
     return 1e-5 if dtype != torch.float64 else 1e-6 if composed else 1e-8
 
 

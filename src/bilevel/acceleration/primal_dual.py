@@ -36,8 +36,7 @@ class Accelerated(Acceleration):
         if not bool(torch.as_tensor(mu > 0).all()):
             raise ValueError(
                 "Accelerated needs a strongly convex term handled by its prox, and this problem "
-                "has "
-                f"none (mu = {mu}). Use Halpern() or OverRelaxation()."
+                f"has none (mu = {mu}). Use Halpern() or OverRelaxation()."
             )
         return 1.0 / mu, solver.step_size * solver.dual_step_size * mu, self.gamma * mu
 
@@ -54,8 +53,7 @@ class Halpern(Acceleration):
     """z_{k+1} = (k+1)/(k+2) ((1+r) T(z_k) - r z_k) + 1/(k+2) z_0 on the averaged T, restarted.
 
     r = 1, the reflection, where T is firmly nonexpansive; less where a smooth term is handled by
-    its
-    gradient.
+    its gradient.
 
     A restart moves the anchor z_0 once the residual |T(z) - z| has fallen enough, and rebalances
     the two steps of a primal-dual method by the lengths of its primal and its dual path. Linear

@@ -34,8 +34,7 @@ class Operator(ABC):
         )
 
     def norm(self, x: Tensor) -> Scalar:  # a number, or (B,)
-        """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached; not
-        differentiable."""
+        """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached."""
         return lanczos_norm(self, x)
 
     @property

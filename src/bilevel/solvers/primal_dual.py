@@ -1,5 +1,4 @@
-"""Primal-dual splitting: Chambolle-Pock, and Condat-Vu where a smooth term is handled by its
-gradient."""
+"""Primal-dual splitting: Chambolle-Pock, and Condat-Vu for a smooth term."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ class PrimalDual(Solver):
     x_bar' = 2 x' - x
 
     Converges for 1/tau - sigma |K|^2 >= L/2, |K|^2 = sum |K_i|^2 (tau sigma |K|^2 < 1 without f). A
-    smooth term whose
-    prox is known takes g's place where there is no g.
+    smooth term whose prox is known takes g's place where there is no g.
 
     [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
     [2] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013. Vu, 2013.
@@ -38,9 +36,8 @@ class PrimalDual(Solver):
     """
 
     step_size: Scalar | None = None  # tau
-    dual_step_size: Scalar | tuple[Tensor, ...] | None = (
-        None  # sigma; prepared: one for each h, too
-    )
+    # sigma; prepared: one for each h, too
+    dual_step_size: Scalar | tuple[Tensor, ...] | None = None
     preconditioned: bool = False  # a step for each coordinate, from K's rows and columns [3]
 
     batched = ("step_size", "dual_step_size")

@@ -55,8 +55,7 @@ def norm_bounds(operator: Operator, x: Tensor, rtol: float = 0.02, max_iter: int
 
 
 def absolute_is_entrywise(operator: Operator, x: Tensor) -> None:
-    """absolute() e = |K e| for every unit vector e of x's shape, and its adjoint passes the dot
-    test."""
+    """absolute() e = |K e| for every unit vector e; its adjoint passes the dot test."""
     absolute = operator.absolute()
     for j in range(x[0].numel()):
         unit = torch.zeros_like(x)
