@@ -27,7 +27,8 @@ class Draw:
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+        wide = torch.complex128 if self.dtype.is_complex else torch.float64
+        return torch.randn(shape, generator=self.generator, dtype=wide).to(self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
         """In [0.2, 1]."""
@@ -61,6 +62,7 @@ class Case:
     make: Callable[[Draw], object]
     event: tuple[int, ...] = (5,)
     indexable: bool = True  # whether Problem.take can index it
+    dtype: torch.dtype = torch.float64  # of x
 
     def __str__(self) -> str:
         return self.name
@@ -170,6 +172,32 @@ OPERATORS = [
     Case("Mask", lambda d: bl.Mask(d.normal(4, 5)), IMAGE),
     Case("Mask, bool", lambda d: bl.Mask(d.normal(1, 4, 5) > 0), IMAGE),
     Case("Mask, one a sample", lambda d: bl.Mask(d.normal(d.batch, 1, 4, 5)), IMAGE),
+    Case("Mask, complex", lambda d: bl.Mask(d.normal(4, 5)), IMAGE, dtype=torch.complex128),
+    Case("FFT, 1-D", lambda d: bl.FFT(dims=1)),
+    Case("FFT", lambda d: bl.FFT(), IMAGE),
+    Case("FFT, complex", lambda d: bl.FFT(real=False), IMAGE, dtype=torch.complex128),
+    Case("FFT, masked", lambda d: bl.Mask(d.normal(4, 5) > 0) @ bl.FFT(), IMAGE),
+    Case("AsComplex", lambda d: bl.AsComplex(), (3, 2)),
+    Case("AsReal", lambda d: bl.AsReal() @ bl.FFT(), IMAGE),
+    Case("AsReal, complex", lambda d: bl.AsReal(), IMAGE, dtype=torch.complex128),
+    Case("DCT, 1-D", lambda d: bl.DCT(dims=1)),
+    Case("DCT", lambda d: bl.DCT(), IMAGE),
+    Case("DCT, 3-D", lambda d: bl.DCT(dims=3), VOLUME),
+    Case("Downsample", lambda d: bl.Downsample(2), (1, 4, 6)),
+    Case("Downsample, average", lambda d: bl.Downsample(2, average=True), (1, 4, 6)),
+    Case("SymmetrizedGradient, 1-D", lambda d: bl.SymmetrizedGradient(1), (1, 6)),
+    Case("SymmetrizedGradient", lambda d: bl.SymmetrizedGradient(), (2, 4, 5)),
+    Case("SymmetrizedGradient, 3-D", lambda d: bl.SymmetrizedGradient(3), (3, 3, 4, 2)),
+    Case("Hessian", lambda d: bl.Hessian(), IMAGE),
+    Case("Hessian, 3-D", lambda d: bl.Hessian(3), VOLUME),
+    Case("Laplacian", lambda d: bl.Laplacian(), IMAGE),
+    Case("Laplacian, 1-D", lambda d: bl.Laplacian(1)),
+    Case("Part", lambda d: bl.Part(0, of=3), (3, 4)),
+    Case("Part, a slice", lambda d: bl.Part(slice(1, 3), of=4, dim=-1), (3, 4)),
+    Case("Sum", lambda d: wide(d) + wide(d)),
+    Case("Sum, one a sample", lambda d: bl.Identity() - own(d)),
+    Case("Scaled", lambda d: -2.0 * wide(d)),
+    Case("Scaled, one a sample", lambda d: d.positive(1)[0] * own(d)),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),

@@ -15,7 +15,7 @@ from .boundaries import Boundary, Margin, Periodic, Symmetric
 
 @dataclass(frozen=True, eq=False)
 class Blur(Operator):
-    """(k * x)_i = sum_j k_j x_{i - j + c}, c = size // 2 the kernel's centre: (B, ..., H, W) -> same.
+    """(k * x)_i = sum_j k_j x_{i - j + c}, c = size // 2 the centre: (B, ..., H, W) -> the same.
 
     A convolution (the kernel is mirrored; `Convolution` correlates), each channel alone, by FFT:
     O(HW log HW) for every size of kernel. Gradients in the kernel, too, of every order.
