@@ -7,7 +7,8 @@ import bilevel as bl
 from bilevel import testing
 
 pytestmark = pytest.mark.usefixtures("float64")
-ROWS, COLUMNS = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+AXES = (torch.arange(n, dtype=torch.float64) for n in (6, 7))
+ROWS, COLUMNS = torch.meshgrid(*AXES, indexing="ij")
 
 
 def test_affine_images_have_no_second_differences():
@@ -18,10 +19,10 @@ def test_affine_images_have_no_second_differences():
 
 
 def test_second_differences_of_a_quadratic():
-    """x^2 + 3xy of columns x and rows y: inside, xx = 2, yy = 0, sqrt(2) xy = 3 sqrt(2)."""
-    image = (COLUMNS**2 + 3 * ROWS * COLUMNS)[None]
+    """rows^2 + 3 rows columns: inside 2, 0 and sqrt(2) 3."""
+    image = (ROWS**2 + 3 * ROWS * COLUMNS)[None]
     inside = bl.Hessian()(image)[0, :, 1:-1, 1:-1]
-    expected = torch.tensor([0.0, 2.0, 3 * 2**0.5])[:, None, None].expand_as(inside)
+    expected = torch.tensor([2.0, 0.0, 3 * 2**0.5])[:, None, None].expand_as(inside)
     torch.testing.assert_close(inside, expected)
 
 
@@ -32,7 +33,7 @@ def test_the_laplacian_is_the_five_point_stencil():
 
 
 def tgv(noisy, weight):
-    """min over (u, w): 1/2 |u - noisy|^2 + weight |Du - w|_21 + 2 weight |Ew|_21; x = (u, w)."""
+    """noisy (B, H, W); min over (u, w) of 1/2 |u - noisy|^2 + weight |Du - w|_21 + 2 weight |Ew|_21; x = (u, w)."""
     u, w = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)
     return (
         bl.LeastSquares(noisy) @ u
@@ -42,15 +43,15 @@ def tgv(noisy, weight):
 
 
 def test_tgv_keeps_a_ramp_that_tv_turns_into_stairs():
-    """noisy (B, H, W). The ramp is in the kernel of TGV, so clean data come back unchanged; TV takes
-    contrast from them. With noise, TGV leaves the smaller error."""
+    """The ramp is in the kernel of TGV, so clean data come back unchanged, with their slopes. From
+    noisy ones TGV makes a ramp again, and TV makes stairs."""
     ramp = (0.1 * COLUMNS + 0.05 * ROWS)[None]
-    x = bl.solve(tgv(ramp, 0.2), tol=1e-7).x
+    x = bl.solve(tgv(ramp, 0.2)).x
     torch.testing.assert_close(x[:, 0], ramp, atol=1e-5, rtol=0)
     slopes = bl.Gradient()(ramp)
     torch.testing.assert_close(x[:, 1:], slopes, atol=1e-5, rtol=0)
     noisy = ramp + 0.05 * torch.randn_like(ramp)
-    u = bl.solve(tgv(noisy, 0.2), tol=1e-5).x[:, 0]
+    u = bl.solve(tgv(noisy, 0.2), tol=1e-4).x[:, 0]
     stairs = bl.solve(bl.LeastSquares(noisy) + 0.2 * bl.TotalVariation(), tol=1e-7).x
     assert (u - ramp).norm() < 0.5 * (stairs - ramp).norm()
     assert bl.Hessian()(u).norm() < 0.1 * bl.Hessian()(stairs).norm()
@@ -58,7 +59,7 @@ def test_tgv_keeps_a_ramp_that_tv_turns_into_stairs():
 
 def test_the_gradient_of_tgv_in_its_data_and_weight():
     """One row: D and E are bidiagonal, and the solution has jumps and slopes."""
-    noisy = torch.tensor([[0.0, 0.1, 0.25, 0.28, 0.9, 0.85, 0.7, 0.62]])
+    noisy = torch.tensor([[0.67, 1.08, 1.24, 1.86, 2.2, 2.69, 2.57, 2.62]])
 
     def solution(noisy, weight):
         u, w = bl.Part(0, of=2), bl.Part(slice(1, 2), of=2)

@@ -141,8 +141,8 @@ class AsComplex(Operator):
 
 @dataclass(frozen=True, eq=False)
 class AsReal(Operator):
-    """Complex numbers as pairs of reals, (B, ...) -> (B, ..., 2), for terms of real numbers: the sum
-    of the moduli is L21() @ AsReal() @ FFT()."""
+    """Complex numbers as pairs of reals, (B, ...) -> (B, ..., 2), for terms of real numbers: the
+    sum of the moduli is L21() @ AsReal() @ FFT()."""
 
     def __call__(self, x: Tensor) -> Tensor:
         if not x.is_complex():
