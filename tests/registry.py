@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pylops
 import torch
 from torch import Tensor
 
@@ -198,6 +199,15 @@ OPERATORS = [
     Case("Sum, one a sample", lambda d: bl.Identity() - own(d)),
     Case("Scaled", lambda d: -2.0 * wide(d)),
     Case("Scaled, one a sample", lambda d: d.positive(1)[0] * own(d)),
+    Case("Radon", lambda d: bl.Radon(3 * d.positive(4)), (1, 6, 6)),
+    Case("Wavelet", lambda d: bl.Wavelet(), (1, 4, 6)),
+    Case("Wavelet, db3, two levels", lambda d: bl.Wavelet("db3", 2), (1, 8, 12)),
+    Case("Wavelet, 1-D", lambda d: bl.Wavelet("sym4", 1, dims=1), (6,)),
+    Case("FromPyLops", lambda d: bl.FromPyLops(pylops.FirstDerivative((4, 5), axis=0)), IMAGE),
+    Case(
+        "FromPyLops, a matrix", lambda d: bl.FromPyLops(pylops.MatrixMult(d.normal(3, 5).numpy()))
+    ),
+    Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),

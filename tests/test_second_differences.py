@@ -33,7 +33,7 @@ def test_the_laplacian_is_the_five_point_stencil():
 
 
 def tgv(noisy, weight):
-    """noisy (B, H, W); min over (u, w) of 1/2 |u - noisy|^2 + weight |Du - w|_21 + 2 weight |Ew|_21; x = (u, w)."""
+    """1/2 |u - noisy|^2 + weight |Du - w|_21 + 2 weight |Ew|_21, noisy (B, H, W), x = (u, w)."""
     u, w = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)
     return (
         bl.LeastSquares(noisy) @ u

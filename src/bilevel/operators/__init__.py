@@ -1,5 +1,6 @@
 """Linear operators."""
 
+from .adapters import FromDeepinv, FromPyLops, to_deepinv, to_pylops
 from .base import Identity, Operator, Stack
 from .blur import Blur
 from .boundaries import Boundary, Periodic, Symmetric, Zero
@@ -9,8 +10,10 @@ from .downsample import Downsample
 from .fourier import DCT, FFT, AsComplex, AsReal
 from .mask import Mask
 from .matrix import Matrix
+from .radon import Radon
 from .second_differences import Hessian, Laplacian, SymmetrizedGradient
 from .sums import Part
+from .wavelet import Wavelet
 
 __all__ = [
     "AsComplex",
@@ -21,6 +24,8 @@ __all__ = [
     "DCT",
     "Downsample",
     "FFT",
+    "FromDeepinv",
+    "FromPyLops",
     "Gradient",
     "Hessian",
     "Identity",
@@ -30,8 +35,12 @@ __all__ = [
     "Operator",
     "Part",
     "Periodic",
+    "Radon",
     "Stack",
     "Symmetric",
     "SymmetrizedGradient",
+    "Wavelet",
     "Zero",
+    "to_deepinv",
+    "to_pylops",
 ]

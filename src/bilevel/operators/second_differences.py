@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .._broadcast import Scalar
 from .base import Operator, image_dims
@@ -91,7 +92,8 @@ class Laplacian(Operator):
         gradient = Gradient(self.dims)
         return -gradient.adjoint(gradient(x))
 
-    adjoint = __call__
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
 
     def norm(self, x: Tensor) -> Scalar:
         return Gradient(self.dims).norm(x) ** 2
@@ -99,7 +101,7 @@ class Laplacian(Operator):
 
 def _backward(x: Tensor, axis: int) -> Tensor:
     """x_i - x_{i-1}, 0 at the near edge."""
-    return torch.nn.functional.pad(x.diff(dim=axis), along(axis, 1, 0))
+    return pad(x.diff(dim=axis), along(axis, 1, 0))
 
 
 def _backward_adjoint(y: Tensor, axis: int) -> Tensor:
@@ -111,7 +113,7 @@ def _inside(x: Tensor, axis: int) -> Tensor:
     n = x.shape[axis]
     if n < 3:
         return 0 * x
-    return torch.nn.functional.pad(x.narrow(axis, 0, n - 1).diff(dim=axis), along(axis, 1, 1))
+    return pad(x.narrow(axis, 0, n - 1).diff(dim=axis), along(axis, 1, 1))
 
 
 def _inside_adjoint(y: Tensor, axis: int) -> Tensor:
@@ -119,10 +121,9 @@ def _inside_adjoint(y: Tensor, axis: int) -> Tensor:
     if n < 3:
         return 0 * y
     inner = _diff_adjoint(y.narrow(axis, 1, n - 2), axis)
-    return torch.nn.functional.pad(inner, along(axis, 0, 1))
+    return pad(inner, along(axis, 0, 1))
 
 
 def _diff_adjoint(y: Tensor, axis: int) -> Tensor:
     """The adjoint of x.diff(dim=axis)."""
-    pad = torch.nn.functional.pad
     return pad(y, along(axis, 1, 0)) - pad(y, along(axis, 0, 1))
