@@ -121,9 +121,18 @@ DATA = DATA.to(torch.complex128)
      ValueError, r"AsComplex needs real and imaginary parts in the last dim"),
     (lambda: bl.LeastSquares(IMAGE) + DATA * bl.LeastSquares(), TypeError, "weight is complex"),
     (lambda: bl.LeastSquares(IMAGE.float()) + bl.LeastSquares(DATA) @ bl.FFT(),
-     TypeError, "target has dtype torch.complex128, .* torch.float32"),
+     TypeError, r"dtype torch.complex128, .* torch.float32. .*target.to\(torch.complex64"),
+    (lambda: bl.LeastSquares(DATA) @ bl.Mask(IMAGE.float()) @ bl.FFT(),
+     TypeError, r"mask.to\(torch.float64\)"),
+    (lambda: bl.LeastSquares(IMAGE) + bl.LeastSquares(DATA) @ bl.DCT() @ bl.FFT(),
+     TypeError, r"DCT is for real numbers, .*two channels"),
+    (lambda: bl.LeastSquares(IMAGE) + bl.LeastSquares(DATA) @ bl.Blur(IMAGE[0, 0]) @ bl.FFT(),
+     TypeError, "Blur is for real numbers"),
+    (lambda: bl.LeastSquares(IMAGE) + bl.LeastSquares(DATA) @ bl.Wavelet() @ bl.FFT(),
+     TypeError, "Wavelet is for real numbers"),
+    (lambda: bl.Blur(DATA[0, 0]), TypeError, "Blur's kernel is for real numbers"),
     (lambda: bl.LeastSquares(DATA * torch.nan) @ bl.FFT(), ValueError, "NaN or inf in 16 of 16"),
-], ids=range(11))  # fmt: skip
+], ids=lambda v: v[:30] if isinstance(v, str) else "")  # fmt: skip
 def test_misuse_of_complex_numbers_says_what_to_do(energy, error, message):
     with pytest.raises(error, match=message):
         bl.solve(energy())

@@ -1,5 +1,6 @@
 """Second differences on polynomials; total generalised variation written with operators."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,7 @@ def test_operators_add_up_as_matrices_do():
     torch.testing.assert_close((A + B)(x), bl.Matrix(a + b)(x))
     torch.testing.assert_close((A - 2 * B)(x), bl.Matrix(a - 2 * b)(x))
     torch.testing.assert_close((-A)(x), -A(x))
+    torch.testing.assert_close((A * 2)(x), (np.float64(2) * A)(x))
     factor = torch.tensor(0.7, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: (f * A)(x), factor)
     assert not (factor * A).norm(x).requires_grad
@@ -100,6 +102,8 @@ def test_misuse_says_what_to_do():
         bl.Part(0, of=4)(x)
     with pytest.raises(ValueError, match="needs x of size 2 along dim 0, which is no batch"):
         bl.Part(0, of=2, dim=0)(x)
+    with pytest.raises(ValueError, match=r"Part\(of=2, dim=7\) needs x"):
+        bl.Part(0, of=2, dim=7)(x)
     with pytest.raises(ValueError, match=r"a vector field \(B, ..., 2, \*image\)"):
         bl.SymmetrizedGradient()(torch.randn(1, 3, 4, 4))
     with pytest.raises(TypeError, match="unsupported operand"):

@@ -85,13 +85,19 @@ def check_kinds(found: list[Field]) -> None:
         if dtype != first.value.dtype.to_real():
             raise TypeError(
                 f"{field} has dtype {value.dtype}, {first} has {first.value.dtype}. "
-                f"Convert one: {field.name}.to({first.value.dtype})."
+                f"Convert one: {field.name}.to({_matching(value, first.value)})."
             )
         if value.device != first.value.device:
             raise ValueError(
                 f"{field} is on {value.device}, {first} on {first.value.device}. "
                 f"Move one: {field.name}.to({str(first.value.device)!r})."
             )
+
+
+def _matching(value: Tensor, first: Tensor) -> torch.dtype:
+    """The precision of the first, real or complex as the value is."""
+    real = first.dtype.to_real()
+    return real.to_complex() if value.is_complex() else real
 
 
 def _may_be_complex(field: Field) -> bool:

@@ -72,6 +72,8 @@ class Operator(ABC):
 
         return scaled(factor, self) if isinstance(factor, Tensor | Real) else NotImplemented
 
+    __mul__ = __rmul__
+
 
 @torch.no_grad()
 def lanczos_norm(operator: Operator, x: Tensor, max_iter: int = 100, rtol: float = 1e-4) -> Tensor:
@@ -199,6 +201,15 @@ def image_dims(name: str, dims: int) -> None:
     if not isinstance(dims, int) or dims not in (1, 2, 3):
         raise ValueError(
             f"{name} needs dims 1, 2 or 3, got {dims!r}: the number of trailing image dims."
+        )
+
+
+def real_numbers(name: str, x: Tensor) -> None:
+    """Refuse complex numbers, for operators of real images."""
+    if x.is_complex():
+        raise TypeError(
+            f"{name} is for real numbers, got {x.dtype}. Real and imaginary parts are two channels "
+            "of real ones: torch.view_as_real(x).movedim(-1, 1)."
         )
 
 

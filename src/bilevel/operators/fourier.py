@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
-from .base import Operator, image_dims
+from .base import Operator, image_dims, real_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,7 @@ class DCT(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         _check(x, self.dims, "x")
+        real_numbers("DCT", x)
         for axis in _axes(self.dims) if x.numel() else ():
             x = _dct(x.movedim(axis, -1)).movedim(-1, axis)
         return x

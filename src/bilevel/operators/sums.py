@@ -115,7 +115,8 @@ class Part(Operator):
         return len(self._range) if isinstance(self.index, slice) else 1
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not 0 < self.dim % x.ndim or x.shape[self.dim] != self.of:
+        inside = -x.ndim <= self.dim < x.ndim and self.dim % x.ndim
+        if not inside or x.shape[self.dim] != self.of:
             raise ValueError(
                 f"Part(of={self.of}, dim={self.dim}) needs x of size {self.of} along dim "
                 f"{self.dim}, which is no batch, got {tuple(x.shape)}."

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, conv_transpose1d
 
 from .._broadcast import Scalar
-from .base import Operator, image_dims
+from .base import Operator, image_dims, real_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,7 @@ class Wavelet(Operator):
         return _put_back(x, corner, self.dims)
 
     def _check(self, x: Tensor, name: str) -> None:
+        real_numbers("Wavelet", x)
         if x.ndim <= self.dims:
             raise ValueError(
                 f"Wavelet along {self.dims} dims needs {name} of shape (B, ..., *image), got "
