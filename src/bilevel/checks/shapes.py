@@ -34,8 +34,13 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         if name != "weight":
             _fits(term, name, _room(name, dim, x), x)
     if isinstance(term, SmoothComposition | Composition):
-        check_shapes(term.outer, _evaluate(term.operator, x, label), label)
+        image = _evaluate(term.operator, x, label)
+        if image.is_complex():
+            _complex_range(term, image, x, label)
+        check_shapes(term.outer, image, label)
         return
+    if isinstance(getattr(term, "target", None), Tensor) and not x.is_complex():
+        _real_data(term, label)
     if isinstance(term, Weighted):
         shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
         _fits(term, "weight", shape, x)
@@ -48,6 +53,31 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         raise ValueError(
             f"{label} has a value of shape {tuple(value.shape)} at x of shape {tuple(x.shape)}: "
             f"one number a sample is needed, ({len(x)},). Sum over all dims but the first."
+        )
+
+
+def _complex_range(term: Any, image: Tensor, x: Tensor, label: str) -> None:
+    """The image of x is complex: can the term take it, and does the adjoint lead back to x?"""
+    if not isinstance(term.outer, LeastSquares | Potential):
+        raise TypeError(
+            f"{label}: {type(term.outer).__name__} takes real numbers, got the complex range of "
+            f"{type(term.operator).__name__}. Take them as pairs, {type(term.outer).__name__}(...) "
+            "@ AsReal() @ operator."
+        )
+    if not x.is_complex() and _evaluate(term.operator.adjoint, image, label).is_complex():
+        raise TypeError(
+            f"{label}: x is real and {type(term.operator).__name__}.adjoint gives complex numbers. "
+            "For a real image use FFT(), which takes the real part; for a complex one solve for "
+            "pairs of reals, operator @ AsComplex(), with x of shape (B, ..., 2)."
+        )
+
+
+def _real_data(term: Any, label: str) -> None:
+    if term.target.is_complex():
+        raise TypeError(
+            f"{label}: the target is complex where x, or the operator's range, is real. Name the "
+            "operator that makes complex numbers of x, LeastSquares(data) @ FFT(), or pass "
+            "torch.view_as_real(target)."
         )
 
 
