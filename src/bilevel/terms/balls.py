@@ -155,7 +155,7 @@ class L1InfBall(Proximable, Dualizable):
             """A Newton step for the amount, from below: (amount, largest masses, their numbers)."""
             k = (above <= amount).sum(-1, keepdim=True).clamp(min=1)
             top, alive = mass.gather(-1, k - 1), (mass[..., -1:] > amount)
-            slope = (alive / k).sum(dims, keepdim=True)
+            slope = (alive.to(size) / k).sum(dims, keepdim=True)
             excess = torch.where(alive, top / k, 0.0).sum(dims, keepdim=True) - self.radius
             return excess / slope.clamp(min=1 / ordered.shape[-1]), top, k
 

@@ -104,23 +104,30 @@ class PositiveSemidefinite(Proximable, Dualizable):
     """
 
     def value(self, x: Tensor) -> Tensor:
-        size = x.abs().amax((-2, -1), keepdim=True)
-        slack = 16 * eps(x) * x.shape[-1] * size
-        odd = (x - x.mT).abs().amax((-2, -1), keepdim=True)
-        least = torch.linalg.eigvalsh((x + x.mT) / 2)[..., :1, None]
-        return _indicator((odd <= slack) & (least >= -slack), x)
+        symmetric = _symmetric(x)
+        slack = 16 * eps(x) * x.shape[-1] * x.abs().amax((-2, -1), keepdim=True)
+        least = torch.linalg.eigvalsh(symmetric)[..., :1, None]
+        return _indicator(((x - symmetric).abs() <= slack) & (least >= -slack), x)
 
     def admissible(self, step: Tensor) -> Tensor:
         return step.amin((-2, -1), keepdim=True)  # one a matrix
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
-        return positive_part((x + x.mT) / 2)
+        return positive_part(_symmetric(x))
 
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # of a cone, the step plays none
         return y - self.prox(y, step)
 
     def conjugate(self, y: Tensor) -> Tensor:
-        symmetric = (y + y.mT) / 2
-        slack = 64 * eps(y) * y.shape[-1] * y.abs().amax((-2, -1))
-        most = torch.linalg.eigvalsh(symmetric)[..., -1]
-        return _indicator((most <= slack)[..., None], y)
+        slack = 64 * eps(y) * y.shape[-1] * y.abs().amax((-2, -1), keepdim=True)
+        most = torch.linalg.eigvalsh(_symmetric(y))[..., -1:, None]
+        return _indicator(most <= slack, y)
+
+
+def _symmetric(x: Tensor) -> Tensor:
+    if x.ndim < 3 or x.shape[-2] != x.shape[-1]:
+        raise ValueError(
+            "PositiveSemidefinite needs square matrices in the last two dims, after the batch: "
+            f"(B, ..., n, n), got {tuple(x.shape)}. For one matrix pass x[None]."
+        )
+    return (x + x.mT) / 2
