@@ -160,7 +160,7 @@ TERMS += [
     Case("SortedL1, equal levels", lambda d: bl.SortedL1(0 * d.normal(size(d)) + 0.3)),
     Case("Nuclear", lambda d: 0.7 * bl.Nuclear(), MATRICES),
     Case("Nuclear, per sample", lambda d: d.per_sample() * bl.Nuclear(), TALL),
-    Case("Nuclear, per matrix", lambda d: d.positive(d.batch, d.event[0], 1, 1) * bl.Nuclear(), (2, 3, 7)),
+    Case("Nuclear, per matrix", lambda d: per_matrix(d) * bl.Nuclear(), (2, 3, 7)),
     Case("SpectralNorm", lambda d: 0.7 * bl.SpectralNorm(), MATRICES),
     Case("SpectralNorm, per sample", lambda d: d.per_sample() * bl.SpectralNorm(), CHANNELS),
     Case("NuclearBall", lambda d: bl.NuclearBall(1.1), MATRICES),
@@ -182,12 +182,16 @@ TERMS += [
     Case("SecondOrderCone, dim", lambda d: bl.SecondOrderCone(dim=1), MATRICES, scalable=False),
     Case("Monotone", lambda d: bl.Monotone(), scalable=False),
     Case("Monotone, decreasing", lambda d: bl.Monotone(1, False), MATRICES, scalable=False),
-    Case("PositiveSemidefinite", lambda d: bl.PositiveSemidefinite(), (4, 4), square=True, scalable=False),
+    Case("PSD", lambda d: bl.PositiveSemidefinite(), (4, 4), square=True, scalable=False),
 ]
 
 
 def size(d: Draw) -> int:
     return math.prod(d.event)
+
+
+def per_matrix(d: Draw) -> Tensor:
+    return d.positive(d.batch, d.event[0], 1, 1)
 
 
 def falling(levels: Tensor) -> Tensor:  # (..., n), or (B, *event) -> (B, n)

@@ -57,7 +57,7 @@ def project_nuclear(x: Tensor, radius: Tensor | float) -> Tensor:
     radius = _one_a_matrix(radius, x)
     inside = frame.spectrum.sum(-1)[..., None, None] <= radius
     values = project_simplex(frame.spectrum, radius.detach()[..., 0], -1)
-    active = values > 0
+    active = (values > 0) & ~inside[..., 0]
     direction = _apply(x, torch.ones_like(radius), frame, active, active.to(x), 0.0)
     mass = (x * direction).sum((-2, -1), keepdim=True)  # of the active values
     level = (mass - radius) / active.sum(-1).clamp(min=1)[..., None, None]
