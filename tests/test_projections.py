@@ -161,6 +161,9 @@ def test_isotonic_beside_scipy(n, kind):
         "falling": lambda: -torch.arange(1.0 * n).expand(6, n),
     }[kind]()
     ours = increasing(rows)
+    if n > 6:  # by SciPy; as many rows as entries go by rounds
+        many = increasing(rows.repeat(n, 1))[:6]
+        torch.testing.assert_close(ours, many, rtol=1e-14, atol=1e-14)
     for row, given in zip(ours, rows, strict=True):
         theirs = torch.as_tensor(isotonic_regression(given.numpy()).x)
         torch.testing.assert_close(row, theirs, rtol=1e-12, atol=1e-12)
@@ -171,10 +174,10 @@ def test_isotonic_beside_scipy(n, kind):
 def test_a_cascade_is_handed_on():
     """It joins one block a round: SciPy's algorithm finishes what 48 rounds did not."""
     row = torch.cat([torch.arange(199.0), torch.tensor([-1e6])])
-    rows = torch.stack([row, torch.arange(200.0), row.flip(0)])
-    label = blocks(rows)
+    rows = torch.stack([row, torch.arange(200.0), row.flip(0)]).repeat(67, 1)
+    label = blocks(rows)  # as many rows as entries: by rounds
     assert (label[0] == 0).all() and (label[1] == torch.arange(200)).all()
-    assert torch.equal(blocks(rows[:1]), label[:1])
+    assert torch.equal(blocks(rows[:3]), label[:3])  # few rows: by SciPy
 
 
 def test_the_derivative_of_isotonic_regression_is_the_mean_over_blocks():

@@ -204,6 +204,34 @@ def _second_difference(
     return torch.where(same, -within, apart * across)
 
 
+@dataclass(frozen=True, eq=False)
+class _At:
+    """Where a derivative is taken. Held by the nodes below without being their input, so that a
+    product with the derivative costs no second derivative."""
+
+    x: Tensor
+    jump: Tensor
+    frame: _Rectangular | _Symmetric
+    line: _Line
+
+    def recorded(self) -> bool:
+        return torch.is_grad_enabled() and (self.x.requires_grad or self.jump.requires_grad)
+
+    def first(self, g: Tensor) -> Tensor:
+        """DF(X)[G]."""
+        product: Any = _First.apply(g, self)
+        return product + _Bend.apply(self.x, self.jump, (g, self)) if self.recorded() else product
+
+    def second(self, g: Tensor, h: Tensor) -> Tensor:
+        """D2F(X)[G, H]."""
+        product: Any = _Second.apply(g, h, self)
+        return product + _Third.apply(self.x, self.jump) if self.recorded() else product
+
+    def in_jump(self) -> _At:
+        """The derivative in the jump."""
+        return _At(self.x, torch.ones_like(self.jump), self.frame, self.line.step())
+
+
 class _Value(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, jump: Tensor, frame: Any, line: _Line) -> Tensor:
@@ -213,46 +241,68 @@ class _Value(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (x, jump), (g,) = ctx.saved_tensors, gradients
-        frame, line = ctx.frame, ctx.line
-        of_x: Any = _First.apply(x, jump, g, frame, line) if ctx.needs_input_grad[0] else None
+        at, (g,) = _At(*ctx.saved_tensors, ctx.frame, ctx.line), gradients
+        of_x = at.first(g) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None
-        sign = _apply(x, torch.ones_like(jump), frame, line.active, line.step().values, 0.0)
+        step = at.in_jump()
+        sign: Any = _Value.apply(step.x, step.jump, step.frame, step.line)
         return of_x, (g * sign).sum((-2, -1), keepdim=True), None, None
 
 
 class _First(Function):
-    """DF(X)[G], linear and self-adjoint in G."""
+    """Linear and self-adjoint in G."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, jump: Tensor, g: Tensor, frame: Any, line: _Line) -> Tensor:
-        ctx.save_for_backward(x, jump, g)
-        ctx.frame, ctx.line = frame, line
-        return frame.first(line, g)
+    def forward(ctx: Any, g: Tensor, at: _At) -> Tensor:
+        ctx.at = at
+        return at.frame.first(at.line, g)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (x, jump, g), (h,) = ctx.saved_tensors, gradients
-        frame, line = ctx.frame, ctx.line
-        need_x, need_jump, need_g = ctx.needs_input_grad[:3]
-        of_x: Any = _Second.apply(x, jump, g, h, frame, line) if need_x else None
-        of_g: Any = _First.apply(x, jump, h, frame, line) if need_g else None
-        of_jump: Any = None
-        if need_jump:
-            step: Any = _First.apply(x, torch.ones_like(jump), g, frame, line.step())
-            of_jump = (h * step).sum((-2, -1), keepdim=True)
-        return of_x, of_jump, of_g, None, None
+        return ctx.at.first(gradients[0]), None
+
+
+class _Bend(Function):
+    """0, with the derivative of DF(X)[G] in X and in the jump."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, jump: Tensor, where: tuple[Tensor, _At]) -> Tensor:
+        ctx.where = where
+        return torch.zeros_like(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g, at), (h,) = ctx.where, gradients
+        of_x = at.second(g, h) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None
+        step = at.in_jump().first(g)
+        return of_x, (h * step).sum((-2, -1), keepdim=True), None
 
 
 class _Second(Function):
-    """D2F(X)[G, H]."""
+    """Linear in G and in H, and the derivative of a function: it is symmetric in all three."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, jump: Tensor, g: Tensor, h: Tensor, frame: Any, line: _Line
-    ) -> Tensor:
-        return frame.second(line, jump.detach(), g, h)
+    def forward(ctx: Any, g: Tensor, h: Tensor, at: _At) -> Tensor:
+        ctx.save_for_backward(g, h)
+        ctx.at = at
+        return at.frame.second(at.line, at.jump.detach(), g, h)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (g, h), (k,) = ctx.saved_tensors, gradients
+        of_g, of_h = ctx.needs_input_grad[:2]
+        return ctx.at.second(h, k) if of_g else None, ctx.at.second(g, k) if of_h else None, None
+
+
+class _Third(Function):
+    """0, with a derivative that is refused."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, jump: Tensor) -> Tensor:
+        return torch.zeros_like(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
