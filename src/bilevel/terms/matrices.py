@@ -145,7 +145,7 @@ class Hankel(Proximable, Dualizable):
     prox       the mean over each antidiagonal
     conjugate  0 if the antidiagonals of y sum to 0, else inf
     Gillard, Usevich. Hankel low-rank approximation and completion in time series analysis and
-    forecasting: a brief review. Statistics and Its Interface, 2022.
+    forecasting: a brief review. Statistics and Its Interface, 2023.
     """
 
     def value(self, x: Tensor) -> Tensor:
