@@ -81,6 +81,20 @@ def test_the_third_derivative_is_refused(term):
 
 
 @pytest.mark.parametrize("case", PROXIMABLE, ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+def test_a_sample_that_is_not_finite_harms_no_other(case, value):
+    draw = Draw(event=case.event)
+    term, x = case.make(draw), draw.x()
+    spoilt = x.clone()
+    spoilt[1] = value
+    p, q = term.prox(spoilt, 0.7), term.prox(x, 0.7)
+    others = torch.tensor([0, 2, 3])
+    torch.testing.assert_close(p[others], q[others], rtol=1e-14, atol=1e-14)
+    if value != value:
+        assert p[1].isnan().any(), "a NaN must not look like a point"
+
+
+@pytest.mark.parametrize("case", PROXIMABLE, ids=str)
 def test_derivatives_at_kinks_are_finite(case):
     """At 0, at points on the boundary, at ties, at equal entries: some number, never NaN."""
     draw = Draw(event=case.event)

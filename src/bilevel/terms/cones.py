@@ -12,7 +12,7 @@ from .base import Dualizable, Proximable
 from .isotonic import decreasing, increasing
 from .norms import _length
 from .sets import _indicator
-from .spectral import positive_part
+from .spectral import eigenvalues, positive_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class PositiveSemidefinite(Proximable, Dualizable):
     def value(self, x: Tensor) -> Tensor:
         symmetric = _symmetric(x)
         slack = 16 * eps(x) * x.shape[-1] * x.abs().amax((-2, -1), keepdim=True)
-        least = torch.linalg.eigvalsh(symmetric)[..., :1, None]
+        least = eigenvalues(symmetric)[..., :1, None]
         return _indicator(((x - symmetric).abs() <= slack) & (least >= -slack), x)
 
     def admissible(self, step: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class PositiveSemidefinite(Proximable, Dualizable):
 
     def conjugate(self, y: Tensor) -> Tensor:
         slack = 64 * eps(y) * y.shape[-1] * y.abs().amax((-2, -1), keepdim=True)
-        most = torch.linalg.eigvalsh(_symmetric(y))[..., -1:, None]
+        most = eigenvalues(_symmetric(y))[..., -1:, None]
         return _indicator(most <= slack, y)
 
 

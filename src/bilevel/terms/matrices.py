@@ -12,7 +12,7 @@ from .._broadcast import Scalar, eps, expand, sum_event
 from .base import Dualizable, Proximable, Weighted
 from .norms import _fitting, _indicator
 from .sets import _indicator as _inside
-from .spectral import clip, project_nuclear, soft_threshold
+from .spectral import clip, project_nuclear, singular_values, soft_threshold
 
 
 def _singular_values(x: Tensor) -> Tensor:  # (B, ..., m, n) -> (B, ..., min(m, n), 1)
@@ -21,7 +21,7 @@ def _singular_values(x: Tensor) -> Tensor:  # (B, ..., m, n) -> (B, ..., min(m, 
             f"matrices are the last two dims of x, after the batch: (B, ..., m, n), got "
             f"{tuple(x.shape)}. For one matrix pass x[None]."
         )
-    return torch.linalg.svdvals(x)[..., None]
+    return singular_values(x)[..., None]
 
 
 def _largest(x: Tensor) -> Tensor:  # (B, ..., 1, 1)

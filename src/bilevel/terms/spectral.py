@@ -45,7 +45,9 @@ def clip(x: Tensor, bound: Tensor | float) -> Tensor:
     values = torch.minimum(frame.spectrum, bound.detach()[..., 0])
     over = frame.spectrum > values
     cut = _apply(x, -bound, frame, over, (frame.spectrum - values) * over, 1.0)
-    exact = torch.where(over.any(-1)[..., None, None], frame.matrix(values), x).detach()
+    exact = torch.where(
+        (frame.spectrum <= values).all(-1)[..., None, None], x, frame.matrix(values)
+    )
     return x - cut + (exact - (x - cut)).detach()  # cut loses what is small against x
 
 
@@ -66,7 +68,9 @@ def project_nuclear(x: Tensor, radius: Tensor | float) -> Tensor:
 
 def positive_part(x: Tensor) -> Tensor:
     """Q max(l, 0) Q^T for the symmetric matrices of the last two dims."""
-    spectrum, q = torch.linalg.eigh(x.detach())
+    safe, broken = _finite(x.detach())
+    spectrum, q = torch.linalg.eigh(safe)
+    spectrum = spectrum.masked_fill(broken, torch.nan)
     values = spectrum.clamp(min=0)
     no_jump = torch.zeros_like(x[..., :1, :1])
     return _apply(x, no_jump, _Symmetric(q, spectrum), values > 0, values, 1.0)
@@ -77,8 +81,29 @@ def _one_a_matrix(value: Tensor | float, x: Tensor) -> Tensor:  # (..., 1, 1)
     return value.expand(*x.shape[:-2], 1, 1)
 
 
+def singular_values(x: Tensor) -> Tensor:  # (..., m, n) -> (..., min(m, n))
+    """NaN for a matrix that is not finite."""
+    safe, broken = _finite(x)
+    return torch.linalg.svdvals(safe).masked_fill(broken, torch.nan)
+
+
+def eigenvalues(x: Tensor) -> Tensor:  # (..., n, n) -> (..., n), rising
+    """Of symmetric matrices; NaN for one that is not finite."""
+    safe, broken = _finite(x)
+    return torch.linalg.eigvalsh(safe).masked_fill(broken, torch.nan)
+
+
+def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x with 0 for matrices that are not finite, which those are): LAPACK refuses a whole batch
+    because of one."""
+    broken = ~x.isfinite().all(-1).all(-1)[..., None]
+    return x.masked_fill(broken[..., None], 0.0), broken
+
+
 def _singular(x: Tensor) -> _Rectangular:
-    return _Rectangular(*torch.linalg.svd(x.detach(), full_matrices=False))
+    safe, broken = _finite(x.detach())
+    u, spectrum, vh = torch.linalg.svd(safe, full_matrices=False)
+    return _Rectangular(u, spectrum.masked_fill(broken, torch.nan), vh)
 
 
 def _apply(x, jump, frame, active, values, slope: float) -> Tensor:
@@ -220,12 +245,14 @@ class _At:
     def first(self, g: Tensor) -> Tensor:
         """DF(X)[G]."""
         product: Any = _First.apply(g, self)
-        return product + _Bend.apply(self.x, self.jump, (g, self)) if self.recorded() else product
+        bend: Any = _Bend.apply(self.x, self.jump, (g, self)) if self.recorded() else 0.0
+        return product + bend
 
     def second(self, g: Tensor, h: Tensor) -> Tensor:
         """D2F(X)[G, H]."""
         product: Any = _Second.apply(g, h, self)
-        return product + _Third.apply(self.x, self.jump) if self.recorded() else product
+        third: Any = _Third.apply(self.x, self.jump) if self.recorded() else 0.0
+        return product + third
 
     def in_jump(self) -> _At:
         """The derivative in the jump."""
@@ -241,7 +268,8 @@ class _Value(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        at, (g,) = _At(*ctx.saved_tensors, ctx.frame, ctx.line), gradients
+        (x, jump), (g,) = ctx.saved_tensors, gradients
+        at = _At(x, jump, ctx.frame, ctx.line)
         of_x = at.first(g) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None
