@@ -1,8 +1,8 @@
 """The derivatives of functions of singular values and eigenvalues, by divided differences.
 
 They are f[p, q] and f[p, r, q] of the odd function f that is applied: a line on the active values,
-0 on the others. Within a class (active, or not) they are known without a division, however close the
-values; between classes the values are apart, unless X is at a kink.
+0 on the others. Within a class (active, or not) they are known without a division, however close
+the values; between classes the values are apart, unless X is at a kink.
 
 Daleckii, Krein. Integration and differentiation of functions of hermitian operators. AMS
 Translations, 1965. Noferini. A formula for the Frechet derivative of a generalized matrix function.
