@@ -124,6 +124,11 @@ BAD = [
 ]  # fmt: skip
 
 
+def test_a_normal_is_a_tensor():
+    with pytest.raises(TypeError, match=r"HalfSpace.normal must be a tensor .* got float. For the"):
+        bl.argmin(LS(y) + bl.HalfSpace(1.0))
+
+
 @pytest.mark.parametrize("energy, message", BAD)
 def test_what_contradicts_itself_is_told(energy, message):
     with pytest.raises(ValueError, match=message):

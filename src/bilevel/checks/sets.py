@@ -24,6 +24,11 @@ def check_set(term: Term, x: Tensor) -> None:
 
 
 def _normal(term: Hyperplane | HalfSpace | HyperplaneBox) -> None:
+    if not isinstance(term.normal, Tensor):
+        raise TypeError(
+            f"{type(term).__name__}.normal must be a tensor of the event's shape, got "
+            f"{type(term.normal).__name__}. For the sum of all entries: torch.ones(n)."
+        )
     if bool((term.normal.flatten(min(1, term.normal.ndim - 1)) == 0).all(-1).any()):
         raise ValueError(
             f"{type(term).__name__}.normal is 0 (in some sample), which is no direction. Leave the "
