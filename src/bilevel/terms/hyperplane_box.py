@@ -45,7 +45,7 @@ class HyperplaneBox(Proximable, Dualizable):
         if not x.numel():
             return x
         v, (a, lower, upper) = flat(x), self._lines(x)
-        with torch.no_grad():
+        with torch.no_grad():  # only which coordinates are free is found here
             ends = torch.stack([(v - lower) / a, (v - upper) / a])  # where a coordinate is free
             ends = torch.where(a == 0, torch.inf, ends)
             breaks = torch.cat([*ends], -1).sort(dim=-1).values
@@ -81,7 +81,7 @@ class HyperplaneBox(Proximable, Dualizable):
         rest = v - t * a
         ends = torch.where(rest > 0, upper, lower)
         zero = (rest.abs() <= 64 * eps(y) * v.abs().amax(-1, keepdim=True)) & ends.isinf()
-        value = torch.where(zero | (rest == 0), 0.0, rest * ends).sum(-1, keepdim=True)
+        value = (rest * torch.where(zero, 0.0, ends)).sum(-1, keepdim=True)
         return (value + t * self.offset).flatten(1).sum(1)
 
     def _lines(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
