@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,9 @@ class Draw:
     def full(self) -> Tensor:  # another weight for each pixel of each sample
         return self.positive(self.batch, *self.event)
 
+    def offset(self) -> Tensor:  # one number a sample, of either sign
+        return self.normal(self.batch, *[1] * len(self.event))
+
     def signs(self) -> Tensor:
         return self.x().sign()
 
@@ -64,6 +68,9 @@ class Case:
     event: tuple[int, ...] = (5,)
     indexable: bool = True  # whether Problem.take can index it
     dtype: torch.dtype = torch.float64  # of x
+    square: bool = False  # whether the last two dims must be equal
+    convex: bool = True
+    scalable: bool = True  # whether dual_scale brings every y into the conjugate's domain
 
     def __str__(self) -> str:
         return self.name
@@ -129,6 +136,86 @@ TERMS = [
     Case("Composition", lambda d: 0.4 * bl.L1() @ wide(d)),
     Case("SmoothSum", lambda d: smooth_sum(d)),
 ]
+
+MATRICES, CHANNELS, TALL = (3, 4), (2, 4, 3), (5, 2)
+
+TERMS += [
+    Case("Box, equal bounds", lambda d: bl.Box(*2 * [d.per_pixel()])),
+    Case("Box, some sides open", lambda d: bl.Box(-opened(d), opened(d)), scalable=False),
+    Case("L1Ball", lambda d: bl.L1Ball(0.9)),
+    Case("L1Ball, per sample", lambda d: bl.L1Ball(d.per_sample(), d.x()), IMAGE),
+    Case("L1Ball, a point", lambda d: bl.L1Ball(0.0, d.x())),
+    Case("LinfBall", lambda d: bl.LinfBall(0.4)),
+    Case("LinfBall, per sample", lambda d: bl.LinfBall(d.per_sample(), d.x()), IMAGE),
+    Case("L21Ball", lambda d: bl.L21Ball(1.3), MATRICES),
+    Case("L21Ball, per sample", lambda d: bl.L21Ball(d.per_sample(), dim=1), MATRICES),
+    Case("L1InfBall", lambda d: bl.L1InfBall(1.3), MATRICES),
+    Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
+    Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
+    Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
+    Case("Linf", lambda d: 0.7 * bl.Linf()),
+    Case("Linf, per sample", lambda d: d.per_sample() * bl.Linf(), IMAGE),
+    Case("L1Inf", lambda d: 0.5 * bl.L1Inf(), MATRICES),
+    Case("L1Inf, per group", lambda d: d.groups() * bl.L1Inf(), MATRICES),
+    Case("L1Inf, another dim", lambda d: 0.5 * bl.L1Inf(dim=1), MATRICES),
+    Case("SortedL1", lambda d: 0.6 * bl.SortedL1(falling(d.normal(size(d))))),
+    Case("SortedL1, image", lambda d: d.per_sample() * bl.SortedL1(falling(d.x())), IMAGE),
+    Case("SortedL1, equal levels", lambda d: bl.SortedL1(0 * d.normal(size(d)) + 0.3)),
+    Case("Nuclear", lambda d: 0.7 * bl.Nuclear(), MATRICES),
+    Case("Nuclear, per sample", lambda d: d.per_sample() * bl.Nuclear(), TALL),
+    Case("Nuclear, per matrix", lambda d: per_matrix(d) * bl.Nuclear(), (2, 3, 7)),
+    Case("SpectralNorm", lambda d: 0.7 * bl.SpectralNorm(), MATRICES),
+    Case("SpectralNorm, per sample", lambda d: d.per_sample() * bl.SpectralNorm(), CHANNELS),
+    Case("NuclearBall", lambda d: bl.NuclearBall(1.1), MATRICES),
+    Case("NuclearBall, per sample", lambda d: bl.NuclearBall(d.per_sample()), TALL),
+    Case("SpectralBall", lambda d: bl.SpectralBall(0.6), MATRICES),
+    Case("SpectralBall, per sample", lambda d: bl.SpectralBall(d.per_sample()), CHANNELS),
+    Case("Hankel", lambda d: bl.Hankel(), MATRICES, scalable=False),
+    Case("HalfSpace", lambda d: bl.HalfSpace(d.normal(*d.event), 0.3), scalable=False),
+    Case("HalfSpace, per sample", lambda d: bl.HalfSpace(d.x(), d.offset()), IMAGE, scalable=False),
+    Case("Hyperplane", lambda d: bl.Hyperplane(d.normal(*d.event), 0.3), scalable=False),
+    Case("Hyperplane, each", lambda d: bl.Hyperplane(d.x(), d.offset()), IMAGE, scalable=False),
+    Case("HyperplaneBox", lambda d: bl.HyperplaneBox(d.normal(*d.event), 0.1, -1.0, 1.0)),
+    Case("HyperplaneBox, per sample", lambda d: plane_box(d), IMAGE),
+    Case("HyperplaneBox, open", lambda d: bl.HyperplaneBox(d.per_pixel(), 0.7), scalable=False),
+    Case("Affine", lambda d: bl.Affine(*system(d)), scalable=False),
+    Case("Affine, per sample", lambda d: bl.Affine(*system(d, d.batch)), IMAGE, scalable=False),
+    Case("Affine, a point", lambda d: bl.Affine(*system(d, m=size(d))), scalable=False),
+    Case("SecondOrderCone", lambda d: bl.SecondOrderCone(), scalable=False),
+    Case("SecondOrderCone, dim", lambda d: bl.SecondOrderCone(dim=1), MATRICES, scalable=False),
+    Case("Monotone", lambda d: bl.Monotone(), scalable=False),
+    Case("Monotone, decreasing", lambda d: bl.Monotone(1, False), MATRICES, scalable=False),
+    Case("PSD", lambda d: bl.PositiveSemidefinite(), (4, 4), square=True, scalable=False),
+]
+
+
+def size(d: Draw) -> int:
+    return math.prod(d.event)
+
+
+def per_matrix(d: Draw) -> Tensor:
+    return d.positive(d.batch, d.event[0], 1, 1)
+
+
+def falling(levels: Tensor) -> Tensor:  # (..., n), or (B, *event) -> (B, n)
+    return levels.abs().flatten(min(1, levels.ndim - 1)).sort(-1, descending=True).values
+
+
+def opened(d: Draw) -> Tensor:
+    bound = d.per_pixel()
+    return torch.where(bound > 0.6, torch.inf, bound)
+
+
+def plane_box(d: Draw) -> bl.HyperplaneBox:
+    """One that 0.3 of the way between the bounds lies in."""
+    normal, lower, upper = d.x(), -d.full(), d.full()
+    offset = (normal * (lower + 0.3 * (upper - lower))).flatten(1).sum(1)
+    return bl.HyperplaneBox(normal, offset.reshape_as(d.per_sample()), lower, upper)
+
+
+def system(d: Draw, *batch: int, m: int = 2) -> tuple[Tensor, Tensor]:
+    m = min(m, size(d))
+    return d.normal(*batch, m, size(d)), d.normal(*batch, m)
 
 
 def wide(d: Draw) -> bl.Matrix:

@@ -15,11 +15,12 @@ from ..terms.sets import Box, L2Ball, NonNegative, Simplex
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
 from ..terms.total_variation import TotalVariation
 from .fields import Field
+from .sets import check_set
 
 # Known without an evaluation: a density of x's shape; one value a sample.
 _POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
 _SETS = (Box, NonNegative, Simplex, L2Ball)
-_REDUCED = ("radius", "total")  # of size 1 along the term's dim, or over the whole event
+_REDUCED = ("radius", "total", "offset")  # of size 1 along the term's dim, or the whole event
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
@@ -32,7 +33,8 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         )
     for name in getattr(term, "batched", ()):
         if name != "weight":
-            _fits(term, name, _room(name, dim, x), x)
+            _fits(term, name, _room(name, None if name in _whole(term) else dim, x), x)
+    check_set(term, x)
     if isinstance(term, SmoothComposition | Composition):
         image = _evaluate(term.operator, x, label)
         if image.is_complex():
@@ -96,6 +98,11 @@ def _density(term: Any, x: Tensor, label: str) -> tuple[int, ...]:
             f"{len(x)} samples. Pass an x0 inside its domain."
         )
     return tuple(density.shape)
+
+
+def _whole(term: Any) -> tuple[str, ...]:
+    """Fields that hold one number a sample although the term has a dim."""
+    return getattr(term, "per_sample", ())
 
 
 def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:
