@@ -39,6 +39,14 @@ def smallest(weight: Scalar, x: Tensor) -> Scalar:
     return -largest(-weight, x)
 
 
+def larger(a: Scalar, b: Scalar) -> Scalar:
+    """The larger of two numbers, sample by sample."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    like = a if isinstance(a, Tensor) else b
+    return torch.maximum(*(torch.as_tensor(v).to(like) for v in (a, b)))  # type: ignore[arg-type]
+
+
 def sum_event(density: Tensor) -> Tensor:  # (B, *event) -> (B,)
     return density.flatten(1).sum(1)
 

@@ -10,16 +10,22 @@ from torch import Tensor
 
 from ..terms.base import Weighted
 from ..terms.composition import Composition, SmoothComposition
+from ..terms.envelopes import MoreauEnvelope
 from ..terms.norms import L1, ElasticNet
 from ..terms.sets import Box, L2Ball, NonNegative, Simplex
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
 from ..terms.total_variation import TotalVariation
+from ..terms.wrapped import Orthogonal, Separable
 from .fields import Field
 
 # Known without an evaluation: a density of x's shape; one value a sample.
 _POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
 _SETS = (Box, NonNegative, Simplex, L2Ball)
-_REDUCED = ("radius", "total")  # of size 1 along the term's dim, or over the whole event
+_REDUCED = (
+    "radius",
+    "total",
+    "smoothing",
+)  # of size 1 along the term's dim, or over the whole event
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
@@ -30,11 +36,13 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
             f"{label} has dim={dim} at x of shape {tuple(x.shape)}: it must name a dim of the "
             f"event, 1 to {x.ndim - 1} or {1 - x.ndim} to -1. Dim 0 is the batch."
         )
+    term.check(x)
+    for part, seen in _inside(term, x, label):
+        check_shapes(part, seen, label)
     for name in getattr(term, "batched", ()):
         if name != "weight":
             _fits(term, name, _room(name, dim, x), x)
     if isinstance(term, SmoothComposition | Composition):
-        check_shapes(term.outer, _evaluate(term.operator, x, label), label)
         return
     if isinstance(term, Weighted):
         shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
@@ -49,6 +57,19 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
             f"{label} has a value of shape {tuple(value.shape)} at x of shape {tuple(x.shape)}: "
             f"one number a sample is needed, ({len(x)},). Sum over all dims but the first."
         )
+
+
+def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    """The terms that a term is made of, with what they see of x."""
+    if isinstance(term, SmoothComposition | Composition):
+        return [(term.outer, _evaluate(term.operator, x, label))]
+    if isinstance(term, Orthogonal):
+        return [(term.term, _evaluate(term.operator, x, label))]
+    if isinstance(term, MoreauEnvelope):
+        return [(term.term, x)]
+    if isinstance(term, Separable):
+        return list(zip(term.terms, term.parts(x), strict=True))
+    return []
 
 
 def _pointwise(term: Any, x: Tensor) -> bool:

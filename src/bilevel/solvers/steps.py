@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand, norm_event, tiny
-from ..terms.base import Smooth
+from ..terms.base import Smooth, Term
 
 
 def positive(name: str, step: object, x: Tensor) -> Scalar:
@@ -54,6 +54,27 @@ def below(name: str, step: Scalar, limit: Scalar, rule: str, least: float = 0.0)
         f"{name} = {float(step_):.6g} {what} {rule} = {float(limit_):.6g}. "
         "Leave it out to have it set from the problem."
     )
+
+
+def weak_convexity(term: Term | None, x: Tensor) -> Scalar:
+    """rho: the prox of the term is continuous for steps below 1 / rho; 0 for a convex term, and
+    for one, such as L0, that no step makes so."""
+    mu = 0.0 if term is None else term.strong_convexity(x)
+    if isinstance(mu, Tensor):
+        return torch.where(mu > -torch.inf, -mu, 0.0).clamp(min=0)
+    return -mu if -float("inf") < mu < 0 else 0.0
+
+
+def convex(term: Term | None, x: Tensor) -> bool:
+    """Whether the term is convex, as far as it declares."""
+    return term is None or bool(torch.as_tensor(term.strong_convexity(x) >= 0).all())
+
+
+def continuous(name: str, step: Scalar, rho: Scalar, who: object) -> None:
+    """ValueError unless the prox of a weakly convex term is continuous for the step."""
+    if bool(torch.as_tensor(rho > 0).any()):
+        rule = f"1 / rho, rho the weak convexity of {type(who).__name__},"
+        below(name, step, 1 / torch.as_tensor(rho), rule)
 
 
 LEAST = 1e-3  # of its limit: T with a smaller step moves less than the tolerance wherever it is
