@@ -186,7 +186,7 @@ TERMS = [
     Case("SquaredLinf, per sample", lambda d: d.per_sample() * bl.SquaredLinf(), IMAGE),
     Case("GroupL2", lambda d: 0.5 * bl.GroupL2(labels(d))),
     Case("GroupL2, per sample", lambda d: d.per_sample() * bl.GroupL2(labels(d)), IMAGE),
-    Case("GroupL2, per group", lambda d: d.positive(2) * bl.GroupL2(labels(d))),
+    Case("GroupL2, per group", lambda d: d.positive(2)[: d.event[0]] * bl.GroupL2(labels(d))),
     Case("SparseL21", lambda d: 0.5 * bl.SparseL21(), (3, 4)),
     Case("SparseL21, per sample", lambda d: d.per_sample() * bl.SparseL21(d.per_sample()), (3, 4)),
     Case("SparseL21, per group", lambda d: d.groups() * bl.SparseL21(0.3), (3, 4)),
@@ -197,13 +197,7 @@ TERMS = [
     Case("MoreauEnvelope, per sample", lambda d: d.per_sample() * envelope(d), IMAGE),
     Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
     Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
-    Case(
-        "Separable",
-        lambda d: bl.Separable(
-            bl.LeastSquares(), d.per_sample() * bl.MCP(0.5), sizes=(1, d.event[0] - 1)
-        ),
-        (5, 2),
-    ),
+    Case("Separable", lambda d: blocks(d), (5, 2)),
     Case("PlugAndPlay", lambda d: bl.PlugAndPlay(smoother), IMAGE, indexable=False, valued=False),
     Case(
         "PlugAndPlay, leveled",
@@ -251,6 +245,13 @@ def rotation(d: Draw) -> bl.Matrix:
 def frame(d: Draw) -> bl.Matrix:
     """Orthogonal rows of length 2."""
     return bl.Matrix(2 * rotation(d).matrix[: max(d.event[0] - 2, 1)])
+
+
+def blocks(d: Draw) -> bl.Separable:
+    first, second = bl.LeastSquares(), d.per_sample() * bl.MCP(0.5)
+    if d.event[0] == 1:
+        return bl.Separable(second)
+    return bl.Separable(first, second, sizes=(1, d.event[0] - 1))
 
 
 def smoother(x: Tensor) -> Tensor:

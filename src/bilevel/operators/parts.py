@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Groups(Operator):
     indices: Tensor  # (groups, size), whole numbers; -1 fills up shorter groups with zeros
     size: int  # n
 
-    integers = ("indices",)
+    integers: ClassVar[tuple[str, ...]] = ("indices",)
 
     def __post_init__(self) -> None:
         i = self.indices

@@ -74,7 +74,7 @@ def continuous(name: str, step: Scalar, rho: Scalar, who: object) -> None:
     """ValueError unless the prox of a weakly convex term is continuous for the step."""
     if bool(torch.as_tensor(rho > 0).any()):
         rule = f"1 / rho, rho the weak convexity of {type(who).__name__},"
-        below(name, step, 1 / torch.as_tensor(rho), rule)
+        below(name, step, 1 / torch.as_tensor(rho, dtype=torch.float64), rule)
 
 
 LEAST = 1e-3  # of its limit: T with a smaller step moves less than the tolerance wherever it is

@@ -46,7 +46,7 @@ class Term(ABC):
         """
         return 0.0
 
-    def check(self, x: Tensor) -> None:
+    def check(self, x: Tensor) -> None:  # noqa: B027  (nothing to check is the rule)
         """Raise ValueError where a field does not suit an x of this shape; called once, before
         iterating."""
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._broadcast import Scalar
+from .._broadcast import Scalar, like
 from ..operators.base import Operator
 from .base import Composed, Proximable, Smooth, Term
 
@@ -75,7 +74,7 @@ class SmoothComposition(Smooth):
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         """Only weak convexity passes: K may have a kernel."""
-        mu = torch.as_tensor(self.outer.strong_convexity(self.operator(x))).clamp(max=0)
+        mu = like(self.outer.strong_convexity(self.operator(x)), x).clamp(max=0)
         return mu * self.operator.norm(x) ** 2 if bool((mu < 0).any()) else 0.0
 
     @property

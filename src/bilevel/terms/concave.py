@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, largest, smallest
+from .._broadcast import Scalar, expand, largest, like, smallest
 from .base import Proximable, Weighted
 
 Curve = Callable[[Tensor], Tensor]
@@ -47,7 +47,7 @@ class _Concave(Weighted, Proximable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         t, scale = x.abs() / self.scale, self.scale
-        s = torch.as_tensor(expand(step, x) * self.weight / scale**2).to(x).expand_as(x)
+        s = like(expand(step, x) * self.weight / scale**2, x).expand_as(x)
         with torch.no_grad():
             u = self.root(t, s)
             better = s * self.phi(u.clamp(min=0)) + (u - t).square() / 2 < t.square() / 2

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, larger, largest, smallest, sum_event
+from .._broadcast import Scalar, expand, larger, largest, like, smallest, sum_event
 from .base import Proximable, Smooth, Weighted
 
 
@@ -68,7 +68,7 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
         return larger(bound, -self.strong_convexity(x))
 
     def strong_convexity(self, x: Tensor) -> Scalar:
-        mu = torch.as_tensor(self.term.strong_convexity(x)).to(x)
+        mu = like(self.term.strong_convexity(x), x)
         if not bool((mu != 0).any()):
             return 0.0
         ends = [mu / (1 + mu * end(self.smoothing, x)) for end in (smallest, largest)]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, tiny
+from .._broadcast import Scalar, expand, like, tiny
 from .base import Dualizable, Proximable, Weighted
 from .norms import _clip, _clip_norm, _fitting, _indicator, _length
 
@@ -68,7 +68,7 @@ class GroupL2(Weighted, Proximable, Dualizable):
     def _project(self, y: Tensor, radius: Tensor | float) -> Tensor:
         """Each group onto the ball of its radius."""
         length = self.density(y)
-        radius = torch.as_tensor(radius).to(y)
+        radius = like(radius, y)
         ratio = radius / torch.maximum(length, radius).clamp_min(tiny(y))
         each = ratio.expand_as(length).flatten(1)[:, self.labels.flatten()]
         return y * each.reshape(y.shape)

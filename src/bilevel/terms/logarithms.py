@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, expand, sum_event, tiny
+from .._broadcast import Scalar, eps, expand, like, sum_event, tiny
 from .base import Dualizable, Proximable, Weighted
 from .norms import _fitting
 from .smooth import _guess
@@ -46,10 +46,10 @@ class KullbackLeibler(_OnDomain, Proximable, Dualizable):
 
     def inside(self, x: Tensor) -> Tensor:
         u = x + self.background
-        return (u > 0) | ((u == 0) & (torch.as_tensor(self.counts).to(x) == 0))
+        return (u > 0) | ((u == 0) & (like(self.counts, x) == 0))
 
     def density(self, x: Tensor) -> Tensor:
-        c = torch.as_tensor(self.counts).to(x)
+        c = like(self.counts, x)
         u = torch.where(self.inside(x) & (c > 0), x + self.background, 1.0)
         return x + self.background - c + torch.xlogy(c, c) - c * u.log()
 
@@ -61,7 +61,7 @@ class KullbackLeibler(_OnDomain, Proximable, Dualizable):
         return _positive_root(x + self.background - s, s * self.counts) - self.background
 
     def conjugate(self, y: Tensor) -> Tensor:
-        c, open_ = torch.as_tensor(self.counts).to(y), 1 - y / self.weight
+        c, open_ = like(self.counts, y), 1 - y / self.weight
         if isinstance(self.weight, Tensor):  # where the weight is 0, only the domain is left
             open_ = torch.where((self.weight == 0) & (y == 0), 1.0, open_)
         inside = (open_ > 0) | ((c == 0) & (open_ >= -64 * eps(y)))
@@ -121,7 +121,7 @@ class Entropy(_OnDomain, Proximable, Dualizable):
         return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s = torch.as_tensor(expand(step, x) * self.weight).to(x).clamp_min(tiny(x) ** 0.5)
+        s = like(expand(step, x) * self.weight, x).clamp_min(tiny(x) ** 0.5)
         return s * wright_omega(x / s - 1 - s.log())
 
     def conjugate(self, y: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def _positive_root(b: Tensor, c: Tensor | float) -> Tensor:
     """The root u >= 0 of u^2 - b u - c, c >= 0, without cancellation: (b + sqrt(b^2 + 4 c)) / 2."""
     root = (b.square() + 4 * c).clamp_min(tiny(b)).sqrt()
     large = (b.abs() + root) / 2  # of the two roots, large and -c / large
-    return torch.where(b >= 0, large, c / large) * ((b > 0) | (torch.as_tensor(c) > 0).to(b.device))
+    return torch.where((b > 0) | (like(c, b) > 0), torch.where(b >= 0, large, c / large), 0.0)
 
 
 class _Omega(torch.autograd.Function):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, expand, largest, sum_event, tiny
+from .._broadcast import Scalar, eps, expand, largest, like, sum_event, tiny
 from .base import Dualizable, Proximable, Smooth, Weighted
 from .norms import _clip, _fitting, _indicator
 from .smooth import _guess
@@ -84,7 +84,7 @@ class Quantile(Weighted, Proximable, Dualizable):
 
     def _excess(self, y: Tensor) -> Tensor:
         """The gauge of the conjugate's domain for weight 1: inside where it is <= weight."""
-        bound = torch.where(y > 0, 1 - self.level, torch.as_tensor(self.level).to(y))
+        bound = torch.where(y > 0, 1 - self.level, like(self.level, y))
         return torch.where(y == 0, 0.0, y.abs() / bound)
 
     def guess(self) -> Tensor | None:
@@ -162,7 +162,7 @@ class SquaredHinge(Weighted, Smooth, Proximable, Dualizable):
 
 
 def _clamp(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:
-    return x.clamp(*(torch.as_tensor(v).to(x) for v in (lower, upper)))
+    return x.clamp(*(like(v, x) for v in (lower, upper)))
 
 
 def _at_least(u: Tensor, bound: Tensor | float, size: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, largest, smallest
+from .._broadcast import Scalar, expand, largest, like, smallest
 from .base import Proximable, Weighted
 
 
@@ -94,12 +94,12 @@ class MCP(Weighted, Proximable):
         return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s, t = _like(expand(step, x) * self.weight, x), x.abs()
-        level, width = self.threshold, _like(self.width, x)
+        s, t = like(expand(step, x) * self.weight, x), x.abs()
+        k, width = self.threshold, like(self.width, x)
         continuous = s < width
         ratio = 1 - torch.where(continuous, s / width, 0.0)
-        firm = (t - s * level).clamp(min=0) / ratio
-        flat = torch.where(continuous, t >= width * level, t > (s * width).sqrt() * level)
+        firm = (t - s * k).clamp(min=0) / ratio
+        flat = torch.where(continuous, t >= width * k, t > (s * width).sqrt() * k)
         return torch.where(flat, x, torch.where(continuous, firm, 0.0) * x.sign())
 
     def strong_convexity(self, x: Tensor) -> Scalar:
@@ -111,8 +111,8 @@ class SCAD(Weighted, Proximable):
     """g(x) = weight sum p(|x_i|), p' = threshold up to t = threshold, falling to 0 at t = width
     threshold, then flat: smoothly clipped absolute deviation.
 
-    prox  t = |x|, a = width, level = threshold, s = step weight < a - 1: soft threshold by s level up to
-          t = (1 + s) level, then ((a - 1) t - s a level) / (a - 1 - s), and x itself from a level on
+    prox  t = |x|, a = width, k = threshold, s = step weight < a - 1: soft threshold by s k up to
+          t = (1 + s) k, then ((a - 1) t - s a k) / (a - 1 - s), and x itself from a k on
     mu = -weight / (width - 1).
 
     [1] Fan, Li. Variable selection via nonconcave penalized likelihood. JASA, 2001.
@@ -132,32 +132,28 @@ class SCAD(Weighted, Proximable):
             )
 
     def density(self, x: Tensor) -> Tensor:
-        t, level, a = x.abs(), self.threshold, self.width
-        linear = _at_most(t, level)
-        bent = _at_most(t, a * level) - linear  # how far into the falling slope
-        return level * linear + level * bent - bent.square() / (2 * (a - 1))
+        t, k, a = x.abs(), self.threshold, self.width
+        linear = _at_most(t, k)
+        bent = _at_most(t, a * k) - linear  # how far into the falling slope
+        return k * linear + k * bent - bent.square() / (2 * (a - 1))
 
     def admissible(self, step: Tensor) -> Tensor:
         return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s, t = _like(expand(step, x) * self.weight, x), x.abs()
-        level, a = self.threshold, self.width
+        s, t = like(expand(step, x) * self.weight, x), x.abs()
+        k, a = self.threshold, self.width
         continuous = s < a - 1
-        soft = (t - s * level).clamp(min=0)
-        bent = level + (t - (1 + s) * level) * ((a - 1) / torch.where(continuous, a - 1 - s, 1.0))
-        jump = level * torch.where(s < a + 1, (a + 1 + s) / 2, (s * (a + 1)).sqrt())
-        flat = torch.where(continuous, t >= a * level, t > jump)
-        low = torch.where(continuous & (t > (1 + s) * level), bent, soft)
+        soft = (t - s * k).clamp(min=0)
+        bent = k + (t - (1 + s) * k) * ((a - 1) / torch.where(continuous, a - 1 - s, 1.0))
+        jump = k * torch.where(s < a + 1, (a + 1 + s) / 2, (s * (a + 1)).sqrt())
+        flat = torch.where(continuous, t >= a * k, t > jump)
+        low = torch.where(continuous & (t > (1 + s) * k), bent, soft)
         return torch.where(flat, x, low * x.sign())
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return -largest(self.weight, x) / (smallest(self.width, x) - 1)
 
 
-def _like(value: Scalar, x: Tensor) -> Tensor:
-    return torch.as_tensor(value).to(x)
-
-
 def _at_most(t: Tensor, bound: Scalar) -> Tensor:
-    return t.clamp(max=_like(bound, t))
+    return t.clamp(max=like(bound, t))

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand
+from .._broadcast import Scalar, expand, like
 from .base import Proximable
 
 
@@ -62,7 +62,7 @@ class PlugAndPlay(Proximable):
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         level = ()
         if self.leveled:
-            variance = torch.as_tensor(expand(step, x) * self.weight).to(x)
+            variance = like(expand(step, x) * self.weight, x)
             level = (variance.expand(len(x), *[1] * (x.ndim - 1)).sqrt(),)
         clean = self.denoiser(x, *level)
         if not isinstance(clean, Tensor) or clean.shape != x.shape:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, expand, inner, largest, norm_event, smallest, tiny
+from .._broadcast import Scalar, eps, expand, inner, largest, like, norm_event, smallest, tiny
 from .base import Dualizable, Proximable, Smooth, Weighted
 
 
@@ -62,7 +62,7 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
         return self.weight * (self._times(x) + self.q)
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s = torch.as_tensor(expand(step, x) * self.weight).to(x)
+        s = like(expand(step, x) * self.weight, x)
         matrix = torch.eye(x.shape[-1]).to(x) + s.unsqueeze(-1) * self._symmetric
         right = (x - s * self.q).unsqueeze(-1)
         return torch.linalg.solve(matrix, right).squeeze(-1)

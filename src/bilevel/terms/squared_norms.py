@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, sum_event
+from .._broadcast import Scalar, expand, like, sum_event
 from .base import Dualizable, Proximable, Weighted
 
 
@@ -43,7 +43,7 @@ class SquaredLinf(Weighted, Proximable, Dualizable):
         return _whole(x.abs().flatten(1).amax(1).square() / 2, x)
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s = torch.as_tensor(expand(step, x) * self.weight).to(x)
+        s = like(expand(step, x) * self.weight, x)
         positive = torch.where(s > 0, s, 1.0)
         return x - torch.where(s > 0, _shrink(x, 1 / positive), 0.0)  # homogeneous: s P(x / s)
 
@@ -55,7 +55,7 @@ def _shrink(x: Tensor, s: Tensor | float) -> Tensor:
     """p = soft threshold of x by s |p|_1: with the k largest |x| kept, s |p|_1 = s sum / (1 + s
     k)."""
     size = x.abs().flatten(1)
-    s = torch.as_tensor(s).to(x).expand(len(x), *[1] * (x.ndim - 1)).flatten(1)
+    s = like(s, x).expand(len(x), *[1] * (x.ndim - 1)).flatten(1)
     ordered = size.sort(dim=1, descending=True).values
     count = torch.arange(1, size.shape[1] + 1, dtype=x.dtype, device=x.device)
     thresholds = s * ordered.cumsum(1) / (1 + s * count)

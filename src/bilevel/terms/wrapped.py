@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, norm_event
+from .._broadcast import Scalar, eps, like, norm_event
 from ..operators.base import Operator
 from .base import Proximable
 
@@ -125,7 +125,7 @@ class Separable(Proximable):
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         each = self._each(lambda term, part: term.strong_convexity(part), x)
-        return reduce(torch.minimum, [torch.as_tensor(mu).to(x) for mu in each])
+        return reduce(torch.minimum, [like(mu, x) for mu in each])
 
     def take(self, index: Tensor, x: Tensor) -> Separable | None:
         taken = self._each(lambda term, part: term.take(index, part), x)
