@@ -68,7 +68,7 @@ class GroupL2(Weighted, Proximable, Dualizable):
     def _project(self, y: Tensor, radius: Tensor | float) -> Tensor:
         """Each group onto the ball of its radius."""
         length = self.density(y)
-        radius = like(radius, y)
+        radius = like(radius, y)  # as in _clip_norm
         ratio = radius / torch.maximum(length, radius).clamp_min(tiny(y))
         each = ratio.expand_as(length).flatten(1)[:, self.labels.flatten()]
         return y * each.reshape(y.shape)

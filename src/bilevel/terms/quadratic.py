@@ -17,7 +17,7 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
     """f(x) = weight (1/2 <x, Q x> + <q, x>), x of shape (B, n), Q symmetric.
 
     prox       (I + s Q)^-1 (x - s q), s = step weight: a dense solve a call, n^3 / 3 operations
-    conjugate  <y - w q, Q^-1 (y - w q)> / (2 w), inf outside Q's range, w = weight
+    conjugate  <y - w q, Q^-1 (y - w q)> / (2 w), w = weight; inf outside Q's range
     L and mu are w times the largest and the least eigenvalue. An indefinite Q is weakly convex: mu
     is negative, and the energy needs other terms to have a minimiser.
     """
@@ -72,7 +72,9 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
         inverse = torch.linalg.pinv(self._symmetric, hermitian=True)
         x = (inverse @ right.unsqueeze(-1)).squeeze(-1)
         off = norm_event(right - self._times(x))
-        outside = off > 1e3 * eps(y) * norm_event(right) + tiny(y)
+        ends = self._eigenvalues()
+        concave = ends[..., 0] < -1e3 * eps(y) * ends[..., -1].abs()
+        outside = concave | (off > 1e3 * eps(y) * norm_event(right) + tiny(y))
         w = (self.weight * torch.ones_like(y[:, :1])).squeeze(1)
         value = torch.where(norm_event(right) == 0, 0.0, inner(right, x) / (2 * w))
         return value.masked_fill(outside, torch.inf)
