@@ -21,6 +21,7 @@ TERMS = {
 @pytest.mark.parametrize("weight", [0.6, torch.tensor(0.6, dtype=torch.float64)], ids=type)
 @pytest.mark.parametrize("name", TERMS)
 def test_zeros_are_exact(name, weight):
-    x = torch.randn(2000, 3, 4, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 3, 4, generator=generator) * torch.rand(2000, 1, 1, generator=generator)
     p = (weight * TERMS[name]).prox(x / 2, 0.5)
     assert (p == 0).any() and not ((p != 0) & (p.abs() < 1e-14)).any()

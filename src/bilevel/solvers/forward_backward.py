@@ -11,7 +11,7 @@ from .._broadcast import Scalar, expand, larger
 from ..acceleration import Acceleration, Backtracking, Nesterov, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
-from .steps import LEAST, below, continuous, convex, lipschitz, positive, weak_convexity
+from .steps import LEAST, below, chosen, continuous, convex, lipschitz, positive, weak_convexity
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ class ForwardBackward(Solver):
 
     def prepare(self, problem: Problem, x0: Tensor) -> ForwardBackward:
         assert problem.f is not None
+        chosen("step_size", self.step_size, problem.g)
         rho = weak_convexity(problem.g, x0)
         if self.step_size is None:
             return replace(self, step_size=0.95 / larger(lipschitz(problem.f, x0), rho))

@@ -15,7 +15,7 @@ from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
-from .steps import below, continuous, convex, lipschitz, positive, weak_convexity
+from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
 
 _MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
 
@@ -69,6 +69,9 @@ class PrimalDual(Solver):
         square = self._square(problem, x0)
         L = 0.0 if smooth is None else lipschitz(smooth, x0)
         tau, sigma = self.step_size, self.dual_step_size
+        chosen("step_size", tau, proximal)
+        for h in problem.h:
+            chosen("dual_step_size", sigma, h.outer)
         rho, own = self._weak_convexity(problem, x0)
         if self.preconditioned:
             if bool(torch.as_tensor(larger(rho, own) > 0).any()):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand, norm_event, tiny
-from ..terms.base import Smooth, Term
+from ..terms.base import Proximable, Smooth, Term
 
 
 def positive(name: str, step: object, x: Tensor) -> Scalar:
@@ -75,6 +75,16 @@ def continuous(name: str, step: Scalar, rho: Scalar, who: object) -> None:
     if bool(torch.as_tensor(rho > 0).any()):
         rule = f"1 / rho, rho the weak convexity of {type(who).__name__},"
         below(name, step, 1 / torch.as_tensor(rho, dtype=torch.float64), rule)
+
+
+def chosen(name: str, step: object, term: Term | None) -> None:
+    """ValueError where the step is left to the default although the solution depends on it."""
+    if step is None and isinstance(term, Proximable) and term.tuned_by_step:
+        raise ValueError(
+            f"{name} has no default with {type(term).__name__}: no function stands behind it, and "
+            f"what it takes off depends on the step. Pass a solver with {name}=..., such as "
+            "ForwardBackward(step_size=1.0)."
+        )
 
 
 LEAST = 1e-3  # of its limit: T with a smaller step moves less than the tolerance wherever it is

@@ -172,6 +172,8 @@ def _has_parameters(gradient: Tensor, point: Tensor) -> bool:
 class Proximable(Term):
     """prox(x, step) = argmin_u value(u) + |u - x|^2 / (2 step) is known."""
 
+    tuned_by_step: ClassVar[bool] = False  # no value stands behind it: solutions depend on the step
+
     @abstractmethod
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         """The proximal point; step > 0: a number, one a sample `(B,)`, or of x's shape where the

@@ -138,10 +138,11 @@ def _times(weight: Tensor, size: Tensor) -> Tensor:
 
 
 def _positive_root(b: Tensor, c: Tensor | float) -> Tensor:
-    """The root u >= 0 of u^2 - b u - c, c >= 0, without cancellation: (b + sqrt(b^2 + 4 c)) / 2."""
-    root = (b.square() + 4 * c).clamp_min(tiny(b)).sqrt()
-    large = (b.abs() + root) / 2  # of the two roots, large and -c / large
-    return torch.where((b > 0) | (like(c, b) > 0), torch.where(b >= 0, large, c / large), 0.0)
+    """The root u >= 0 of u^2 - b u - c, c >= 0, (b + sqrt(b^2 + 4 c)) / 2, without cancellation."""
+    empty = like(c, b) <= 0  # the roots are b and 0
+    c = torch.where(empty, 1.0, like(c, b))
+    large = (b.abs() + (b.square() + 4 * c).sqrt()) / 2  # the roots are large and -c / large, or
+    return torch.where(empty, b.clamp(min=0), torch.where(b >= 0, large, c / large))  # minus both
 
 
 class _Omega(torch.autograd.Function):
@@ -153,7 +154,7 @@ class _Omega(torch.autograd.Function):
         for _ in range(6):
             w = log.exp()
             log = log - (w + log - z) / (1 + w)
-        w = log.exp()
+        w = torch.where(z > 1, z - log, log.exp())  # the one that does not magnify rounding
         ctx.save_for_backward(w)
         return w
 

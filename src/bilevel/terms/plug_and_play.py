@@ -22,7 +22,8 @@ class PlugAndPlay(Proximable):
 
     There is no function behind it: its value is NaN, and so is the energy's; there is no duality
     gap, and a solve stops by the residual of T alone. A fixed point is a solution in that sense
-    only; it exists, and the iteration converges, for a denoiser that is nonexpansive (averaged).
+    only, and depends on the solver's step size, which has no default here. The iteration
+    converges for a denoiser that is averaged, as the prox of a convex function is.
     The derivative is that of the fixed point, also in the denoiser's own parameters. Samples must
     not interact (no batch norm in training mode); the batch cannot be indexed, so finished samples
     stay in it, frozen.
@@ -37,6 +38,7 @@ class PlugAndPlay(Proximable):
     weight: Tensor | float = field(default=1.0, kw_only=True)
 
     batched: ClassVar[tuple[str, ...]] = ("weight",)
+    tuned_by_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.denoiser):

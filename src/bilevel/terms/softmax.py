@@ -53,7 +53,7 @@ class CrossEntropy(Weighted, Smooth, Dualizable):
     def check(self, x: Tensor) -> None:
         target = self.target.detach()
         off = (target.sum(self.dim) - 1).abs()
-        if target.numel() and (bool((target < 0).any()) or bool((off > 1e-3).any())):
+        if target.numel() and bool(((target < -1e-3).any()) | (off > 1e-3).any()):
             raise ValueError(
                 "CrossEntropy.target must be probabilities, >= 0 with sum 1 along "
                 f"dim={self.dim}, got values from {float(target.min()):.6g} and sums up to "
