@@ -10,7 +10,7 @@ from .._broadcast import Scalar, expand
 from ..acceleration import Acceleration, Backtracking, ExactLineSearch
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
-from .steps import LEAST, below, convex, lipschitz, positive
+from .steps import LEAST, below, lipschitz, positive
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,4 @@ class GradientDescent(Solver):
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
-        if problem.f.quadratic and convex(problem.f, x0):  # else it could end on a saddle
-            return ExactLineSearch()
-        return Backtracking()
+        return ExactLineSearch() if problem.f.quadratic else Backtracking()
