@@ -132,3 +132,33 @@ def test_gradients_are_differences_of_solutions(name):
         return bl.argmin(energy(weight, data), tol=1e-12, max_iter=200_000, **options)
 
     testing.gradients_agree(solution, [WEIGHT, data], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENERGIES)
+def test_second_derivatives_are_differences_of_gradients(name):
+    """Differences over 1e-4 of gradients good to about 1e-9: 1e-4 relative."""
+    energy, data, options = ENERGIES[name]
+    generator = torch.Generator().manual_seed(5)
+
+    def slope(weight, data, **graph):
+        """d<g, x> / d(weight, data) along a random direction."""
+        x = bl.argmin(energy(weight, data), tol=1e-12, max_iter=200_000, **options)
+        g = torch.randn(x.shape, generator=generator.manual_seed(1))
+        gradients = torch.autograd.grad((g * x.square()).sum(), (weight, data), **graph)
+        generator.manual_seed(2)
+        return sum((v * torch.randn(v.shape, generator=generator)).sum() for v in gradients)
+
+    leaves = [WEIGHT.clone().requires_grad_(), data.clone().requires_grad_()]
+    second = torch.autograd.grad(slope(*leaves, create_graph=True), leaves)
+    d = [torch.randn(p.shape, generator=generator.manual_seed(3)) for p in leaves]
+    d = [v / v.norm() for v in d]
+    got = sum((a * b).sum() for a, b in zip(second, d, strict=True))
+    h = 1e-4
+
+    def moved(t):
+        near = [(p.detach() + t * v).requires_grad_() for p, v in zip(leaves, d, strict=True)]
+        return slope(*near).detach()
+
+    expected = (8 * (moved(h / 2) - moved(-h / 2)) - (moved(h) - moved(-h))) / (6 * h)
+    scale = max(abs(float(got)), *(float(v.norm()) for v in second), 1e-3)
+    assert abs(float(got - expected)) <= 1e-4 * scale
