@@ -65,7 +65,7 @@ class LogSum(_Concave):
 
     prox  0, or the larger root of a quadratic: (|x| - scale + sqrt((|x| + scale)^2 - 4 s)) / 2, s =
           step weight; continuous for s <= scale^2
-    mu = -weight / scale^2.
+    mu    -weight / scale^2
 
     [1] Candes, Wakin, Boyd. Enhancing sparsity by reweighted l1 minimization. JFAA, 2008.
     [2] Malioutov, Aravkin. Iterative log thresholding. ICASSP, 2014.
@@ -88,7 +88,7 @@ class Geman(_Concave):
     """g(x) = weight sum |x_i| / (|x_i| + scale).
 
     prox  0, or the largest root of a cubic; continuous for step weight <= scale^2 / 2
-    mu = -2 weight / scale^2.
+    mu    -2 weight / scale^2
 
     [1] Geman, Yang. Nonlinear image recovery with half-quadratic regularization. TIP, 1995.
     """
@@ -111,7 +111,7 @@ class ETP(_Concave):
 
     prox  0, or scale (t + W(-s exp(-t))), t = |x| / scale, s = step weight / scale^2, W the
           principal branch of Lambert's function; continuous for s <= 1
-    mu = -weight / scale^2.
+    mu    -weight / scale^2
 
     [1] Gao, Wang, Zhang, Zhang. A feasible nonconvex relaxation approach to feature selection.
         AAAI, 2011.

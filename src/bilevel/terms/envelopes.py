@@ -18,8 +18,8 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
     minimisers. Of L1 it is Huber; of L2 Huber's function of the norm; of a set half the squared
     distance.
 
-    grad  weight (x - p) / smoothing, p = prox of the term with step smoothing; L = weight /
-          smoothing
+    grad  weight (x - p) / smoothing, p = prox of the term with step smoothing
+    L     weight / smoothing
     prox  x + s / (s + smoothing) (prox of the term with step s + smoothing - x), s = step weight
 
     [1] Moreau. Proximite et dualite dans un espace hilbertien. Bull. SMF, 1965.

@@ -75,7 +75,9 @@ class MCP(Weighted, Proximable):
 
     prox  firm threshold, t = |x|, s = step weight < width: 0 up to s threshold, then (t - s
           threshold) / (1 - s / width), and x itself from width threshold on
-    mu = -weight / width. The quadratic envelope of height sum (x_i != 0) is MCP(sqrt(2 height), 1).
+    mu    -weight / width
+
+    The quadratic envelope of height sum (x_i != 0) is MCP(sqrt(2 height), 1).
 
     [1] Zhang. Nearly unbiased variable selection under minimax concave penalty. AoS, 2010.
     """
@@ -113,7 +115,7 @@ class SCAD(Weighted, Proximable):
 
     prox  t = |x|, a = width, k = threshold, s = step weight < a - 1: soft threshold by s k up to
           t = (1 + s) k, then ((a - 1) t - s a k) / (a - 1 - s), and x itself from a k on
-    mu = -weight / (width - 1).
+    mu    -weight / (width - 1)
 
     [1] Fan, Li. Variable selection via nonconcave penalized likelihood. JASA, 2001.
     """
