@@ -4,17 +4,14 @@ one)."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, largest, like, smallest
+from .._broadcast import Scalar, expand, largest, like, smallest, tiny
 from .base import Proximable, Weighted
-
-Curve = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +33,16 @@ class _Concave(Weighted, Proximable):
         """The penalty for u >= 0."""
 
     @abstractmethod
+    def slope(self, u: Tensor) -> Tensor:
+        """phi'(u)."""
+
+    @abstractmethod
+    def curvature(self, u: Tensor) -> Tensor:
+        """phi''(u)."""
+
+    @abstractmethod
     def root(self, t: Tensor, s: Tensor) -> Tensor:
-        """The largest u with u + s phi'(u) = t; anything finite where there is none."""
+        """The largest u with u + s phi'(u) = t, nearly; anything finite where there is none."""
 
     def density(self, x: Tensor) -> Tensor:
         return self.phi(x.abs() / self.scale)
@@ -49,11 +54,18 @@ class _Concave(Weighted, Proximable):
         t, scale = x.abs() / self.scale, self.scale
         s = like(expand(step, x) * self.weight / scale**2, x).expand_as(x)
         with torch.no_grad():
-            u = self.root(t, s)
+            u = self._newton(self.root(t, s), t, s)
             better = s * self.phi(u.clamp(min=0)) + (u - t).square() / 2 < t.square() / 2
             away = (t > s) | ((s * self.bend > 1) & (u > 0) & better)
-        u = self.root(torch.where(away, t, 2 + s), s)  # where it is 0: any root, not used
+            u = torch.where(away, u, 1.0)  # elsewhere any finite number, not used
+        t = torch.where(away, t, 1.0)
+        for _ in range(2):  # recorded: from a root without a history, right to third derivatives
+            u = self._newton(u, t, s)
         return torch.where(away, scale * u, 0.0) * x.sign()
+
+    def _newton(self, u: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        rise = 1 + s * self.curvature(u)
+        return u - (u + s * self.slope(u) - t) / torch.where(rise > 0, rise, 1.0)
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return -self.bend * largest(self.weight, x) / smallest(self.scale, x) ** 2
@@ -76,10 +88,15 @@ class LogSum(_Concave):
     def phi(self, u: Tensor) -> Tensor:
         return u.log1p()
 
+    def slope(self, u: Tensor) -> Tensor:
+        return (1 + u).reciprocal()
+
+    def curvature(self, u: Tensor) -> Tensor:
+        return -(1 + u).square().reciprocal()
+
     def root(self, t: Tensor, s: Tensor) -> Tensor:
-        square = (1 + t).square() - 4 * s
-        root = torch.where(square > 0, square, 1.0).sqrt()
-        other = torch.where(t > 1, 1.0, root + 1 - t)  # minus twice the other root
+        root = ((1 + t).square() - 4 * s).clamp(min=0).sqrt()
+        other = (root + 1 - t).clamp_min(tiny(t))  # minus twice the other root
         return torch.where(t > 1, (t - 1 + root) / 2, 2 * (t - s) / other)  # no cancellation
 
 
@@ -98,11 +115,15 @@ class Geman(_Concave):
     def phi(self, u: Tensor) -> Tensor:
         return u / (1 + u)
 
-    def root(self, t: Tensor, s: Tensor) -> Tensor:
-        with torch.no_grad():  # u^3 - (1 + t) u^2 + s = 0 for 1 + u
-            angle = (1 - 13.5 * s / (1 + t) ** 3).clamp(-1, 1).acos()
-            u = (1 + t) * (1 + 2 * (angle / 3).cos()) / 3 - 1
-        return _refined(u, t, s, lambda u: (1 + u) ** -2, lambda u: -2 * (1 + u) ** -3)
+    def slope(self, u: Tensor) -> Tensor:
+        return (1 + u).square().reciprocal()
+
+    def curvature(self, u: Tensor) -> Tensor:
+        return -2 / ((1 + u).square() * (1 + u))
+
+    def root(self, t: Tensor, s: Tensor) -> Tensor:  # u^3 - (1 + t) u^2 + s = 0 for 1 + u
+        angle = (1 - 13.5 * s / (1 + t) ** 3).clamp(-1, 1).acos()
+        return (1 + t) * (1 + 2 * (angle / 3).cos()) / 3 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,26 +143,17 @@ class ETP(_Concave):
     def phi(self, u: Tensor) -> Tensor:
         return -(-u).expm1()
 
-    def root(self, t: Tensor, s: Tensor) -> Tensor:
-        with torch.no_grad():  # W(-y) by its series at the branch point y = 1/e, then Newton
-            y = (s * (-t).exp()).clamp(max=1 / torch.e)
-            p = (2 * (1 - torch.e * y)).clamp(min=0).sqrt()
-            series = -1 + p - p**2 / 3 + 11 / 72 * p**3 - 43 / 540 * p**4
-            u = t + torch.where(y < 0.1, -y - y**2 - 1.5 * y**3, series)
-        return _refined(u, t, s, lambda u: (-u).exp(), lambda u: -(-u).exp())
+    def slope(self, u: Tensor) -> Tensor:
+        return (-u).exp()
 
+    def curvature(self, u: Tensor) -> Tensor:
+        return -(-u).exp()
 
-def _refined(
-    u: Tensor, t: Tensor, s: Tensor, slope: Curve, curvature: Curve, steps: int = 4
-) -> Tensor:
-    """Newton steps on u + s phi'(u) = t; the last two are recorded, and so right to the third
-    derivative."""
-
-    def newton(u: Tensor) -> Tensor:
-        rise = 1 + s * curvature(u)
-        return u - (u + s * slope(u) - t) / torch.where(rise > 0, rise, 1.0)
-
-    with torch.no_grad():
-        for _ in range(steps):
-            u = newton(u)
-    return newton(newton(u))
+    def root(self, t: Tensor, s: Tensor) -> Tensor:  # W by its series at the branch point, or at 0
+        y = (s * (-t).exp()).clamp(max=1 / torch.e)
+        p = (2 * (1 - torch.e * y)).clamp(min=0).sqrt()
+        branch = -1 + p - p**2 / 3 + 11 / 72 * p**3 - 43 / 540 * p**4
+        u = t + torch.where(y < 0.1, -y - y**2 - 1.5 * y**3, branch)
+        for _ in range(3):
+            u = self._newton(u, t, s)
+        return u
