@@ -139,6 +139,11 @@ def test_what_a_denoiser_cannot_do():
         bl.solve(energy, solver=bl.PrimalDual(step_size=0.1))
     with pytest.raises(TypeError, match=r"PlugAndPlay\(denoiser\) has no weight"):
         0.3 * bl.PlugAndPlay(smoother)
+    with pytest.raises(
+        ValueError, match=r"weight has shape \(6,\) at x of shape \(2, 6\): a denoi"
+    ):
+        leveled = torch.ones(6) * bl.PlugAndPlay(lambda x, level: x, leveled=True)
+        bl.solve(bl.LeastSquares(y) + leveled, solver=bl.ForwardBackward(step_size=0.5))
     with pytest.raises(TypeError, match="needs a denoiser, a function .* got int"):
         bl.PlugAndPlay(3)
     with pytest.raises(ValueError, match=r"returned shape \(2, 5\) for x of shape \(2, 6\)"):

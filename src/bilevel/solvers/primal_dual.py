@@ -111,11 +111,14 @@ class PrimalDual(Solver):
 
     def _weak_convexity(self, problem: Problem, x0: Tensor) -> tuple[Scalar, Scalar]:
         """Of the composed terms, whose prox is taken with step 1 / sigma, and of g's place."""
-        rho: Scalar = 0.0
-        for h in problem.h:
-            if type(h.outer).strong_convexity is not Term.strong_convexity:
-                rho = larger(rho, weak_convexity(h.outer, h.operator(x0)))
-        return rho, weak_convexity(self.split(problem)[1], x0)
+        rhos = [weak_convexity(term, image) for term, image in self._bent(problem, x0)]
+        return reduce(larger, rhos, 0.0), weak_convexity(self.split(problem)[1], x0)
+
+    @staticmethod
+    def _bent(problem: Problem, x: Tensor) -> list[tuple[Proximable, Tensor]]:
+        """The composed terms that declare a convexity of their own, with what they see of x."""
+        bent = (h for h in problem.h if type(h.outer).strong_convexity is not Term.strong_convexity)
+        return [(h.outer, h.operator(x)) for h in bent]
 
     @staticmethod
     def _square(problem: Problem, x: Tensor) -> Scalar:
@@ -216,8 +219,8 @@ class PrimalDual(Solver):
         return 0.0 if term is None else term.strong_convexity(x)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
-        terms = [(h.outer, h.operator(x0)) for h in problem.h]
-        if not all(convex(term, image) for term, image in [(self.split(problem)[1], x0), *terms]):
+        own = (self.split(problem)[1], x0)
+        if not all(convex(*seen) for seen in (own, *self._bent(problem, x0))):
             return Plain()  # anchors and growing steps ask for a monotone operator
         if self.split(problem)[0] is not None:
             return Plain()  # T is hardly more than averaged: little to gain from anchors

@@ -67,12 +67,13 @@ def weak_convexity(term: Term | None, x: Tensor) -> Scalar:
 
 def convex(term: Term | None, x: Tensor) -> bool:
     """Whether the term is convex, as far as it declares."""
-    return term is None or bool(torch.as_tensor(term.strong_convexity(x) >= 0).all())
+    mu = 0.0 if term is None else term.strong_convexity(x)
+    return bool((mu >= 0).all()) if isinstance(mu, Tensor) else mu >= 0
 
 
 def continuous(name: str, step: Scalar, rho: Scalar, who: object) -> None:
     """ValueError unless the prox of a weakly convex term is continuous for the step."""
-    if bool(torch.as_tensor(rho > 0).any()):
+    if bool((rho > 0).any()) if isinstance(rho, Tensor) else rho > 0:
         rule = f"1 / rho, rho the weak convexity of {type(who).__name__},"
         below(name, step, 1 / torch.as_tensor(rho, dtype=torch.float64), rule)
 

@@ -55,6 +55,15 @@ class PlugAndPlay(Proximable):
             )
         return super().__rmul__(weight)
 
+    def check(self, x: Tensor) -> None:
+        ones = (1,) * (x.ndim - 1)
+        shape = tuple(self.weight.shape) if isinstance(self.weight, Tensor) else ()
+        if shape not in ((), (1, *ones), (len(x), *ones)):
+            raise ValueError(
+                f"PlugAndPlay.weight has shape {shape} at x of shape {tuple(x.shape)}: a denoiser "
+                f"takes one noise level a sample. Pass a number, or {(len(x), *ones)}."
+            )
+
     def value(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), torch.nan)
 
