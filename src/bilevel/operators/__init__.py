@@ -10,6 +10,7 @@ from .downsample import Downsample
 from .fourier import DCT, FFT, AsComplex, AsReal
 from .mask import Mask
 from .matrix import Matrix
+from .parts import Groups, Total
 from .radon import Radon
 from .second_differences import Hessian, Laplacian, SymmetrizedGradient
 from .sums import Part
@@ -27,6 +28,7 @@ __all__ = [
     "FromDeepinv",
     "FromPyLops",
     "Gradient",
+    "Groups",
     "Hessian",
     "Identity",
     "Laplacian",
@@ -39,6 +41,7 @@ __all__ = [
     "Stack",
     "Symmetric",
     "SymmetrizedGradient",
+    "Total",
     "Wavelet",
     "Zero",
     "to_deepinv",
