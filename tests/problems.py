@@ -62,6 +62,10 @@ def _tv(t: Theta, **kind) -> bl.Problem:
     return bl.LeastSquares(t["y"]) + each(t["w"], t["y"].ndim) * bl.TotalVariation(**kind)
 
 
+def _tv_composed(t: Theta) -> bl.Problem:
+    return bl.LeastSquares(t["y"]) + each(t["w"], 3) * bl.L1() @ bl.Gradient(1)
+
+
 def _quadratic(t: Theta) -> bl.Term:
     return each(t["w"], 2) * bl.LeastSquares()
 
@@ -79,13 +83,16 @@ class Example:
     size: dict = field(default_factory=dict)
     fixed: tuple[str, ...] = ()  # no parameters: labels
     singular: bool = False  # I - dT/dz has a kernel: the dual is not unique
+    reference: str = ""  # its name there, where it is another
 
     def __str__(self) -> str:
         return self.name
 
     def theta(self, seed: int = 0, batch: int = 1, **size) -> tuple[Theta, list]:
         """(theta, answers): a batch of proven instances, seeds seed, seed + 1, ..."""
-        return _instances(self.name, seed, batch, tuple({**self.size, **size}.items()))
+        return _instances(
+            self.reference or self.name, seed, batch, tuple({**self.size, **size}.items())
+        )
 
 
 @cache
@@ -140,7 +147,8 @@ EXAMPLES = [
         SMALL,
     ),
     Example("l1_analysis_box", _analysis, (PD,), {"n": 8}),
-    Example("tv1d", lambda t: _tv(t, dims=1), (PD,), {"n": 14}),
+    Example("tv1d", lambda t: _tv(t, dims=1), (FB, PD), {"n": 14}),
+    Example("tv1d_composed", _tv_composed, (PD,), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),

@@ -162,7 +162,10 @@ def test_total_variation_is_a_norm_of_the_gradient(dims, isotropic, monkeypatch)
         bl.LeastSquares(y) + 0.2 * norm @ bl.Gradient(dims),
     ]
     a, b = (bl.solve(energy, tol=1e-10) for energy in energies)
-    assert torch.equal(a.x, b.x)
+    if dims > 1:
+        assert torch.equal(a.x, b.x)
+    else:  # by its prox, and by its differences to a gap of 1e-10
+        torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-4)
     torch.testing.assert_close(a.value, b.value)
 
 

@@ -128,6 +128,7 @@ from .terms import (
     SquaredLinf,
     Term,
     TotalVariation,
+    TotalVariation1D,
     TruncatedQuadratic,
     Weighted,
 )
@@ -257,6 +258,7 @@ __all__ = [
     "Term",
     "Total",
     "TotalVariation",
+    "TotalVariation1D",
     "Truncated",
     "TruncatedQuadratic",
     "Unroll",

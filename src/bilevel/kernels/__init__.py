@@ -1,7 +1,8 @@
-"""Compiled implementations of some T, found by the problem's shape.
+"""Compiled kernels: each an implementation of some prox, or of some T, admitted by the test that
+compares it with its torch reference, which is also what is recorded for gradients.
 
-The rest of the library does not know which runs. The reference is always the solver's own step in
-torch operations, and that is what is recorded for gradients.
+Nothing here is compiled by `import bilevel`: a term asks for its kernel when it is first used, and
+a fixed point finds the one that covers its problem and solver, if there is one.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
 from .squared_norms import SquaredL1, SquaredLinf
-from .total_variation import TotalVariation
+from .total_variation import TotalVariation, TotalVariation1D
 from .wrapped import Orthogonal, Separable
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "SquaredLinf",
     "Term",
     "TotalVariation",
+    "TotalVariation1D",
     "TruncatedQuadratic",
     "Weighted",
 ]
