@@ -8,8 +8,10 @@ HERE = Path(__file__).parent
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    everything = ["overhead", "tv_bsd68", "gradient_errors", "strategy_bias", "quadratic_programs"]
-    chosen = sys.argv[1:] or everything
+    chosen = sys.argv[1:] or [
+        "overhead", "tv_bsd68", "tv_1d", "declarative_node", "gradient_errors", "strategy_bias",
+        "quadratic_programs",
+    ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)
         sys.argv = [name]

@@ -62,6 +62,10 @@ def _tv(t: Theta, **kind) -> bl.Problem:
     return bl.LeastSquares(t["y"]) + each(t["w"], t["y"].ndim) * bl.TotalVariation(**kind)
 
 
+def _tv_composed(t: Theta) -> bl.Problem:
+    return bl.LeastSquares(t["y"]) + each(t["w"], 3) * bl.L1() @ bl.Gradient(1)
+
+
 def _quadratic(t: Theta) -> bl.Term:
     return each(t["w"], 2) * bl.LeastSquares()
 
@@ -80,7 +84,7 @@ class Example:
     size: dict = field(default_factory=dict)
     fixed: tuple[str, ...] = ()  # no parameters: labels
     singular: bool = False  # I - dT/dz has a kernel: the dual is not unique
-    reference: str = ""  # where it is not the name
+    reference: str = ""  # its name there, where it is another
 
     def __str__(self) -> str:
         return self.name
@@ -151,7 +155,8 @@ EXAMPLES = [
         SMALL,
     ),
     Example("l1_analysis_box", _analysis, (AD, PD), {"n": 8}),
-    Example("tv1d", lambda t: _tv(t, dims=1), (AD, PD), {"n": 14}),
+    Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
+    Example("tv1d_composed", _tv_composed, (AD, PD), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),

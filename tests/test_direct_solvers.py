@@ -38,6 +38,11 @@ PROGRAMS = {
     "a fixed coordinate": LS(y) + Box(0.0, torch.tensor([0.0] * 3 + [0.5] * 9, dtype=D)),
     "nothing active": LS(0.1 * y) + Box(-9.0, 9.0),
     "no bounds": LS(y) + Box(-inf, inf),
+    "half-space": LS(y) + bl.NonNegative() + bl.HalfSpace(C[:, 0], -0.5),
+    "hyperplane": LS(y) + bl.Hyperplane(C[0, 0], h[:, :1]) + Box(-0.4, inf),
+    "hyperplane, box": LS(y) + bl.HyperplaneBox(C[:, 0].abs(), 1.0),
+    "affine": LS(y) + bl.Affine(C, h) + Box(-1.0, 1.0),
+    "quadratic": bl.Quadratic(C.mT @ C + torch.eye(12, dtype=D), y) + bl.Simplex(),
     "singular, box": LS(b) @ Matrix(A) + Box(-0.3, 0.4),
     "singular, simplex": LS(b) @ Matrix(A) + bl.Simplex(),
     "weights": h[:, :1] * LS(y) + y.abs() * LS(2 * y) + bl.Simplex(h[:, :1] + 0.5),
@@ -263,7 +268,7 @@ def test_the_derivative_of_a_prox_in_its_weights():
         (bl.InteriorPoint(), bl.Huber(0.1, y) + bl.Simplex(), "needs a quadratic f"),
         (bl.Newton(), LS(y) + bl.L1(), r"a smooth energy, got LeastSquares \+ L1. Use Forward"),
         (bl.DirectProx(), LS(b) @ Matrix(A) + bl.L1(), r"LeastSquares\(y\) \+ one term"),
-        (bl.DirectProx(), LS(y) + bl.TotalVariation(1), r"Use PrimalDual\(\)"),
+        (bl.DirectProx(), LS(y) + bl.L1() @ bl.Gradient(1), r"Use PrimalDual\(\)"),
     ],
 )
 def test_what_a_solver_cannot_solve_is_refused_by_name(solver, energy, match):

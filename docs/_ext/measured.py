@@ -88,9 +88,10 @@ ENERGIES = [
     ("smooth, of unknown curvature", "bl.LeastSquares(y) + bl.Potential(network)"),
     ("smooth + one term with a prox", "bl.LeastSquares(b) @ A + 0.1 * bl.L1()"),
     ("", "bl.LeastSquares(b) @ A + bl.Simplex()"),
+    ("", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)"),
     ("... of unknown curvature", "bl.Potential(network) + bl.Box(0.0, 1.0)"),
-    ("h(Kx) + a strongly convex prox", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(1)"),
-    ("h(Kx) + a smooth term", "bl.LeastSquares(b) @ A + 0.1 * bl.TotalVariation(1)"),
+    ("h(Kx) + a strongly convex prox", "bl.LeastSquares(y) + 0.1 * bl.L1() @ bl.Gradient(1)"),
+    ("h(Kx) + a smooth term", "bl.LeastSquares(b) @ A + 0.1 * bl.L1() @ bl.Gradient(1)"),
     ("h(Kx) + a prox", "0.1 * bl.L1() @ K + bl.Box(y - 0.1, y + 0.1)"),
 ]  # fmt: skip
 

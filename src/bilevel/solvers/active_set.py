@@ -21,7 +21,8 @@ _HANDOVER = 1e-6  # the violation at which steps of T take over
 
 @dataclass(frozen=True, eq=False)
 class InteriorPoint(External):
-    """min f(x) with f quadratic, x in polyhedra: Box, NonNegative, Simplex, or such of K x.
+    """min f(x) with f quadratic, x in polyhedra: Box, NonNegative, Simplex, HalfSpace, Hyperplane,
+    HyperplaneBox, Affine, or such of K x.
 
     Written lower <= x <= upper, low <= C x <= high with z = (x, u, w), u and w the multipliers of
     the two. `solve` is Mehrotra's predictor-corrector method, batched, in float64: about ten

@@ -11,7 +11,9 @@ from torch import Tensor
 from ..operators.base import Operator
 from ..operators.matrix import Matrix
 from ..problem import Problem
+from ..terms.affine import Affine, HalfSpace, Hyperplane
 from ..terms.base import Term
+from ..terms.hyperplane_box import HyperplaneBox
 from ..terms.sets import Box, NonNegative, Simplex
 from .hessian import dense_hessian
 from .saddle import Program
@@ -53,12 +55,42 @@ def _(term: NonNegative, u: Tensor) -> tuple[Rows, ...]:
 
 @polyhedron.register
 def _(term: Simplex, u: Tensor) -> tuple[Rows, ...]:
+    return Rows(None, 0.0, torch.inf), _plane(u.new_ones(u.shape[1:]), term.total, term.total, u)
+
+
+@polyhedron.register
+def _(term: Hyperplane, u: Tensor) -> tuple[Rows, ...]:
+    return (_plane(term.normal, term.offset, term.offset, u),)
+
+
+@polyhedron.register
+def _(term: HalfSpace, u: Tensor) -> tuple[Rows, ...]:
+    return (_plane(term.normal, -torch.inf, term.offset, u),)
+
+
+@polyhedron.register
+def _(term: HyperplaneBox, u: Tensor) -> tuple[Rows, ...]:
+    plane = _plane(term.normal, term.offset, term.offset, u)
+    return Rows(None, term.lower, term.upper), plane
+
+
+@polyhedron.register
+def _(term: Affine, u: Tensor) -> tuple[Rows, ...]:
+    _check_vectors(u)
+    return (Rows(term.matrix, term.target, term.target),)
+
+
+def _plane(normal: Tensor, lower: Tensor | float, upper: Tensor | float, u: Tensor) -> Rows:
+    _check_vectors(u)
+    return Rows(normal[..., None, :], lower, upper)
+
+
+def _check_vectors(u: Tensor) -> None:
     if u.ndim != 2:
         raise ValueError(
-            f"InteriorPoint needs a Simplex of vectors (B, n), got one of {tuple(u.shape)}. Use "
+            f"InteriorPoint needs sets of vectors (B, n), got one in {tuple(u.shape)}. Use "
             "PrimalDual()."
         )
-    return Rows(None, 0.0, torch.inf), Rows(u.new_ones(1, u.shape[1]), term.total, term.total)
 
 
 def is_quadratic_program(problem: Problem) -> bool:
