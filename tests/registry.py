@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pylops
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ class Draw:
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+        wide = torch.complex128 if self.dtype.is_complex else torch.float64
+        return torch.randn(shape, generator=self.generator, dtype=wide).to(self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
         """In [0.2, 1]."""
@@ -62,6 +64,7 @@ class Case:
     event: tuple[int, ...] = (5,)
     indexable: bool = True  # whether Problem.take can index it
     valued: bool = True  # whether a function stands behind its prox
+    dtype: torch.dtype = torch.float64  # of x
 
     def __str__(self) -> str:
         return self.name
@@ -293,8 +296,54 @@ OPERATORS = [
     Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
     Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
     Case("Groups", lambda d: bl.Groups(torch.tensor([[0, 1, -1], [1, 0, 1]]), *d.event)),
-    Case("Total", lambda d: bl.Total(d.event[0]), (3, 4)),
-    Case("Part", lambda d: bl.Part(d.event[0] - 1, d.event[0]), (3, 4)),
+    Case("Blur", lambda d: bl.Blur(d.positive(3, 3)), IMAGE),
+    Case("Blur, even", lambda d: bl.Blur(d.normal(2, 4), bl.Zero()), IMAGE),
+    Case("Blur, periodic", lambda d: bl.Blur(d.normal(4, 3), bl.Periodic()), IMAGE),
+    Case("Blur, as large as the image", lambda d: bl.Blur(d.positive(4, 5)), IMAGE),
+    Case("Blur, one a sample", lambda d: bl.Blur(d.positive(d.batch, 2, 3)), IMAGE),
+    Case(
+        "Blur, periodic, one a sample",
+        lambda d: bl.Blur(d.normal(d.batch, 3, 2), bl.Periodic()),
+        IMAGE,
+    ),
+    Case("Mask", lambda d: bl.Mask(d.normal(4, 5)), IMAGE),
+    Case("Mask, bool", lambda d: bl.Mask(d.normal(1, 4, 5) > 0), IMAGE),
+    Case("Mask, one a sample", lambda d: bl.Mask(d.normal(d.batch, 1, 4, 5)), IMAGE),
+    Case("Mask, complex", lambda d: bl.Mask(d.normal(4, 5)), IMAGE, dtype=torch.complex128),
+    Case("FFT, 1-D", lambda d: bl.FFT(dims=1)),
+    Case("FFT", lambda d: bl.FFT(), IMAGE),
+    Case("FFT, complex", lambda d: bl.FFT(real=False), IMAGE, dtype=torch.complex128),
+    Case("FFT, masked", lambda d: bl.Mask(d.normal(4, 5) > 0) @ bl.FFT(), IMAGE),
+    Case("AsComplex", lambda d: bl.AsComplex(), (3, 2)),
+    Case("AsReal", lambda d: bl.AsReal() @ bl.FFT(), IMAGE),
+    Case("AsReal, complex", lambda d: bl.AsReal(), IMAGE, dtype=torch.complex128),
+    Case("DCT, 1-D", lambda d: bl.DCT(dims=1)),
+    Case("DCT", lambda d: bl.DCT(), IMAGE),
+    Case("DCT, 3-D", lambda d: bl.DCT(dims=3), VOLUME),
+    Case("Downsample", lambda d: bl.Downsample(2), (1, 4, 6)),
+    Case("Downsample, average", lambda d: bl.Downsample(2, average=True), (1, 4, 6)),
+    Case("SymmetrizedGradient, 1-D", lambda d: bl.SymmetrizedGradient(1), (1, 6)),
+    Case("SymmetrizedGradient", lambda d: bl.SymmetrizedGradient(), (2, 4, 5)),
+    Case("SymmetrizedGradient, 3-D", lambda d: bl.SymmetrizedGradient(3), (3, 3, 4, 2)),
+    Case("Hessian", lambda d: bl.Hessian(), IMAGE),
+    Case("Hessian, 3-D", lambda d: bl.Hessian(3), VOLUME),
+    Case("Laplacian", lambda d: bl.Laplacian(), IMAGE),
+    Case("Laplacian, 1-D", lambda d: bl.Laplacian(1)),
+    Case("Part", lambda d: bl.Part(0, of=3), (3, 4)),
+    Case("Part, a slice", lambda d: bl.Part(slice(1, 3), of=4, dim=-1), (3, 4)),
+    Case("Sum", lambda d: wide(d) + wide(d)),
+    Case("Sum, one a sample", lambda d: bl.Identity() - own(d)),
+    Case("Scaled", lambda d: -2.0 * wide(d)),
+    Case("Scaled, one a sample", lambda d: d.positive(1)[0] * own(d)),
+    Case("Radon", lambda d: bl.Radon(3 * d.positive(4)), (1, 6, 6)),
+    Case("Wavelet", lambda d: bl.Wavelet(), (1, 4, 6)),
+    Case("Wavelet, db3, two levels", lambda d: bl.Wavelet("db3", 2), (1, 8, 12)),
+    Case("Wavelet, 1-D", lambda d: bl.Wavelet("sym4", 1, dims=1), (6,)),
+    Case("FromPyLops", lambda d: bl.FromPyLops(pylops.FirstDerivative((4, 5), axis=0)), IMAGE),
+    Case(
+        "FromPyLops, a matrix", lambda d: bl.FromPyLops(pylops.MatrixMult(d.normal(3, 5).numpy()))
+    ),
+    Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),

@@ -21,7 +21,6 @@ BUILT = [  # at once
         lambda: bl.Groups(torch.tensor([0, 1]), 5),
         r"a tensor \(groups, size\), got torch.int64 of sha",
     ),
-    (lambda: bl.Part(2, 2), r"Part\(2, 2\): the index must lie between 0 and 1"),
     (lambda: bl.MoreauEnvelope(bl.TotalVariation(), 0.1), "needs a term with a prox, got TotalVar"),
     (lambda: bl.Orthogonal(bl.Logistic(Y), D), "Orthogonal needs terms with a prox, got Logistic"),
     (
@@ -68,8 +67,6 @@ SOLVED = [  # at the boundary
     (lambda: bl.Orthogonal(bl.L1(), bl.Matrix(SKEW)), r"needs Q Q\* = 1 I, got an operator Matrix"),
     (lambda: bl.Separable(bl.L1()), r"parts of sizes \(1,\), 1 together, at x of shape \(2, 3\)"),
     (lambda: bl.Separable(bl.L1(), -1 * bl.L2(), sizes=(1, 2)), "L2.weight = -1: a weight"),
-    (lambda: bl.L1() @ bl.Total(2), r"Total\(2\) needs x of shape \(B, 2, ...\), got \(2, 3\)"),
-    (lambda: bl.L1() @ bl.Part(0, 2), r"Part of 2 needs x of shape \(B, 2, ...\), got \(2, 3\)"),
     (lambda: bl.SparseL21(0.5, dim=0), "SparseL21 has dim=0"),
     (lambda: bl.LogSumExp(dim=2), "LogSumExp has dim=2"),
 ]

@@ -44,6 +44,8 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
             _fits(term, name, _room(name, dim, x), x)
     if isinstance(term, SmoothComposition | Composition):
         return
+    if isinstance(getattr(term, "target", None), Tensor) and not x.is_complex():
+        _real_data(term, label)
     if isinstance(term, Weighted):
         shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
         _fits(term, "weight", shape, x)
@@ -62,7 +64,10 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
 def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
     """The terms that a term is made of, with what they see of x."""
     if isinstance(term, SmoothComposition | Composition):
-        return [(term.outer, _evaluate(term.operator, x, label))]
+        image = _evaluate(term.operator, x, label)
+        if image.is_complex():
+            _complex_range(term, image, x, label)
+        return [(term.outer, image)]
     if isinstance(term, Orthogonal):
         return [(term.term, _evaluate(term.operator, x, label))]
     if isinstance(term, MoreauEnvelope):
@@ -70,6 +75,31 @@ def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
     if isinstance(term, Separable):
         return list(zip(term.terms, term.parts(x), strict=True))
     return []
+
+
+def _complex_range(term: Any, image: Tensor, x: Tensor, label: str) -> None:
+    """The image of x is complex: can the term take it, and does the adjoint lead back to x?"""
+    if not isinstance(term.outer, LeastSquares | Potential):
+        raise TypeError(
+            f"{label}: {type(term.outer).__name__} takes real numbers, got the complex range of "
+            f"{type(term.operator).__name__}. Take them as pairs, {type(term.outer).__name__}(...) "
+            "@ AsReal() @ operator."
+        )
+    if not x.is_complex() and _evaluate(term.operator.adjoint, image, label).is_complex():
+        raise TypeError(
+            f"{label}: x is real and {type(term.operator).__name__}.adjoint gives complex numbers. "
+            "For a real image use FFT(), which takes the real part; for a complex one solve for "
+            "pairs of reals, operator @ AsComplex(), with x of shape (B, ..., 2)."
+        )
+
+
+def _real_data(term: Any, label: str) -> None:
+    if term.target.is_complex():
+        raise TypeError(
+            f"{label}: the target is complex where x, or the operator's range, is real. Name the "
+            "operator that makes complex numbers of x, LeastSquares(data) @ FFT(), or pass "
+            "torch.view_as_real(target)."
+        )
 
 
 def _pointwise(term: Any, x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Operators that pick and add: groups of coordinates, parts of a stacked unknown, their sum."""
+"""Groups of coordinates, which may overlap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .._broadcast import Scalar
 from .base import Operator
@@ -59,60 +58,3 @@ class Groups(Operator):
     def norm(self, x: Tensor) -> Scalar:
         member = self.indices[self.indices >= 0]
         return float(torch.bincount(member, minlength=1).max()) ** 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Total(Operator):
-    """The sum of the parts along dim 1, kept as size 1: (B, parts, *event) -> (B, 1, *event)."""
-
-    parts: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.parts:
-            raise ValueError(
-                f"Total({self.parts}) needs x of shape (B, {self.parts}, ...), got "
-                f"{tuple(x.shape)}. Data of one part have a dim 1 of size 1: y[:, None]."
-            )
-        return x.sum(1, keepdim=True)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return y.expand(len(y), self.parts, *y.shape[2:])
-
-    def absolute(self) -> Total:
-        return self
-
-    def norm(self, x: Tensor) -> Scalar:
-        return self.parts**0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Part(Operator):
-    """One part along dim 1, kept as size 1: (B, parts, *event) -> (B, 1, *event)."""
-
-    index: int
-    parts: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.parts:
-            raise ValueError(
-                f"Part({self.index}, {self.parts}): the index must lie between 0 and "
-                f"{self.parts - 1}."
-            )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.parts:
-            raise ValueError(
-                f"Part of {self.parts} needs x of shape (B, {self.parts}, ...), got "
-                f"{tuple(x.shape)}."
-            )
-        return x[:, self.index : self.index + 1]
-
-    def adjoint(self, y: Tensor) -> Tensor:  # zeros around it
-        around = (self.index, self.parts - 1 - self.index)
-        return pad(y, (*[0, 0] * (y.ndim - 2), *around))
-
-    def absolute(self) -> Part:
-        return self
-
-    def norm(self, x: Tensor) -> Scalar:
-        return 1.0
