@@ -439,7 +439,6 @@ OPERATORS = [
     Case("FromPyLops, a matrix", lambda d: bl.FromPyLops(product(d))),
     Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
     Case("Groups", lambda d: bl.Groups(torch.tensor([[0, 1, -1], [1, 0, 1]]), *d.event)),
-    Case("Total", lambda d: bl.Total(d.event[0]), (3, 4)),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),

@@ -67,7 +67,6 @@ SOLVED = [  # at the boundary
     (lambda: bl.Orthogonal(bl.L1(), bl.Matrix(SKEW)), r"needs Q Q\* = 1 I, got an operator Matrix"),
     (lambda: bl.Separable(bl.L1()), r"parts of sizes \(1,\), 1 together, at x of shape \(2, 3\)"),
     (lambda: bl.Separable(bl.L1(), -1 * bl.L2(), sizes=(1, 2)), "L2.weight = -1: a weight"),
-    (lambda: bl.L1() @ bl.Total(2), r"Total\(2\) needs x of shape \(B, 2, ...\), got \(2, 3\)"),
     (lambda: bl.SparseL21(0.5, dim=0), "SparseL21 has dim=0"),
     (lambda: bl.LogSumExp(dim=2), "LogSumExp has dim=2"),
 ]

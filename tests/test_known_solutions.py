@@ -167,27 +167,26 @@ def test_disjoint_groups_are_those_along_a_dim():
 
 def test_infimal_convolution_of_two_regularisers():
     """min over u of |u|_1 + |x - u|^2 / (2 mu) is Huber: so is the problem in the two parts."""
-    y = torch.randn(2, 1, 5, generator=GENERATOR)
+    y = torch.randn(2, 5, generator=GENERATOR)
+    u, v = bl.Part(0, of=2), bl.Part(1, of=2)
     parts = bl.Separable(0.5 * bl.L1(), 2.0 * bl.LeastSquares())
     x0 = torch.zeros(2, 2, 5)
-    stacked = bl.solve(bl.LeastSquares(y) @ bl.Total(2) + parts, x0=x0, tol=1e-12)
-    near(
-        stacked.x.sum(1, keepdim=True), bl.solve(bl.LeastSquares(y) + 0.5 * bl.Huber(0.25)).x, 1e-6
-    )
+    stacked = bl.solve(bl.LeastSquares(y) @ (u + v) + parts, x0=x0, tol=1e-12)
+    near(stacked.x.sum(1), bl.solve(bl.LeastSquares(y) + 0.5 * bl.Huber(0.25)).x, 1e-6)
 
 
 def test_infimal_convolution_with_composed_terms():
     """TV and a quadratic of differences, each of its own part."""
-    y = torch.randn(1, 1, 12, generator=GENERATOR)
-    D = bl.Gradient(dims=1)
+    y = torch.randn(1, 12, generator=GENERATOR)
+    D, u, v = bl.Gradient(dims=1), bl.Part(0, of=2), bl.Part(1, of=2)
     energy = (
-        bl.LeastSquares(y) @ bl.Total(2)
-        + 0.3 * bl.TotalVariation(dims=1) @ bl.Part(0, 2)
-        + 5.0 * bl.LeastSquares() @ D @ D @ bl.Part(1, 2)
+        bl.LeastSquares(y) @ (u + v)
+        + 0.3 * bl.TotalVariation(dims=1) @ u
+        + 5.0 * bl.LeastSquares() @ D @ D @ v
         + 1e-3 * bl.LeastSquares()
     )
     solution = bl.solve(energy, x0=torch.zeros(1, 2, 12), tol=1e-9, max_iter=100_000)
-    rough, smooth = solution.x[:, :1], solution.x[:, 1:]
+    rough, smooth = solution.x[:, 0], solution.x[:, 1]
     value = (
         (rough + smooth - y).square().sum() / 2
         + 0.3 * rough.diff().abs().sum()

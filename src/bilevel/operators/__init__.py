@@ -8,9 +8,9 @@ from .convolution import Convolution
 from .differences import Gradient
 from .downsample import Downsample
 from .fourier import DCT, FFT, AsComplex, AsReal
+from .groups import Groups
 from .mask import Mask
 from .matrix import Matrix
-from .parts import Groups, Total
 from .radon import Radon
 from .second_differences import Hessian, Laplacian, SymmetrizedGradient
 from .sums import Part
@@ -41,7 +41,6 @@ __all__ = [
     "Stack",
     "Symmetric",
     "SymmetrizedGradient",
-    "Total",
     "Wavelet",
     "Zero",
     "to_deepinv",

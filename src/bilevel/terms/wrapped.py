@@ -83,9 +83,8 @@ class Separable(Proximable):
 
     prox  of each term on its part
 
-    With the operator Total, the sum of the parts, it is an infimal convolution: f and g
-    infimal-convolved, in a data term D, is D @ Total(2) + Separable(f, g) in the unknown
-    (x_1, x_2) of shape (B, 2, *event); the solution is their sum.
+    An infimal convolution of f and g in a data term D is D @ (u + v) + Separable(f, g), with u, v =
+    Part(0, of=2), Part(1, of=2), in the unknown (x_1, x_2) of shape (B, 2, *event).
     """
 
     terms: tuple[Proximable, ...]

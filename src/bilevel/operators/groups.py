@@ -1,4 +1,4 @@
-"""Groups of coordinates, and the sum of the parts of a stacked unknown."""
+"""Groups of coordinates, which may overlap."""
 
 from __future__ import annotations
 
@@ -58,27 +58,3 @@ class Groups(Operator):
     def norm(self, x: Tensor) -> Scalar:
         member = self.indices[self.indices >= 0]
         return float(torch.bincount(member, minlength=1).max()) ** 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Total(Operator):
-    """The sum of the parts along dim 1, kept as size 1: (B, parts, *event) -> (B, 1, *event)."""
-
-    parts: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.parts:
-            raise ValueError(
-                f"Total({self.parts}) needs x of shape (B, {self.parts}, ...), got "
-                f"{tuple(x.shape)}. Data of one part have a dim 1 of size 1: y[:, None]."
-            )
-        return x.sum(1, keepdim=True)
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return y.expand(len(y), self.parts, *y.shape[2:])
-
-    def absolute(self) -> Total:
-        return self
-
-    def norm(self, x: Tensor) -> Scalar:
-        return self.parts**0.5
