@@ -99,11 +99,12 @@ class Team:
         except RuntimeError as error:  # whatever the backend calls it
             self.is_connected = False
             self.signals.ignore()  # torchrun's SIGTERM is on its way
-            who = "Another process" if self.rank == 0 else "The first process or its connection"
+            reason = str(error).partition(". This is typically")[0]
             raise Lost(
-                f"{who} was lost ({error}). It was killed, it failed, or the network did: "
-                "torchrun's report says which process ended first, and how."
-            ) from error
+                f"Process {self.rank} of {self.size} has lost another one ({reason}), which was "
+                "killed, or failed, or the network did: torchrun's report says which process ended "
+                "first, and how."
+            ) from None
 
 
 def _fabric(model: nn.Module) -> Any:

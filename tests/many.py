@@ -1,0 +1,63 @@
+"""Teams of processes for the tests: started with torchrun's environment, without its seconds."""
+
+import os
+import socket
+import sys
+import traceback
+
+from learning_problem import fork_server
+
+JOIN = 60  # seconds; a team takes two
+
+
+class Team:
+    """`target(*args)` in each of `size` processes; `outcomes()` are what they returned or raised.
+
+    An exception comes back as its text, notes included.
+    """
+
+    def __init__(self, target, *args, size=2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.queues = [fork_server.SimpleQueue() for _ in range(size)]
+        self.processes = [
+            fork_server.Process(target=_member, args=(rank, size, port, queue, target, args))
+            for rank, queue in enumerate(self.queues)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def outcomes(self):
+        """In the order of the ranks; None for a process that was killed."""
+        try:
+            for process in self.processes:
+                process.join(JOIN)
+                assert process.exitcode is not None, "hangs"
+        finally:
+            for process in self.processes:
+                process.kill()
+        return [None if queue.empty() else queue.get() for queue in self.queues]
+
+
+def _member(rank, size, port, queue, target, args):
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    sys.stdout = sys.stderr
+    try:
+        queue.put(target(*args))
+    except BaseException as error:
+        queue.put("".join(traceback.format_exception_only(error)))
+
+
+def together(target, *args, size=2):
+    """What each process returned, or the text of what it raised."""
+    return Team(target, *args, size=size).outcomes()
