@@ -12,6 +12,7 @@ import torch
 
 from bilevel.learning import learn, processes, read_metrics
 from bilevel.learning.checkpoint import Checkpoints
+from bilevel.tasks import denoise as tasks
 from learning_problem import (
     Denoiser,
     Pairs,
@@ -304,3 +305,49 @@ def test_a_signal_to_all_saves_the_last_completed_step(tmp_path, number):
     assert f"{expected}" in first and f"Step {step} is saved in" in first
     assert "This happened in the first process" in second
     assert together(noisy, tmp_path, step + 5, True)[0] == together(noisy, None, step + 5)[0]
+
+
+# -------------------------------------------------------------------------------- with torchrun
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_under_torchrun_a_killed_worker_ends_the_run_with_a_message(tmp_path):
+    out, pids = tmp_path / "run", tmp_path / "pids"
+    pids.mkdir()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, sys\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from learning_problem import noisy_error, run\n"
+        f"pathlib.Path({str(pids)!r}, os.environ['RANK']).write_text(str(os.getpid()))\n"
+        f"run({str(out)!r}, steps={LONG}, batch_size=3, loss=noisy_error)\n"
+    )
+    with subprocess.Popen([*TORCHRUN, script], stderr=subprocess.PIPE, text=True) as torchrun:
+        while saved(out) < 1:
+            assert torchrun.poll() is None
+            time.sleep(0.05)
+        time.sleep(random.uniform(0, 0.3))
+        os.kill(int((pids / "1").read_text()), signal.SIGKILL)
+        _, told = torchrun.communicate(timeout=60)
+    assert torchrun.returncode == 1
+    assert "SIGKILL" in told  # torchrun's report
+    # whichever comes first, the broken connection or torchrun's SIGTERM
+    assert "has lost another one" in told or "Stopped by SIGTERM" in told
+    step = saved(out)
+    assert f"Step {step} is saved in {out}: resume=True goes on from there." in told
+    assert len(run(out, steps=step + 2, resume=True, batch_size=3, loss=noisy_error).history) > step
+
+
+def test_the_command_learns_with_torchrun(tmp_path):
+    job = tasks.Job("skimage", crops=3, crop=16)
+    alone = tasks.learn(job, tmp_path / "one", steps=3, progress=False).history
+    options = "--images skimage --noise 25 --crops 3 --crop 16 --steps 3 --out".split()
+    command = [*TORCHRUN, "-m", "bilevel", "learn", "denoise", *options, tmp_path / "two"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Learned in 3 steps") == 1  # not once a process
+    rows = read_metrics(tmp_path / "two")
+    # the first step to rounding; line searches on loose solves (adjoint to 1e-2) let it grow
+    assert rows[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-12)
+    assert rows[-1]["loss"] == pytest.approx(alone[-1]["loss"], rel=1e-3)
