@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from bilevel.learning.signals import Signals
 
 # A process that dies closes its connections, and the others know at once. This is for a machine
-# that vanishes from the network: an evaluation may be slower than Fabric's half hour.
-TIMEOUT = timedelta(days=1)
+# that vanishes from the network, and a script that calls learn in some processes only: Fabric's
+# half hour is less than one evaluation may take.
+TIMEOUT = timedelta(hours=3)
 
 
 def size() -> int:

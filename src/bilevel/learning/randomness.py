@@ -18,7 +18,11 @@ def get_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),  # uint32 does not pickle
+        "numpy": (
+            name,
+            torch.from_numpy(np.array(keys, np.int64)),
+            *rest,
+        ),  # uint32 does not pickle
     }
 
 

@@ -197,6 +197,7 @@ def _follow(team: Team, model: nn.Module, make_learner: Callable[[], Learner]) -
         if order.error is not None:
             order.error.add_note(ECHO)
             raise order.error
+    assert order.result is not None
     return replace(order.result, model=model)
 
 
@@ -234,4 +235,5 @@ def _portable(error: BaseException) -> BaseException:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:
         copy = None
-    return copy if str(copy) == str(error) else RuntimeError(f"{type(error).__name__}: {error}")
+    faithful = isinstance(copy, BaseException) and str(copy) == str(error)
+    return copy if faithful else RuntimeError(f"{type(error).__name__}: {error}")
