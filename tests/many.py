@@ -5,7 +5,9 @@ import socket
 import sys
 import traceback
 
-from learning_problem import fork_server
+import torch
+
+from learning_problem import fork_server, noisy_error, numbers, run
 
 JOIN = 60  # seconds; a team takes two
 
@@ -61,3 +63,15 @@ def _member(rank, size, port, queue, target, args):
 def together(target, *args, size=2):
     """What each process returned, or the text of what it raised."""
     return Team(target, *args, size=size).outcomes()
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.05)
+
+
+NOISY = dict(batch_size=3, loss=noisy_error, optimizer=adam)
+
+
+def noisy(out=None, steps=6, resume=False):
+    """With random numbers in the loss, and batches of which one is a single sample."""
+    return numbers(run(out, steps=steps, resume=resume, **NOISY))

@@ -111,7 +111,7 @@ class Team:
 def _fabric(model: nn.Module) -> Any:
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise ImportError(
             f"torchrun started {size()} processes, but lightning-fabric, which connects them, is "

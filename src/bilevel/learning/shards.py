@@ -235,5 +235,6 @@ def _portable(error: BaseException) -> BaseException:
         copy = pickle.loads(pickle.dumps(error))
     except Exception:
         copy = None
-    faithful = isinstance(copy, BaseException) and str(copy) == str(error)
-    return copy if faithful else RuntimeError(f"{type(error).__name__}: {error}")
+    if isinstance(copy, BaseException) and str(copy) == str(error):
+        return copy
+    return RuntimeError(f"{type(error).__name__}: {error}")
