@@ -9,7 +9,7 @@ import torch
 
 from learning_problem import fork_server, noisy_error, numbers, run
 
-JOIN = 60  # seconds; a team takes two
+JOIN = 180  # seconds, on a machine that does much else; a team takes two
 
 
 class Team:
@@ -22,27 +22,34 @@ class Team:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.queues = [fork_server.SimpleQueue() for _ in range(size)]
+        pipes = [fork_server.Pipe(duplex=False) for _ in range(size)]
         self.processes = [
-            fork_server.Process(target=_member, args=(rank, size, port, queue, target, args))
-            for rank, queue in enumerate(self.queues)
+            fork_server.Process(target=_member, args=(rank, size, port, writer, target, args))
+            for rank, (_, writer) in enumerate(pipes)
         ]
-        for process in self.processes:
+        for process, (_, writer) in zip(self.processes, pipes, strict=True):
             process.start()
+            writer.close()  # so that the end of the process ends the pipe
+        self.readers = [reader for reader, _ in pipes]
 
     def outcomes(self):
         """In the order of the ranks; None for a process that was killed."""
         try:
-            for process in self.processes:
-                process.join(JOIN)
-                assert process.exitcode is not None, "hangs"
+            return [self._outcome(reader) for reader in self.readers]
         finally:
             for process in self.processes:
                 process.kill()
-        return [None if queue.empty() else queue.get() for queue in self.queues]
+                process.join()
+
+    def _outcome(self, reader):
+        assert reader.poll(JOIN), "hangs"
+        try:
+            return reader.recv()
+        except EOFError:
+            return None
 
 
-def _member(rank, size, port, queue, target, args):
+def _member(rank, size, port, writer, target, args):
     os.environ |= {
         "TORCHELASTIC_RUN_ID": "test",
         "RANK": str(rank),
@@ -55,9 +62,9 @@ def _member(rank, size, port, queue, target, args):
     }
     sys.stdout = sys.stderr
     try:
-        queue.put(target(*args))
+        writer.send(target(*args))
     except BaseException as error:
-        queue.put("".join(traceback.format_exception_only(error)))
+        writer.send("".join(traceback.format_exception_only(error)))
 
 
 def together(target, *args, size=2):
