@@ -10,7 +10,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
     chosen = sys.argv[1:] or [
         "overhead", "tv_bsd68", "tv_1d", "declarative_node", "gradient_errors", "strategy_bias",
-        "quadratic_programs",
+        "quadratic_programs", "distributed",
     ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)

@@ -82,6 +82,7 @@ def learn_denoise(
     function of the noise level.
     """
     from bilevel import report
+    from bilevel.learning.processes import is_first
     from bilevel.tasks import data, denoise
 
     given: dict[str, Any] = dict(noise=noise, model=model, crop=crop, crops=crops, seed=seed)
@@ -104,6 +105,8 @@ def learn_denoise(
         job = denoise.Job(**given)
     with _how_to_resume(out):
         result = denoise.learn(job, out, steps=steps, resume=resume)
+    if not is_first():
+        return
     path = report.write(out)
     say(f"Learned in {result.steps} steps: {_parameters(out)}")
     say(f"Report: {path}")
@@ -242,10 +245,13 @@ def demo(
 @contextmanager
 def _how_to_resume(run: Path) -> Iterator[None]:
     from bilevel.learning import Interrupted
+    from bilevel.learning.shards import is_echo
 
     try:
         yield
     except Interrupted as stop:
+        if is_echo(stop):
+            raise
         command = f"bilevel learn denoise --out {shlex.quote(str(run))} --resume"
         raise Interrupted(f"{stop} Type: {command}") from stop
 

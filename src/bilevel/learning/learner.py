@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from bilevel.differentiation import Certificate
 from bilevel.errors import NoSolution
 from bilevel.hypergradient import hypergradient
-from bilevel.learning import randomness
+from bilevel.learning import randomness, shards
 from bilevel.learning.batches import Batch, Batches, Dataset
 from bilevel.learning.checkpoint import snapshot
 from bilevel.learning.optimizers import MakeOptimizer, describe, make_optimizer, restore
+from bilevel.learning.processes import Team
 from bilevel.learning.run_folder import Record
 from bilevel.warm_start import WarmStarts, warm_starts
 
@@ -56,8 +57,9 @@ class Learner:
         optimizer: MakeOptimizer | None,
         batch_size: int | None,
         seed: int,
+        team: Team | None = None,
     ) -> None:
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.team = model, loss, team
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError(
@@ -66,7 +68,8 @@ class Learner:
             )
         parameters = list(self.parameters.values())
         self.optimizer = make_optimizer(optimizer, parameters, batch_size)
-        self.batches = Batches(data, batch_size, seed, parameters[0].device)
+        parts = () if team is None else (team.part,)
+        self.batches = Batches(data, batch_size, seed, parameters[0].device, *parts)
         self.warm_starts = WarmStarts()
         self.settings = {  # a resumed run gives the same numbers only if these are the same
             "optimizer": describe(self.optimizer),
@@ -79,6 +82,8 @@ class Learner:
         self.seconds = 0.0
         self.finished = False  # a step on the whole data that moved no parameter: so would the next
         self.last: Evaluation | None = None
+        # random numbers of the other processes, in order; none yet: each starts from its own seed
+        self.others: list[dict[str, Any] | None] = [None] * (team.size - 1 if team else 0)
 
     def advance(self) -> Record:
         """One `optimizer.step(closure)`. If it raises, half a step may be done: load a state."""
@@ -91,7 +96,11 @@ class Learner:
         def closure() -> float:
             # L-BFGS begins a step where its last line search ended: that evaluation is not repeated
             if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
-                self.last = self._evaluate(batch)
+                self.last = (
+                    self.evaluate_here(batch)
+                    if self.team is None
+                    else shards.evaluate(self.team, self, batch)
+                )
                 iterations.append(_total_iterations(self.last.certificate))
             used.append(self.last)
             for parameter, slope in zip(self.parameters.values(), self.last.gradient, strict=True):
@@ -132,6 +141,7 @@ class Learner:
                     "optimizer": self.optimizer.state_dict(),
                     "batches": self.batches.state_dict(),
                     "randomness": randomness.get_state(),
+                    "others": self.others,
                 }
             ),
         }
@@ -147,6 +157,8 @@ class Learner:
         self.batches.load_state_dict(state["batches"])
         self.warm_starts.load_state_dict(state["warm_starts"])
         randomness.set_state(state["randomness"])
+        saved = dict(enumerate(state.get("others", ())))  # of another number of processes, maybe
+        self.others = [saved.get(i) for i in range(len(self.others))]
         parameters = list(self.parameters.values())
         self.last = state["last"] and Evaluation.from_state(state["last"], parameters)
         self.step, self.seconds = state["step"], state["seconds"]
@@ -156,7 +168,8 @@ class Learner:
     def certificate(self) -> Certificate | None:
         return self.last and self.last.certificate
 
-    def _evaluate(self, batch: Batch) -> Evaluation:
+    def evaluate_here(self, batch: Batch) -> Evaluation:
+        """By this process alone."""
         parameters = list(self.parameters.values())
         with warm_starts(self.warm_starts, batch["index"]):
             loss = self.loss(self.model, batch)

@@ -80,14 +80,15 @@ class Solver(ABC):
         """The rule on the sequence that suits this problem best, unless the caller names one."""
 
     def take(self, index: Tensor) -> Self:
-        def pick(value: object) -> object:
-            if isinstance(value, tuple):
-                return tuple(pick(v) for v in value)
-            carries = isinstance(value, Tensor) and value.ndim and len(value) > 1
-            return value[index] if carries else value  # type: ignore[index]
-
-        taken = {n: pick(getattr(self, n)) for n in self.batched}
+        taken = {n: _pick(getattr(self, n), index) for n in self.batched}
         return replace(self, **taken) if taken else self  # type: ignore[type-var]
+
+
+def _pick(value: object, index: Tensor) -> object:
+    if isinstance(value, tuple):
+        return tuple(_pick(v, index) for v in value)
+    carries = isinstance(value, Tensor) and value.ndim and len(value) > 1
+    return value[index] if carries else value  # type: ignore[index]
 
 
 def refuse(solver: Solver, what: str, got: object, instead: str) -> TypeError:
