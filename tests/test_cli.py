@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bilevel import learning
 from bilevel.cli import app
-from bilevel.tasks import data, denoise, images
+from bilevel.tasks import data, images, runs
 from photos import cartoon, write_photos
 
 COMMANDS = [["learn", "denoise"], ["denoise"], ["evaluate"], ["info"], ["demo"]]
@@ -33,8 +33,8 @@ def learned(tmp_path_factory):
     """A folder with photos and a run for every noise level, made by the command."""
     folder = tmp_path_factory.mktemp("learned")
     write_photos(folder / "photos")
-    job = denoise.Job(str(folder / "photos"), noise="5:50", crop=16, crops=3)
-    denoise.learn(job, folder / "run", steps=2, progress=False)
+    job = runs.Job(str(folder / "photos"), noise="5:50", crop=16, crops=3)
+    runs.learn(job, folder / "run", steps=2, progress=False)
     return folder
 
 
@@ -76,8 +76,8 @@ def test_learn_leaves_a_run_folder(here):
     assert "Learned in 2 steps: weight = 0." in said(result)
     names = {path.name for path in (here / "new").iterdir()}
     assert {"model.safetensors", "config.toml", "metrics.csv", "report.html"} <= names
-    job = denoise.Job.of_run(here / "new")
-    assert job == denoise.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
+    job = runs.Job.of_run(here / "new")
+    assert job == runs.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
 
 
 def test_learn_refuses_a_folder_that_is_in_use(here):
@@ -89,7 +89,7 @@ def test_learn_refuses_a_folder_that_is_in_use(here):
 def test_interruption_saves_and_resume_gives_the_same_numbers(here, monkeypatch):
     options = [*LEARN, "--noise", "5:50", "--steps", "4"]
     assert bilevel(*options, "--out", "whole").exit_code == 0
-    plain, calls = denoise.noise_left, []
+    plain, calls = runs.noise_left, []
 
     def interrupted(model, batch):
         calls.append(1)
@@ -98,7 +98,7 @@ def test_interruption_saves_and_resume_gives_the_same_numbers(here, monkeypatch)
         return plain(model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(denoise, "noise_left", interrupted)
+        patch.setattr(runs, "noise_left", interrupted)
         result = bilevel(*options, "--out", "parts")
     assert result.exit_code == 130
     assert re.search(r"Interrupted. Step \d is saved in parts", said(result))
@@ -122,9 +122,9 @@ def test_ctrl_c_in_a_terminal(here):
     """A real process and a real signal, in the middle of learning."""
     options = [*LEARN, "--noise", "5:50", "--steps", "99", "--out", "run2"]
     code = (
-        "from bilevel.tasks import denoise; plain = denoise._optimizer\n"
+        "from bilevel.tasks import runs; plain = runs._optimizer\n"
         "import torch, bilevel.cli\n"  # an optimizer that does not end early
-        "denoise._optimizer = lambda p: torch.optim.SGD(p, lr=1e-3)\n"
+        "runs._optimizer = lambda p: torch.optim.SGD(p, lr=1e-3)\n"
         "bilevel.cli.main()"
     )
     process = subprocess.Popen(
@@ -137,7 +137,7 @@ def test_ctrl_c_in_a_terminal(here):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert b"is saved in run2" in errors and b"--resume" in errors and b"Traceback" not in errors
-    model, _ = denoise.load(here / "run2")
+    model, _ = runs.load(here / "run2")
     assert model.slope.item() != 0
 
 

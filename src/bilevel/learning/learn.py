@@ -96,6 +96,7 @@ def learn(
             error.add_note(message)
             raise
         if learner.finished:
+            bar.finish(learner.step)
             bar.say(f"Finished: step {learner.step} moved no parameter.")
     return LearnResult(
         model, history, learner.certificate, learner.step, folder.path if folder else None
