@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bilevel.differentiation import BiCGStab, FixedPoint
+from bilevel.differentiation import Truncated
 from bilevel.layers import TVDeblur, TVDeblurer
 from bilevel.tasks.kernels import read_all
 from bilevel.tasks.task import Method, Task
 
-TOL = 1e-3  # relative duality gap: PSNR right to 0.01 dB
-DIFF = FixedPoint(BiCGStab(tol=3e-2), order=1)
+TOL = 2e-3  # relative duality gap: PSNR right to 0.01 dB
+DIFF = Truncated(500)  # a few per cent of the gradient; BiCGStab fails here, GMRES takes 5 x longer
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Deblur(Task):
         return {"kernel": torch.from_numpy(self.kernel)}
 
     def config(self) -> dict[str, Any]:
-        return {"kernels": list(self.kernels)}
+        return {"kernel": list(self.kernels)}
 
     def model(self, per_noise: bool, weight: float | None = None) -> nn.Module:
         options: dict[str, Any] = {"tol": TOL, "diff": DIFF, "on_fail": "warn"}

@@ -15,6 +15,7 @@ from bilevel.tasks.images import Image, ImageError
 from bilevel.terms.composition import Composition
 
 TOL = 1e-3  # relative duality gap
+BLACK = 0.1  # what a JPEG leaves on black is less; the soft edge of a brush is more
 FREE = 1.0  # the weight of TV where nothing is traded with it: any, it sets the scale of the dual
 
 
@@ -50,8 +51,8 @@ class Inpainter:
 
     @classmethod
     def of(cls, mask: Path, weight: float | None) -> Inpainter:
-        """White (1/2 and more) is missing, black is known, as in scikit-image and OpenCV."""
-        missing = images.read(mask).gray() >= 0.5
+        """Black is known, all else is missing, as in OpenCV; a tenth of white still is black."""
+        missing = images.read(mask).gray() >= BLACK
         if not missing.any():
             raise ImageError(
                 f"The mask {mask} is black everywhere: nothing is missing. Paint white what is to "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bilevel.tasks.task import Task, noise_left, weight_at
 
 def task_of(config: Mapping[str, Any]) -> Task:
     """The task that a config.toml names."""
-    name, kernels = config.get("task"), config.get("data", {}).get("kernels")
+    name, kernels = config.get("task"), config.get("data", {}).get("kernel")
     if name == Denoise.name:
         return Denoise()
     if name == Deblur.name and isinstance(kernels, list) and all(type(k) is str for k in kernels):
@@ -103,20 +103,28 @@ class Job:
                 "least 8 x 8 pixels."
             )
 
+    @classmethod
+    def of(cls, task: str, options: Mapping[str, Any]) -> Job:
+        """From the options of `bilevel learn TASK`."""
+        own = {f.name for f in fields(cls)} - {"task"}
+        chosen = {name: value for name, value in options.items() if name in own}
+        return cls(**chosen, task=task_of({"task": task, "data": options}))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+        return own | self.task.config()
+
     def config(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        data = self.options
         return {
             "task": self.task.name,
             "bilevel": metadata.version("bilevel"),
-            "model": {"name": self.model, "noise_dependent": not Noise.parse(self.noise).fixed},
-            "data": {
-                "images": self.images,
-                "noise": self.noise,
-                "crop": self.crop,
-                "crops": self.crops,
-                "seed": self.seed,
-                **self.task.config(),
-                "sha256": digest(samples),
+            "model": {
+                "name": data.pop("model"),
+                "noise_dependent": not Noise.parse(self.noise).fixed,
             },
+            "data": {**data, "sha256": digest(samples)},
         }
 
     @classmethod
