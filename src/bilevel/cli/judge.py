@@ -65,7 +65,7 @@ def evaluate(
             models, pictures, levels, task, grids=grids, seed=seed, tick=tick
         )
         middle = levels[len(levels) // 2]
-        moved = sweep.sweep(task, model, sweep.largest(pictures), middle, tick)
+        moved = sweep.sweep(task, model, sweep.worth_showing(task, pictures), middle, tick)
     evaluation.save(result, run, force)
     sweep.save(moved, run)
     say(_table(result.rows))

@@ -130,7 +130,7 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
     with how_to_resume(out, job.task.name):
         result = runs.learn(job, out, steps=steps, resume=resume)
     with progress(len(sweep.FACTORS), "weights") as tick:
-        picture = sweep.largest(data.photographs(job.images))
+        picture = sweep.worth_showing(job.task, data.photographs(job.images))
         level = job.levels[len(job.levels) // 2]
         sweep.save(sweep.sweep(job.task, result.model, picture, level, tick), out)
     path = report.write(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ class Deblur(Task):
     turn: int = 0
 
     name, maker, done = "deblur", "deblurer", "deblurred"
+    shown = 128  # solves take ten times as long as for denoising
 
     def at(self, number: int) -> Deblur:
         here = Deblur(self.kernels, number)
@@ -78,8 +80,8 @@ class Deblur(Task):
     def model(self, per_noise: bool, weight: float | None = None) -> nn.Module:
         options: dict[str, Any] = {"tol": TOL, "diff": DIFF, "on_fail": "warn"}
         if per_noise:
-            return TVDeblurer(**options).double()
-        return TVDeblur(0.005 if weight is None else weight, **options).double()
+            return TVDeblurer(math.log(0.1), 1.0, **options).double()  # the usual weight
+        return TVDeblur(0.001 if weight is None else weight, **options).double()
 
     def usual_weight(self, level: float) -> float:
         return 0.1 * level / 255

@@ -25,6 +25,7 @@ class Denoise(Task):
     """The image itself."""
 
     name, maker, done = "denoise", "denoiser", "denoised"
+    shown = 256
 
     def at(self, number: int) -> Denoise:
         return self

@@ -26,7 +26,6 @@ from bilevel.tasks.task import Task, weight_at
 from bilevel.warm_start import WarmStarts, warm_starts
 
 FACTORS = tuple(2 ** (k / 2) for k in range(-5, 6))  # of the learned weight
-SIZE = 256  # side of the part that is shown, in gray
 SEEN, CLEAN = "seen", "clean"
 
 
@@ -55,7 +54,7 @@ def sweep(
 ) -> Sweep:
     """The middle of the picture, in gray; ticks for each of FACTORS."""
     here, shape = task.at(0), picture.gray().shape
-    sides = [min(n, SIZE + m) for n, m in zip(shape, task.margin, strict=True)]
+    sides = [min(n, task.shown + m) for n, m in zip(shape, task.margin, strict=True)]
     top, left = ((n - side) // 2 for n, side in zip(shape, sides, strict=True))
     part = picture.gray()[None, top : top + sides[0], left : left + sides[1]]
     seen = noisy(here.see(part), level, np.random.default_rng(0))
@@ -71,9 +70,9 @@ def sweep(
     return Sweep(frames, pictures)
 
 
-def largest(pictures: Sequence[Image]) -> Image:
-    """The first of those with the most pixels, up to what is shown."""
-    return max(pictures, key=lambda picture: min(SIZE, *picture.pixels.shape[:2]))
+def worth_showing(task: Task, pictures: Sequence[Image]) -> Image:
+    """The first that fills the picture, or else comes nearest to it."""
+    return max(pictures, key=lambda picture: min(task.shown, *picture.pixels.shape[:2]))
 
 
 def save(result: Sweep, run: Path) -> None:

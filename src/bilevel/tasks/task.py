@@ -19,6 +19,7 @@ class Task(ABC):
     name: ClassVar[str]  # the command, and the task in config.toml
     maker: ClassVar[str]  # what a learned model is called
     done: ClassVar[str]  # what was done to an image
+    shown: ClassVar[int]  # side of the picture that a report shows with many weights
 
     @abstractmethod
     def at(self, number: int) -> Task:
