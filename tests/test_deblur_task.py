@@ -11,6 +11,7 @@ from bilevel.tasks import data, images, inpaint, kernels, runs
 from bilevel.tasks.deblur import Deblur
 from bilevel.tasks.images import Image, ImageError, Kind
 from bilevel.tasks.task import noise_left
+from bilevel.terms.composition import Composition
 from photos import cartoon
 
 BYTES = Kind(np.dtype(np.uint8))
@@ -143,14 +144,16 @@ def _corner(task):
 def test_deblur_solves_its_problem(float64, task, size):
     """Against the same energy written anew: full overlaps of a correlation with the mirror."""
     here = task(size)
-    y = torch.from_numpy(here.see(cartoon(14)[None]))[None]
+    # 15 is a size that the FFT likes: the layer's scene is no larger
+    y = torch.from_numpy(here.see(cartoon(15)[None]))[None]
     kernel = here.told()["kernel"]
-    x = TVDeblur(0.05, tol=1e-6)(y, kernel)
+    x = TVDeblur(0.05, tol=1e-5)(y, kernel)
     mirror = bl.Convolution(kernel.flip(0, 1)[None, None])
-    energy = bl.LeastSquares(y) @ mirror + 0.05 * bl.TotalVariation() + bl.Box(0.0, 1.0)
-    reference = bl.solve(energy, x0=torch.full((1, 1, 14, 14), 0.5), tol=1e-6).x
+    misfit = Composition(bl.LeastSquares(y), mirror)  # by its prox: fewer steps
+    energy = misfit + 0.05 * bl.TotalVariation() + bl.Box(0.0, 1.0)
+    reference = bl.solve(energy, x0=torch.full((1, 1, 15, 15), 0.5), tol=1e-5).x
     frame = here.target(reference[0].numpy())
-    # both to a gap of 1e-6, and a blur hides changes: 1e-2 is what that leaves in a pixel
+    # both to a gap of 1e-5, and a blur hides changes: 1e-2 is what that leaves in a pixel
     np.testing.assert_allclose(x[0].detach().numpy(), frame, atol=1e-2)
 
 
@@ -195,12 +198,12 @@ def test_the_gradient_is_that_of_differences(float64, task):
         model.tol = 1e-5
         return model, noise_left(model, batch)
 
-    model, value = loss(-5.0)
+    model, value = loss(-4.0)
     value.backward()
     with torch.no_grad():
-        difference = (loss(-4.95)[1] - loss(-5.05)[1]) / 0.1
-    # 500 terms of the series leave a few per cent
-    assert abs(model.log_weight.grad / difference - 1) < 0.1
+        difference = (loss(-3.95)[1] - loss(-4.05)[1]) / 0.1
+    # 500 terms of the series leave 0.4 %, so much here
+    assert abs(model.log_weight.grad / difference - 1) < 0.02
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,11 @@ def _checked(kernel: Tensor, images: Tensor, layer: str) -> Tensor:
             f"{layer} got {len(kernel)} kernels for {len(images)} images. Give one for each, or "
             "one (h, w) for all."
         )
+    if any(k > n for k, n in zip(kernel.shape[-2:], images.shape[-2:], strict=True)):
+        raise ValueError(
+            f"{layer} got a kernel {tuple(kernel.shape[-2:])}, larger than the image "
+            f"{tuple(images.shape[-2:])}. Cut off its zeros at the border, or are they exchanged?"
+        )
     return kernel.to(images)
 
 
