@@ -39,6 +39,11 @@ class Progress:
         text = f"loss {record['loss']:.5g}  gradient {record['grad_norm']:.1e}" if record else ""
         self._bar.update(self._task, completed=step, description=text)
 
+    def finish(self, step: int) -> None:
+        """The run ended at this step, before its time: nothing is left to do."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=step, completed=step)
+
     def say(self, text: str) -> None:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
