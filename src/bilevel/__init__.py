@@ -11,6 +11,7 @@ from .acceleration import (
     OverRelaxation,
     Plain,
 )
+from .accuracy import accuracy
 from .argmin import Solution, argmin, solve
 from .denoise_tv import denoise_tv
 from .differentiation import (
@@ -31,7 +32,7 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
-from .learning import Interrupted, LearnResult, learn
+from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn
 from .operators import Convolution, Gradient, Identity, Matrix, Operator, Stack
 from .problem import Problem
 from .solvers import ForwardBackward, GradientDescent, PrimalDual, Solver
@@ -67,6 +68,7 @@ __all__ = [
     "NoSolution",
     "Accelerated",
     "Acceleration",
+    "AdaptiveInexact",
     "Anderson",
     "Backtracking",
     "BiCGStab",
@@ -85,6 +87,7 @@ __all__ = [
     "GMRES",
     "Gradient",
     "GradientDescent",
+    "GradientSampling",
     "Halpern",
     "Huber",
     "Identity",
@@ -122,6 +125,7 @@ __all__ = [
     "Truncated",
     "Unroll",
     "Weighted",
+    "accuracy",
     "argmin",
     "denoise_tv",
     "hypergradient",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bilevel.accuracy import current_accuracy
 from bilevel.differentiation import Certificate
 from bilevel.errors import NoSolution
 from bilevel.hypergradient import hypergradient
@@ -31,6 +32,7 @@ class Evaluation:
     loss: float
     gradient: list[Tensor]
     certificate: Certificate | None  # of the hypergradient; None if the loss solves no problem
+    tol: float | None  # of the surrounding `accuracy`, as passed by the optimizer
 
     def state_dict(self) -> dict[str, Any]:
         return {**vars(self), "certificate": self.certificate and vars(self.certificate)}
@@ -42,7 +44,7 @@ class Evaluation:
 
         certificate = state["certificate"] and Certificate(**state["certificate"])
         theta, gradient = placed(state["theta"]), placed(state["gradient"])
-        return cls(theta, state["loss"], gradient, certificate)
+        return cls(theta, state["loss"], gradient, certificate, state["tol"])
 
 
 class Learner:
@@ -85,14 +87,18 @@ class Learner:
         start = time.perf_counter()
         batch = self.batches.next()
         used: list[Evaluation] = []
-        iterations: list[int] = []  # of the lower level, one entry an evaluation that was computed
+        work: list[tuple[int, int]] = []  # of the lower level, for each evaluation computed
 
         @torch.enable_grad()
         def closure() -> float:
-            # L-BFGS begins a step where its last line search ended: that evaluation is not repeated
-            if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
+            # a line search ends where the next step begins: that evaluation is not repeated
+            if self._knows_here():
+                level = current_accuracy()
+                if level is not None and self.last.certificate is not None:
+                    level.certificates.append(self.last.certificate)
+            else:
                 self.last = self._evaluate(batch)
-                iterations.append(_total_iterations(self.last.certificate))
+                work.append(_work(self.last.certificate))
             used.append(self.last)
             for parameter, slope in zip(self.parameters.values(), self.last.gradient, strict=True):
                 parameter.grad = slope.clone()  # which the optimizer may change
@@ -112,8 +118,9 @@ class Learner:
             "grad_norm": float(nn.utils.get_total_norm(first.gradient)),
             "seconds": self.seconds,
             **_worst(first.certificate),
-            "evaluations": len(iterations),
-            "lower_iterations": sum(iterations),
+            "evaluations": len(work),
+            "lower_iterations": sum(solver for solver, _ in work),
+            "adjoint_products": sum(adjoint for _, adjoint in work),
         }
         return row | {f"parameter {k}" if k in row else k: v for k, v in self._scalars(first.theta)}
 
@@ -170,7 +177,15 @@ class Learner:
             loss=loss.item(),
             gradient=[slope.detach() for slope in gradient],
             certificate=certificate,
+            tol=_asked(),
         )
+
+    def _knows_here(self) -> bool:
+        """Whether the last evaluation was of this loss, here, and as accurate as is asked now."""
+        if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
+            return False
+        asked, had = _asked(), self.last.tol
+        return asked == had or (asked is not None and had is not None and had <= asked)
 
     def _moved_from(self, theta: list[Tensor]) -> bool:
         now = self.parameters.values()
@@ -208,9 +223,18 @@ def _worst(certificate: Certificate | None) -> dict[str, float | None]:
     return {k: None if v is None else float(v.max()) for k, v in values.items()}
 
 
-def _total_iterations(certificate: Certificate | None) -> int:
-    iterations = None if certificate is None else certificate.iterations
-    return 0 if iterations is None else int(iterations.sum())
+def _work(certificate: Certificate | None) -> tuple[int, int]:
+    """(steps of the solver, products of the adjoint solver), summed over the samples; those of a
+    batch of adjoints are all counted as the longest."""
+    if certificate is None or certificate.iterations is None:
+        return 0, 0
+    adjoint = (certificate.adjoint_iterations or 0) * len(certificate.iterations)
+    return int(certificate.iterations.sum()), adjoint
+
+
+def _asked() -> float | None:
+    level = current_accuracy()
+    return None if level is None else level.tol
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

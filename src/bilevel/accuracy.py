@@ -1,0 +1,57 @@
+"""accuracy: how well the solves inside are done, told from outside; and what they report of their
+error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from .differentiation.certificate import Certificate
+
+
+@dataclass(eq=False)
+class Accuracy:
+    """What `with accuracy(tol) as level` gives: the tolerance, and what was solved inside."""
+
+    tol: float
+    adjoint_tol: float | None = None
+    certificates: list[Certificate] = field(default_factory=list, init=False)  # in order
+    followers: int = field(default=0, init=False)  # solves that named no tolerance of their own
+
+
+_current: ContextVar[Accuracy | None] = ContextVar("bilevel_accuracy", default=None)
+
+
+def current_accuracy() -> Accuracy | None:
+    """The level of the innermost `accuracy`, or None."""
+    return _current.get()
+
+
+@contextmanager
+def accuracy(tol: float, adjoint_tol: float | None = None) -> Iterator[Accuracy]:
+    """Inside, `argmin` and `solve` calls that name no tol of their own are solved to `tol`, their
+    adjoints to `adjoint_tol` (tol / 10 unless given).
+
+    So a model is solved more or less accurately without being built again. A context holds for its
+    own thread. `level.certificates` has those of all solves inside.
+
+    >>> import torch, bilevel as bl
+    >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
+    >>> with bl.accuracy(1e-2) as level:
+    ...     x = bl.argmin(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1))
+    >>> level.certificates[0].gap <= 1e-2
+    tensor([True])
+    """
+    for name, value in (("tol", tol), ("adjoint_tol", adjoint_tol)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(
+                f"accuracy needs {name} > 0 and finite, got {value}: a relative accuracy, 1e-4 say."
+            )
+    level = Accuracy(tol, adjoint_tol)
+    token = _current.set(level)
+    try:
+        yield level
+    finally:
+        _current.reset(token)
