@@ -17,8 +17,8 @@ class Accuracy:
 
     tol: float
     adjoint_tol: float | None = None
-    certificates: list[Certificate] = field(default_factory=list, init=False)  # in order
-    followers: int = field(default=0, init=False)  # solves that named no tolerance of their own
+    certificates: list[Certificate] = field(default_factory=list, init=False)  # of these solves
+    others: int = field(default=0, init=False)  # how many solves named a tol of their own
 
 
 _current: ContextVar[Accuracy | None] = ContextVar("bilevel_accuracy", default=None)
@@ -35,7 +35,7 @@ def accuracy(tol: float, adjoint_tol: float | None = None) -> Iterator[Accuracy]
     adjoints to `adjoint_tol` (tol / 10 unless given).
 
     So a model is solved more or less accurately without being built again. A context holds for its
-    own thread. `level.certificates` has those of all solves inside.
+    own thread. `level.certificates` has those of the solves that it concerned.
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
@@ -45,9 +45,9 @@ def accuracy(tol: float, adjoint_tol: float | None = None) -> Iterator[Accuracy]
     tensor([True])
     """
     for name, value in (("tol", tol), ("adjoint_tol", adjoint_tol)):
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not 0 < value <= 0.5:
             raise ValueError(
-                f"accuracy needs {name} > 0 and finite, got {value}: a relative accuracy, 1e-4 say."
+                f"accuracy needs {name} in (0, 0.5], got {value}: a relative accuracy, 1e-4 say."
             )
     level = Accuracy(tol, adjoint_tol)
     token = _current.set(level)

@@ -81,11 +81,11 @@ def _prepare(
     problem, x0 = boundary(energy, x0)
     level, certificate = current_accuracy(), report or Certificate()
     adjoint_tol = None
-    if level is not None:
+    if level is not None and tol is None:
+        tol, adjoint_tol = level.tol, level.adjoint_tol
         level.certificates.append(certificate)
-        if tol is None:
-            level.followers += 1
-            tol, adjoint_tol = level.tol, level.adjoint_tol
+    elif level is not None:
+        level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
     if solver is None:
         solver = default_solver(problem)

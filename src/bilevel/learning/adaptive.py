@@ -42,8 +42,8 @@ class AdaptiveInexact(Descent):
     the solution costs the loss, -<w, z - T(z)> [2]; the loss is corrected by it and taken as known
     up to that much. With worst_case=True it is |∂loss/∂x| times the bound |x - x*| <=
     sqrt(2 gap/μ), right to first order but, on photographs, a hundred times larger. Adjoints are
-    solved to sqrt(tol), which is the order of the error of x. Solves that name a tol of their own
-    are left alone.
+    solved to sqrt(tol), which is the order of the error of x. A solve that names its own tol keeps
+    it.
 
     The run ends (a step moves nothing) where a step would lower the loss by less than
     tolerance_change of its size, or at the tightest tolerance. Differs from [1], where every error
@@ -66,9 +66,9 @@ class AdaptiveInexact(Descent):
     ) -> None:
         if not 0 < first_step < float("inf"):
             raise ValueError(f"AdaptiveInexact needs first_step > 0, finite, got {first_step}.")
-        if not 0 < tightest <= tol < 1 or not tolerance_change >= 0:
+        if not 0 < tightest <= tol <= 0.5 or not tolerance_change >= 0:
             raise ValueError(
-                "AdaptiveInexact needs 0 < tightest <= tol < 1 and tolerance_change >= 0, got "
+                "AdaptiveInexact needs 0 < tightest <= tol <= 0.5 and tolerance_change >= 0, got "
                 f"{tightest = }, {tol = }, {tolerance_change = }."
             )
         options = dict(
@@ -109,7 +109,7 @@ class AdaptiveInexact(Descent):
         return first
 
     def _point(self, closure: Closure, tol: float) -> _Point:
-        with accuracy(tol, adjoint_tol=tol**0.5) as level:
+        with accuracy(tol, adjoint_tol=min(0.5, tol**0.5)) as level:
             loss, gradient = self.evaluate(closure)
         error, doubt = _errors(level, self.options["worst_case"])
         return _Point(self.theta, loss - error, doubt, gradient)
@@ -117,8 +117,13 @@ class AdaptiveInexact(Descent):
 
 def _errors(level: Accuracy, worst_case: bool) -> tuple[float, float]:
     """(error of the loss, how uncertain it is even so)."""
-    if not level.certificates:
+    if not level.certificates and not level.others:
         return 0.0, 0.0  # the loss solves no problem
+    if not level.certificates:
+        raise ValueError(
+            "AdaptiveInexact finds the tolerance of the lower level, but every solve in the loss "
+            "names a tol of its own: leave tol out of argmin, or take another optimizer."
+        )
     found = merge(level.certificates)
     if worst_case:
         if found.distance is None or found.pull is None:

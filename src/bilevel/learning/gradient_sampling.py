@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
-from bilevel.argmin import solve
 from bilevel.learning.descent import Closure, Descent
-from bilevel.operators import Matrix
-from bilevel.terms import LeastSquares, Simplex
 
 _ARMIJO = 1e-4  # the part of the predicted decrease that a step must bring
 _CANCELLED = 1e-4  # a shortest vector of that relative length is 0
@@ -41,7 +40,7 @@ class GradientSampling(Descent):
         *,
         radius: float = 0.1,  # of the first ball, in the units of the parameters
         smallest: float = 1e-6,
-        samples: int | None = None,  # default: one more than there are parameters
+        samples: int | None = None,  # default: twice as many as parameters
     ) -> None:
         if not 0 < smallest <= radius < float("inf"):
             raise ValueError(
@@ -66,7 +65,7 @@ class GradientSampling(Descent):
         return loss
 
     def _count(self) -> int:
-        return self.options["samples"] or len(self.theta) + 1
+        return self.options["samples"] or 2 * len(self.theta)
 
     def _slope(self, closure: Closure, theta: Tensor, radius: float) -> Tensor:
         """The gradient at a random point of the ball."""
@@ -78,11 +77,11 @@ class GradientSampling(Descent):
     def _search(
         self, closure: Closure, theta: Tensor, loss: float, g: Tensor, radius: float
     ) -> bool:
-        """Go along -g by twice the last length, or halves of it down to an eighth of the radius;
-        whether one brought enough."""
+        """Go along -g by twice the last length, or halves of it down to a small part of the
+        radius; whether one brought enough."""
         size = float(g.norm())
-        length = max(2 * self.memory.get("length", 0.0), radius)
-        while length >= radius / 8:
+        length = max(2 * self.memory.get("length", 0.0), radius / 8)
+        while length >= radius / 64:
             self.place(theta - length / size * g)
             if self.evaluate(closure)[0] <= loss - _ARMIJO * length * size:
                 self.memory["length"] = length
@@ -94,10 +93,9 @@ class GradientSampling(Descent):
 def _shortest(gradients: Tensor) -> Tensor:  # (m, n) -> (n,)
     """The shortest vector of the convex hull, 0 if it is that small against the gradients."""
     G = gradients.double()
-    scale = G.norm(dim=1).max()
-    start = G.new_full((1, len(G)), 1 / len(G))
-    energy = LeastSquares() @ Matrix((G / scale).T) + Simplex()
-    # whatever it ends at is in the hull, and the line search judges it
-    (weights,) = solve(energy, x0=start, tol=1e-10, max_iter=5000, on_fail="ignore").x
-    g = weights @ G
-    return (g if g.norm() > _CANCELLED * scale else torch.zeros_like(g)).to(gradients)
+    G = G / (scale := G.norm(dim=1).max())
+    # the minimiser of |g|^2 + (1 - sum of the weights)^2 has the shortest g, but for its scale
+    system = torch.cat([G.T, torch.ones_like(G[:, :1]).T]).cpu().numpy()
+    weights, _ = nnls(system, np.eye(len(system))[-1])
+    g = torch.from_numpy(weights / weights.sum()).to(G) @ G
+    return (scale * g if g.norm() > _CANCELLED else torch.zeros_like(g)).to(gradients)
