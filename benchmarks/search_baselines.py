@@ -1,8 +1,8 @@
-"""Searching parameters against differentiating in them: loss over work, for 1 to 202 500 parameters.
+"""Searching parameters against differentiating in them: loss over work, 1 to 202 500 parameters.
 
-python benchmarks/search_baselines.py        results in benchmarks/results/search_baselines.md; needs
-the shared data and `pip install -e ".[bench]"`. Work counts steps and adjoint products, so it does
-not depend on the machine.
+python benchmarks/search_baselines.py     results in benchmarks/results; needs the shared data and
+optuna, `pip install -e ".[bench]"`. Work counts steps and adjoint products, so it does not depend on
+the machine.
 """
 
 import math
@@ -23,18 +23,18 @@ import bilevel as bl
 SIGMA = 25 / 255
 LOW, HIGH = math.log(0.01), math.log(0.5)  # of the search
 TOL = 1e-3  # of searches: the loss is right to a thousandth
-TRIALS = 40  # of a search
+TRIALS = 30  # of a search
 MAPS = {"1": (1, 1), "10": (2, 5), "200": (10, 20), "202500": (450, 450)}  # weights in a grid
-NOTES = (
-    "TV denoising of a photograph with a map of weights, each for a block of pixels; noise of 10 to "
-    "40/255, growing to the right; mean squared error to the clean image, which is what is learned "
-    "from: a test of optimizers, not of denoisers. 80 x 80 pixels, 450 x 450 for 202 500 weights, "
-    "float32. The gradient is AdaptiveInexact's, from the weight 0.01; searches draw logarithms of "
-    "weights in [0.01, 0.5] and solve to a gap of 1e-3; 'evaluations' of the gradient are its outer "
-    "steps. Work: steps of the lower solver plus products of the adjoint solver. The Gaussian "
-    "process is optuna's GPSampler, seed 0, stopped after a minute."
-)
-STEPS = {"1": 10, "10": 15, "200": 20, "202500": 15}
+NOTES = """\
+TV denoising of a photograph with a map of weights, each for a block of pixels; noise of 10 to
+40/255, growing to the right; mean squared error to the clean image, which is what is learned
+from: a test of optimizers, not of denoisers. 80 x 80 pixels, 450 x 450 for 202 500 weights,
+float32. The gradient is AdaptiveInexact's, from the weight 0.01, and its "evaluations" are outer
+steps; searches draw the logarithms of weights in [0.01, 0.5] and solve to a gap of 1e-3. Where a
+grid has too many corners, it takes one weight for all. Work: steps of the lower solver plus
+products of the adjoint solver. The Gaussian process is optuna's GPSampler, seed 0, stopped after
+a minute."""
+STEPS = {"1": 10, "10": 15, "200": 20, "202500": 12}
 
 
 def photograph(size: int) -> tuple[Tensor, Tensor]:
@@ -83,8 +83,12 @@ def gradient(name: str, data: list[dict], optimizer: object) -> list[tuple[int, 
     return points
 
 
-def search(name: str, batch: dict[str, Tensor], draw: Callable[[], np.ndarray | None],
-           tell: Callable[[float], None] = lambda value: None) -> list[tuple[int, float]]:  # fmt: skip
+def search(
+    name: str,
+    batch: dict[str, Tensor],
+    draw: Callable[[], np.ndarray | None],
+    tell: Callable[[float], object] = lambda value: None,
+) -> list[tuple[int, float]]:
     """The same of a method that asks for losses alone, at points of the unit cube."""
     model, points = Denoiser(MAPS[name]).requires_grad_(False), []
     while (point := draw()) is not None:
@@ -100,8 +104,7 @@ def search(name: str, batch: dict[str, Tensor], draw: Callable[[], np.ndarray | 
 
 
 def grid(n: int) -> Callable[[], np.ndarray | None]:
-    """All corners of the finest grid of at most TRIALS points: n = 1 has TRIALS of them; where
-    even two a parameter are too many, the diagonal: one weight for all."""
+    """TRIALS points of the diagonal: one weight for all. Two values a parameter would be 2^n."""
     points = iter(np.linspace(0, 1, TRIALS)[:, None] * np.ones(n))
     return lambda: next(points, None)
 
@@ -126,7 +129,7 @@ def gaussian_process(name: str, batch: dict[str, Tensor]) -> list[tuple[int, flo
         asked.append(study.ask())
         return np.array([asked[-1].suggest_float(f"w{i}", 0, 1) for i in range(n)])
 
-    return search(name, batch, draw, lambda value: study.tell(asked[-1], value) and None)
+    return search(name, batch, draw, lambda value: study.tell(asked[-1], value))
 
 
 def main() -> None:

@@ -34,8 +34,8 @@ def test_it_is_read_where_no_tolerance_is_named():
         denoised(y, 0.3, tol=1e-9)
         bl.solve(bl.LeastSquares(y) + 0.3 * bl.L1())
     assert len(level.certificates) == 2 and level.others == 1
-    assert all(c.gap.max() <= 1e-1 for c in level.certificates)
-    assert level.certificates[0].gap.max() > 1e-6  # the default
+    loose = level.certificates[0].gap.max()
+    assert 1e-6 < loose <= 1e-1  # looser than the default
 
 
 def test_the_innermost_holds_and_leaves_no_trace():
