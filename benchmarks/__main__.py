@@ -8,7 +8,14 @@ HERE = Path(__file__).parent
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
-    chosen = sys.argv[1:] or ["overhead", "tv_bsd68", "gradient_errors", "strategy_bias"]
+    chosen = sys.argv[1:] or [
+        "overhead",
+        "tv_bsd68",
+        "gradient_errors",
+        "strategy_bias",
+        "adaptive_inexact",
+        "search_baselines",
+    ]
     for name in chosen:
         print(f"== {name}", flush=True)
         sys.argv = [name]

@@ -1,8 +1,8 @@
 """Searching parameters against differentiating in them: loss over work, 1 to 202 500 parameters.
 
 python benchmarks/search_baselines.py     results in benchmarks/results; needs the shared data and
-optuna, `pip install -e ".[bench]"`. Work counts steps and adjoint products, so it does not depend on
-the machine.
+optuna, `pip install -e ".[bench]"`. Work counts steps and adjoint products: it does not depend on the
+machine.
 """
 
 import math

@@ -140,6 +140,6 @@ four = errors(stalled.log_weights.detach() - along[:, None] * gradient / gradien
 axes.plot(along, four, color="0.7", lw=1)
 axes.plot(along, four.amax(1), color="C0")
 axes.plot(0, worst(stalled, batch).detach(), "o", color="C0", ms=9)
-axes.set(title="errors of the signals where L-BFGS stopped", xlabel="moved against the gradient")
+axes.set(title="errors where L-BFGS stopped", xlabel="moved against the gradient")
 axes.set_ylim(four.amax(1).min() - 0.005, four.max() + 0.001)
 plt.show()
