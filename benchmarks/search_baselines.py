@@ -1,8 +1,8 @@
 """Searching parameters against differentiating in them: loss over work, 1 to 202 500 parameters.
 
 python benchmarks/search_baselines.py     results in benchmarks/results; needs the shared data and
-optuna, `pip install -e ".[bench]"`. Work counts steps and adjoint products: it does not depend on the
-machine.
+optuna (extra "bench"). Work counts steps and adjoint products, on any
+machine the same.
 """
 
 import math
@@ -94,10 +94,10 @@ def search(
     while (point := draw()) is not None:
         at = torch.as_tensor(point, dtype=torch.float32).reshape(MAPS[name])
         model.log_weights.copy_(LOW + (HIGH - LOW) * at)
-        with bl.accuracy(TOL) as level:
+        with bl.accuracy(TOL, report=[]) as level:
             value = float(loss(model, batch))
         work, best = points[-1] if points else (0, math.inf)
-        work += int(level.certificates[0].iterations.sum())  # type: ignore[union-attr]
+        work += int(level.report[0].iterations.sum())  # type: ignore[union-attr]
         points.append((work, min(best, value)))
         tell(value)
     return points

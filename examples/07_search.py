@@ -12,8 +12,8 @@ of one adjoint. The measurements are stored; ``benchmarks/search_baselines.py`` 
 # ----------------
 #
 # A photograph with noise that grows to the right is denoised by total variation, with a weight for
-# each block of pixels: one block, ten, two hundred, or every pixel its own. What is learned is the
-# mean squared error to the clean image, so this compares optimizers, not denoisers. Work is steps of
+# each block of pixels: one block, ten, two hundred, or every pixel its own. What is lowered is the
+# mean squared error to the clean image: this compares optimizers, not denoisers. Work is steps of
 # the lower solver and products of the adjoint one, which does not depend on the machine.
 
 import json
@@ -47,5 +47,5 @@ panels[1].legend()
 plt.show()
 
 # %%
-# The grid of more than one parameter is that of one weight for all, the best that thirty points of a
-# grid can do. There is no Gaussian process for 202 500 inputs.
+# The grid of more than one parameter is that of one weight for all, the best that thirty points can
+# do. There is no Gaussian process for 202 500 inputs.

@@ -29,12 +29,12 @@ def images():
 
 def test_it_is_read_where_no_tolerance_is_named():
     y, _ = signals()
-    with bl.accuracy(1e-1) as level:
+    with bl.accuracy(1e-1, report=[]) as level:
         denoised(y, 0.3)
         denoised(y, 0.3, tol=1e-9)
         bl.solve(bl.LeastSquares(y) + 0.3 * bl.L1())
-    assert len(level.certificates) == 2 and level.others == 1
-    loose = level.certificates[0].gap.max()
+    assert len(level.report) == 2 and level.others == 1
+    loose = level.report[0].gap.max()
     assert 1e-6 < loose <= 1e-1  # looser than the default
 
 
@@ -65,10 +65,10 @@ def test_the_adjoint_follows_its_own_tolerance():
     weight = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     products = []
     for adjoint_tol in (1e-1, 1e-4):
-        with bl.accuracy(1e-3, adjoint_tol=adjoint_tol) as level:
+        with bl.accuracy(1e-3, adjoint_tol=adjoint_tol, report=[]) as level:
             x = bl.argmin(bl.LeastSquares(noisy) + weight * bl.TotalVariation())
             (x - clean).square().mean().backward()
-        (certificate,) = level.certificates
+        (certificate,) = level.report
         assert certificate.adjoint_residual.max() <= adjoint_tol
         products.append(certificate.adjoint_iterations)
     assert products[0] < products[1] / 2
@@ -82,10 +82,10 @@ def test_what_is_reported_of_the_errors(tol, isotropic):
     weight = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     total_variation = bl.TotalVariation(isotropic=isotropic)
     exact = bl.solve(bl.LeastSquares(noisy) + 0.2 * total_variation, tol=1e-8).x
-    with bl.accuracy(tol, adjoint_tol=1e-2) as level:
+    with bl.accuracy(tol, adjoint_tol=1e-2, report=[]) as level:
         x = bl.argmin(bl.LeastSquares(noisy) + weight * total_variation)
         (x - clean).square().sum().backward()
-    (certificate,) = level.certificates
+    (certificate,) = level.report
     error = (x.detach() - exact).flatten(1).norm(dim=1)
     assert (error <= certificate.distance).all() and (certificate.distance < 100 * error).all()
     pull = 2 * (x.detach() - clean).flatten(1).norm(dim=1)
@@ -104,19 +104,19 @@ def test_a_loss_error_of_a_smooth_problem_is_right_to_rounding(strategy):
     weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     data = bl.LeastSquares(b) @ bl.Matrix(A)
     exact = bl.solve(data + 0.3 * bl.LeastSquares(), tol=1e-14).x
-    with bl.accuracy(1e-1, adjoint_tol=1e-10) as level:
+    with bl.accuracy(1e-1, adjoint_tol=1e-10, report=[]) as level:
         x = bl.argmin(data + weight * bl.LeastSquares(), diff=strategy)
         x.sum().backward()
     error = float((x.detach() - exact).sum())
     assert abs(error) > 1e-2
-    assert float(level.certificates[0].loss_error) == pytest.approx(error, rel=1e-6)  # it is affine
+    assert float(level.report[0].loss_error) == pytest.approx(error, rel=1e-6)  # it is affine
 
 
 def test_no_bound_without_strong_convexity():
     A = bl.Matrix(torch.eye(3, 5, dtype=torch.float64))
-    with bl.accuracy(1e-3) as level:
+    with bl.accuracy(1e-3, report=[]) as level:
         bl.argmin(bl.LeastSquares(torch.ones(1, 3, dtype=torch.float64)) @ A + 0.1 * bl.L1())
-    assert level.certificates[0].distance is None
+    assert level.report[0].distance is None
 
 
 @pytest.mark.parametrize("tol", [0.0, -1e-3, 1.0, float("nan")])

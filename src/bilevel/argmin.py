@@ -83,7 +83,8 @@ def _prepare(
     adjoint_tol = None
     if level is not None and tol is None:
         tol, adjoint_tol = level.tol, level.adjoint_tol
-        level.certificates.append(certificate)
+        if level.report is not None:
+            level.report.append(certificate)
     elif level is not None:
         level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
@@ -183,7 +184,7 @@ def argmin(
             context.keep(tuple(part.detach() for part in z))
     run.certificate.strategy = type(strategy).__name__
     run.certificate.update_estimate()
-    if current_accuracy() is not None:
+    if (level := current_accuracy()) is not None and level.report is not None:
         with torch.no_grad():
             run.certificate.distance = fixpoint.problem.distance(x, fixpoint.dual(z))
     if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]

@@ -29,7 +29,7 @@ class Certificate:
     contraction: Tensor | None = (
         None  # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     )
-    distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); inside `accuracy`
+    distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
     pull: Tensor | None = None  # |d loss / d x|
     loss_error: Tensor | None = None  # ESTIMATE of loss(x) - loss(solution): -<w, z - T(z)>

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bilevel.accuracy import Accuracy, accuracy
-from bilevel.differentiation.certificate import merge
+from bilevel.differentiation.certificate import Certificate
 from bilevel.learning.descent import Closure, Descent
 
 _ARMIJO = 1e-4  # the part of the predicted decrease that a step must bring
@@ -109,7 +109,7 @@ class AdaptiveInexact(Descent):
         return first
 
     def _point(self, closure: Closure, tol: float) -> _Point:
-        with accuracy(tol, adjoint_tol=min(0.5, tol**0.5)) as level:
+        with accuracy(tol, adjoint_tol=min(0.5, tol**0.5), report=[]) as level:
             loss, gradient = self.evaluate(closure)
         error, doubt = _errors(level, self.options["worst_case"])
         return _Point(self.theta, loss - error, doubt, gradient)
@@ -117,22 +117,29 @@ class AdaptiveInexact(Descent):
 
 def _errors(level: Accuracy, worst_case: bool) -> tuple[float, float]:
     """(error of the loss, how uncertain it is even so)."""
-    if not level.certificates and not level.others:
-        return 0.0, 0.0  # the loss solves no problem
-    if not level.certificates:
+    assert level.report is not None
+    if level.others and not level.report:
         raise ValueError(
             "AdaptiveInexact finds the tolerance of the lower level, but every solve in the loss "
             "names a tol of its own: leave tol out of argmin, or take another optimizer."
         )
-    found = merge(level.certificates)
-    if worst_case:
-        if found.distance is None or found.pull is None:
-            raise ValueError(
-                "worst_case=True needs a bound of |x - x*|, so energies with a duality gap that "
-                "the terms know to be strongly convex (LeastSquares without operator, say). Leave "
-                "it out to have the error estimated."
-            )
-        return 0.0, float((found.distance * found.pull).sum())
+    read = [c for c in level.report if c.pull is not None]  # by the loss, with a gradient
+    error = _bound if worst_case else _estimate
+    pairs = [error(c) for c in read]
+    return sum(e for e, _ in pairs), sum(doubt for _, doubt in pairs)
+
+
+def _bound(found: Certificate) -> tuple[float, float]:
+    if found.distance is None or found.pull is None:
+        raise ValueError(
+            "worst_case=True needs a bound of |x - x*|, so energies with a duality gap that the "
+            "terms know to be strongly convex (LeastSquares without operator, say). Leave it out "
+            "to have the error estimated."
+        )
+    return 0.0, float((found.distance * found.pull).sum())
+
+
+def _estimate(found: Certificate) -> tuple[float, float]:
     if found.loss_error is None:
         raise ValueError(
             f"AdaptiveInexact reads the error of the loss from the adjoint, and {found.strategy} "

@@ -94,8 +94,8 @@ class Learner:
             # a line search ends where the next step begins: that evaluation is not repeated
             if self._knows_here():
                 level = current_accuracy()
-                if level is not None and self.last.certificate is not None:
-                    level.certificates.append(self.last.certificate)
+                if level and level.report is not None and self.last.certificate is not None:
+                    level.report.append(self.last.certificate)
             else:
                 self.last = self._evaluate(batch)
                 work.append(_work(self.last.certificate))
