@@ -59,8 +59,8 @@ class Solve(torch.autograd.Function):
 def _weigh(system: System, adjoint: Z, residual: Z) -> None:
     """loss(x) - loss(solution) ~ -<w, z - T(z)>, the dual-weighted residual (Becker, Rannacher
     2001): what a Newton step would change. Of the first chord step; the others are quiet."""
-    pairs = zip(adjoint, residual, strict=True)
-    error = -sum(inner(w.detach(), r.detach()) for w, r in pairs)  # type: ignore[assignment]
+    pairs = [inner(w, r).detach() for w, r in zip(adjoint, residual, strict=True)]
+    error = -torch.stack(pairs).sum(0)
     before = system.certificate.loss_error
     system.certificate.loss_error = (
         error if before is None else torch.where(error == 0, before, error)

@@ -13,6 +13,7 @@ from bilevel.learning.descent import Closure, Descent
 
 _ARMIJO = 1e-4  # the part of the predicted decrease that a step must bring
 _CLEAR = 10  # a decrease that is so many times what is in doubt could be seen less accurately
+_FURTHER = 10  # than the first step, no parameter moves in a later one
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class AdaptiveInexact(Descent):
         self,
         params: Iterable[Tensor],
         *,
-        first_step: float = 0.5,  # the most that a parameter moves at first
+        first_step: float = 0.5,  # the most that a parameter moves at first; later, 10 times that
         tol: float = 0.1,  # to begin with; the outcome hardly depends on it
         tightest: float = 1e-6,
         tolerance_change: float = 1e-5,
@@ -83,9 +84,8 @@ class AdaptiveInexact(Descent):
         tol = memory.setdefault("tol", options["tol"])
         here = self._point(closure, tol)
         first, shorter = here.loss, 0
-        if "t" not in memory and here.slope:
-            memory["t"] = options["first_step"] / float(here.gradient.abs().max())
-        t = memory.get("t", 0.0)
+        first_t = options["first_step"] / float(here.gradient.abs().max()) if here.slope else 0.0
+        t = min(memory.get("t", first_t), _FURTHER * first_t)
         while t * here.slope > options["tolerance_change"] * abs(here.loss):
             self.place(here.theta - t * here.gradient)
             there = self._point(closure, tol)

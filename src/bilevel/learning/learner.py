@@ -92,17 +92,16 @@ class Learner:
         @torch.enable_grad()
         def closure() -> float:
             # a line search ends where the next step begins: that evaluation is not repeated
-            if self._knows_here():
-                level = current_accuracy()
-                if level and level.report is not None and self.last.certificate is not None:
-                    level.report.append(self.last.certificate)
+            last = self._known()
+            if last is None:
+                last = self.last = self._evaluate(batch)
+                work.append(_work(last.certificate))
             else:
-                self.last = self._evaluate(batch)
-                work.append(_work(self.last.certificate))
-            used.append(self.last)
-            for parameter, slope in zip(self.parameters.values(), self.last.gradient, strict=True):
+                _report(last.certificate)
+            used.append(last)
+            for parameter, slope in zip(self.parameters.values(), last.gradient, strict=True):
                 parameter.grad = slope.clone()  # which the optimizer may change
-            return self.last.loss
+            return last.loss
 
         self.optimizer.step(closure)
         self.optimizer.zero_grad()
@@ -180,12 +179,13 @@ class Learner:
             tol=_asked(),
         )
 
-    def _knows_here(self) -> bool:
-        """Whether the last evaluation was of this loss, here, and as accurate as is asked now."""
-        if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
-            return False
-        asked, had = _asked(), self.last.tol
-        return asked == had or (asked is not None and had is not None and had <= asked)
+    def _known(self) -> Evaluation | None:
+        """The last evaluation, if it was of this loss, here, and as accurate as is asked now."""
+        last, asked = self.last, _asked()
+        if last is None or not self.batches.whole or self._moved_from(last.theta):
+            return None
+        tighter = asked is not None and last.tol is not None and last.tol <= asked
+        return last if tighter or asked == last.tol else None
 
     def _moved_from(self, theta: list[Tensor]) -> bool:
         now = self.parameters.values()
@@ -230,6 +230,13 @@ def _work(certificate: Certificate | None) -> tuple[int, int]:
         return 0, 0
     adjoint = (certificate.adjoint_iterations or 0) * len(certificate.iterations)
     return int(certificate.iterations.sum()), adjoint
+
+
+def _report(certificate: Certificate | None) -> None:
+    """Tell a surrounding `accuracy` of solves that were not repeated."""
+    level = current_accuracy()
+    if certificate is not None and level is not None and level.report is not None:
+        level.report.append(certificate)
 
 
 def _asked() -> float | None:
