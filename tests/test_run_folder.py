@@ -45,7 +45,7 @@ def test_what_a_run_leaves(tmp_path):
     header = (result.out / "metrics.csv").read_text().splitlines()[0]
     assert header == (
         "step,loss,grad_norm,seconds,gap,residual,adjoint_residual,evaluations,"
-        "lower_iterations,log_weight"
+        "lower_iterations,adjoint_products,log_weight"
     )
     assert read_metrics(result.out) == result.history
     assert events(result.out) == [(r["step"], pytest.approx(r["loss"])) for r in result.history]
