@@ -175,8 +175,8 @@ class Learner:
             return self.evaluate_here(batch)
         if current_accuracy() is not None:
             raise ValueError(
-                f"{type(self.optimizer).__name__} reads the errors of all solves, and those of other "
-                "processes do not reach it. Run it in one process, or use L-BFGS or Adam."
+                f"{type(self.optimizer).__name__} reads the errors of all solves, and those of "
+                "other processes do not reach it. Run it in one process, or use L-BFGS or Adam."
             )
         return shards.evaluate(self.team, self, batch)
 
