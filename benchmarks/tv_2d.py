@@ -1,4 +1,4 @@
-"""Total variation in two dims, 512 x 512: time to a relative gap, beside scikit-image and plain torch.
+"""Total variation in two dims: time to a relative gap, beside scikit-image and plain torch.
 
 python benchmarks/tv_2d.py        results in benchmarks/results/tv_2d.md
 
@@ -150,8 +150,8 @@ def main() -> None:
     ]
     notes = (
         "float32, one thread where not said otherwise; gap checks, the start and the certificate "
-        "are in our times, nothing of the kind in the others'. gap: ours, certified; excess: of the "
-        "energy over the minimum. fastprox needs Python 3.12 or newer and was not there."
+        "are in our times, nothing of the kind in the others'. gap: ours, certified; excess: of "
+        "the energy over the minimum. fastprox needs Python 3.12 or newer and was not there."
     )
     store("tv_2d", "Total variation in two dims", rows, columns, notes)
 
