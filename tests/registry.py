@@ -505,9 +505,9 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.LBFGS(memory=3), bl.GradientDescent, ("ridge",)),
     (bl.OverRelaxation(), bl.DouglasRachford, ("l2_ball_projection",)),
     (bl.OverRelaxation(1.5), bl.DavisYin, ("simplex_below_a_bound",)),
-    (bl.OverRelaxation(), bl.ADMM, ("tv1d", "tv2d_anisotropic", "tv2d_isotropic")),
-    (bl.Plain(), bl.ADMM, ("tv1d", "l1_analysis_box")),
-    (bl.Halpern(), bl.ADMM, ("tv1d",)),
+    (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
+    (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [
