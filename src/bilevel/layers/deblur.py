@@ -38,7 +38,8 @@ class Scene:
         sides: list[int] = []
         for n, k in zip(reversed(self.frame), reversed(self.kernel), strict=True):
             before = k - 1 - k // 2  # the kernel's centre is k // 2
-            sides += [before, next_fast_len(n + k - 1, real=True) - n - before]
+            wide: int = next_fast_len(n + k - 1, real=True)  # type: ignore[assignment]
+            sides += [before, wide - n - before]
         return tuple(sides)  # type: ignore[return-value]
 
     def widen(self, image: Tensor) -> Tensor:
