@@ -12,7 +12,7 @@ from bilevel.learning import learn
 # processes to be killed; what takes long to import is imported once, in the server they fork from
 fork_server = multiprocessing.get_context("forkserver")
 fork_server.set_forkserver_preload(
-    ["bilevel.learning", "pytest", "torch._dynamo", "torch.utils.tensorboard"]
+    ["bilevel.learning", "pytest", "torch._dynamo", "torch.utils.tensorboard", "lightning_fabric"]
 )
 
 

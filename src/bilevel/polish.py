@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._broadcast import eps
+from ._broadcast import eps, norm_event, tiny
 from .acceleration.base import Z, where
 from .differentiation.certificate import Certificate
 from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
@@ -34,11 +34,16 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
         new = relative_change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
-        better = (new <= residual / 2) & (residual > goal)  # NaN is not better
+        grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, every relative change is small
+        better = (new * grown <= residual / 2) & (residual > goal)  # NaN is not better
         if not bool(better.any()):
             break
         z, residual = where(better, trial, z), torch.where(better, new, residual)
     return z, residual
+
+
+def _size(z: Z) -> Tensor:  # -> (B,)
+    return torch.stack([norm_event(part) for part in z]).amax(0).clamp_min(tiny(z[0]))
 
 
 def _linear_solver(z: Z, products: int) -> LinearSolver | None:

@@ -19,8 +19,10 @@ from typing import Any
 from bilevel import report_figures as figures
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
-from bilevel.tasks import denoise, evaluation, images
-from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY, NON_LOCAL
+from bilevel.report_slider import slider
+from bilevel.tasks import evaluation, images, runs, sweep
+from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
+from bilevel.tasks.task import weight_at
 
 VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
 
@@ -47,7 +49,8 @@ def write(run: str | Path) -> Path:
     config = read_config(run)
     rows = evaluation.read_rows(run)
     sections = [
-        ("Before and after", _pictures(run, rows)),
+        ("What the weight does", _slider(run)),
+        ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
         ("How far the last gradient can be trusted", _certificate(run)),
@@ -59,7 +62,7 @@ def write(run: str | Path) -> Path:
     html = page.substitute(
         title=escape(f"bilevel: {run.resolve().name}"),
         heading=_heading(config),
-        summary=_summary(rows),
+        summary=_summary(rows, _classical(config)),
         body=body,
     )
     path = run / "report.html"
@@ -73,10 +76,16 @@ def write(run: str | Path) -> Path:
 def _heading(config: Mapping[str, Any]) -> str:
     data = config.get("data", {})
     noise = str(data.get("noise", "?")).replace(":", " to ")
-    return escape(f"A denoiser learned from {data.get('crops', '?')} crops, noise {noise}")
+    maker = runs.task_of(config).maker
+    return escape(f"A {maker} learned from {data.get('crops', '?')} crops, noise {noise}")
 
 
-def _summary(rows: Sequence[evaluation.Row]) -> str:
+def _classical(config: Mapping[str, Any]) -> str:
+    """The classical method that stands beside the learned one."""
+    return next(iter(runs.task_of(config).classical()))
+
+
+def _summary(rows: Sequence[evaluation.Row], classical: str) -> str:
     """One sentence: what it was worth."""
     table = evaluation.means(rows)
     learned = _learned_name(table)
@@ -91,12 +100,26 @@ def _summary(rows: Sequence[evaluation.Row]) -> str:
     )
     if GRID in table:
         text += f"; the best weight of a grid search reaches {table[GRID][level][0]:.2f} dB"
-    if NON_LOCAL in table:
-        text += f", non-local means {table[NON_LOCAL][level][0]:.2f} dB"
+    if classical in table:
+        text += f", {classical} {table[classical][level][0]:.2f} dB"
     return text + "."
 
 
-def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
+def _slider(run: Path) -> str:
+    found = sweep.read(run)
+    if found is None:
+        return ""
+    level, history = found.frames[0].noise, read_metrics(run)
+    model, _ = runs.load(run)
+    path = []
+    for row in history:
+        for name, parameter in model.named_parameters():
+            parameter.data.fill_(row[name])
+        path.append(weight_at(model, level))
+    return slider(found, path)
+
+
+def _pictures(run: Path, rows: Sequence[evaluation.Row], classical: str) -> str:
     folder, level = run / "evaluation", _middle(rows)
     html = []
     for name in dict.fromkeys(row.image for row in rows):
@@ -106,15 +129,15 @@ def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
         clean = images.read(clean_path).pixels
         here = [r for r in rows if r.image == name and r.noise == level]
         learned = _learned_name(row.method for row in here)
-        tiles = [_tile([figures.png(clean)], [f"{name}, clean"], "clean")]
+        tiles = [_tile([figures.picture(clean)], [f"{name}, clean"], "clean")]
         for row in here:
             path = evaluation.picture_path(folder, name, row.method)
-            if row.method not in (NOISY, learned, NON_LOCAL) or not path.exists():
+            if row.method not in (NOISY, learned, classical) or not path.exists():
                 continue
             pixels = images.read(path).pixels
             tiles.append(
                 _tile(
-                    [figures.png(pixels), figures.error_map(pixels, clean)],
+                    [figures.picture(pixels), figures.error_map(pixels, clean)],
                     [f"{name}, {row.method}", f"{name}, error of {row.method}"],
                     f"{escape(row.method)}<br>"
                     f"<small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>",
@@ -205,10 +228,10 @@ def _weights(run: Path) -> str:
     grids = evaluation.read_grids(run)
     if not grids:
         return ""
-    model, _ = denoise.load(run)
+    model, _ = runs.load(run)
     losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
-    levels = sorted({grid.noise for grid in grids} | set(denoise.Job.of_run(run).ends))
-    learned = {"learned": (levels, [denoise.weight_at(model, level) for level in levels])}
+    levels = sorted({grid.noise for grid in grids} | set(runs.Job.of_run(run).ends))
+    learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
     best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
     tiles = [
         _tile(

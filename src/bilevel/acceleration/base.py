@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,35 +26,35 @@ State = tuple[Any, ...]
 class Acceleration(ABC):
     """z_{k+1} from z_k, by way of the fixed point's T."""
 
+    feasible: ClassVar[bool] = False  # whether its iterates are outcomes of T, no extrapolations
+
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         return ()
 
     @abstractmethod
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]: ...
 
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        """Many steps; a rule whose steps are known beforehand hands them to a kernel at once."""
+        for _ in range(steps):
+            z, state = self.step(fixpoint, z, state)
+        return z, state
+
     @staticmethod
-    def take(state: State, index: Tensor) -> State:
+    def take(state: Any, index: Tensor) -> Any:  # a State, or a part of one
         """The state of the samples `index`."""
-
-        def pick(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(pick(v) for v in value)
-            return value[index] if isinstance(value, Tensor) and value.ndim else value
-
-        return pick(state)
+        if isinstance(state, tuple):
+            return tuple(Acceleration.take(part, index) for part in state)
+        return state[index] if isinstance(state, Tensor) and state.ndim else state
 
 
-def merge(mask: Tensor, fresh: State, state: State) -> State:
+def merge(mask: Tensor, fresh: Any, state: Any) -> Any:  # a State, or a part of one
     """`fresh` for the samples of the mask (B,), `state` for the others."""
-
-    def pick(a: Any, b: Any) -> Any:
-        if isinstance(a, tuple):
-            return tuple(pick(p, q) for p, q in zip(a, b, strict=True))
-        if isinstance(a, Tensor) and a.ndim and isinstance(b, Tensor):
-            return where(mask, (a,), (b.expand_as(a),))[0]
-        return b  # one number for all samples: it has gone on
-
-    return pick(fresh, state)
+    if isinstance(fresh, tuple):
+        return tuple(merge(mask, a, b) for a, b in zip(fresh, state, strict=True))
+    if isinstance(fresh, Tensor) and fresh.ndim and isinstance(state, Tensor):
+        return where(mask, (fresh,), (state.expand_as(fresh),))[0]
+    return state  # one number for all samples: it has gone on
 
 
 def where(mask: Tensor, yes: Z, no: Z) -> Z:  # mask (B,)
@@ -70,6 +70,8 @@ def mix(weight: Scalar, a: Z, b: Z) -> Z:
 @dataclass(frozen=True)
 class Plain(Acceleration):
     """z_{k+1} = T(z_k)."""
+
+    feasible = True
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
         return fixpoint.T(z), state

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class Accelerated(Acceleration):
     """Chambolle-Pock's algorithm 2 for a strongly convex g, with PrimalDual. Gap O(1/k^2).
 
-    theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. gamma = 0.35
-    mu did best on total variation of photographs.
+    theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. On total
+    variation of photographs gamma = 0.5 mu did best, 0.15 mu for the anisotropic one.
     """
 
-    gamma: float = 0.35  # as a part of mu, in (0, 1]
+    gamma: float = 0.5  # as a part of mu, in (0, 1]
+
+    feasible = True
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         solver: Any = fixpoint.solver
@@ -41,11 +43,26 @@ class Accelerated(Acceleration):
         return 1.0 / mu, solver.step_size * solver.dual_step_size * mu, self.gamma * mu
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        tau, sigma, gamma = state
+        (tau, sigma, theta), state = self._next(state)
         solver: Any = fixpoint.solver
+        return solver.sweep(fixpoint.problem, z, tau, sigma, theta), state
+
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        kernel = fixpoint.kernel(z)
+        if kernel is None:
+            return super().advance(fixpoint, z, state, steps)
+        schedule = []
+        for _ in range(steps):
+            now, state = self._next(state)
+            schedule.append(now)
+        return kernel.sweeps(z, *zip(*schedule, strict=True)), state
+
+    @staticmethod
+    def _next(state: State) -> tuple[tuple[Any, Any, Any], State]:
+        """(tau, sigma, theta) of this step, and the state for the next."""
+        tau, sigma, gamma = state
         theta = (1 + 2 * gamma * tau) ** -0.5
-        z = solver.sweep(fixpoint.problem, z, tau, sigma, theta)
-        return z, (tau * theta, sigma / theta, gamma)
+        return (tau, sigma, theta), (tau * theta, sigma / theta, gamma)
 
 
 @dataclass(frozen=True)

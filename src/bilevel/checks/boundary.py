@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._broadcast import eps, like
 from ..problem import Problem
 from ..terms.base import Composed, Proximable, Smooth, Term
 from ..terms.composition import named
+from ..terms.quadratic import Quadratic
 from .fields import Field, check_kinds, check_values, fields_of
 from .shapes import check_shapes
 
@@ -24,6 +26,12 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     given = [] if x0 is None else [Field(None, "x0", x0)]
     check_kinds(given + found)
     start = _start(problem, found) if x0 is None else x0
+    if start.is_complex():
+        raise TypeError(
+            f"x would be complex ({start.dtype}), as the data are, but an unknown is real. Name "
+            "the operator between x and the data, LeastSquares(data) @ FFT(), or solve for pairs "
+            "of reals, LeastSquares(torch.view_as_real(data))."
+        )
     if start.ndim < 2:
         raise ValueError(
             f"x0 has shape {tuple(start.shape)}: dim 0 must be the batch. "
@@ -38,7 +46,19 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     if len(start):
         for term in problem.terms:
             check_shapes(term, start, named(term))
+        if len(problem.terms) == 1 and isinstance(problem.terms[0], Quadratic):
+            _bounded(problem.terms[0], start)
     return problem, start.detach()
+
+
+def _bounded(alone: Quadratic, x: Tensor) -> None:
+    """An indefinite quadratic alone has a stationary point, which would pass for a solution."""
+    least = like(alone.strong_convexity(x), x).min()
+    if bool(least < -1e3 * eps(x) * like(alone.lipschitz(x), x).max()):
+        raise ValueError(
+            f"Quadratic alone has no minimiser: its least eigenvalue is {float(least):.3g}. Add "
+            "terms that keep x bounded, Box(lower, upper) say, or a multiple of I to Q."
+        )
 
 
 def as_problem(energy: object) -> Problem:

@@ -14,22 +14,28 @@ from torch import Tensor
 
 from ..operators.base import Operator
 from ..terms.base import Smooth, Term
+from ..terms.smooth import LeastSquares
 
 _BOUNDS = ("lower", "upper")  # may be infinite
 _SQUARED = ("x0", "target", "center")  # enter values by their squares
 _PRECISE = (torch.float32, torch.float64)
 _POSITIVE = "To keep a learned one so, learn its logarithm: log_{0}.exp()."
+_UNIT = "lies between 0 and 1. To keep a learned one there, learn its logit: logit.sigmoid()."
 _DOMAIN: dict[str, tuple[Callable[[float, float], bool], str]] = {  # test of (least, largest)
     "weight": (lambda low, high: low >= 0, f"a weight must be >= 0. {_POSITIVE}"),
     "radius": (lambda low, high: low >= 0, f"a radius must be >= 0. {_POSITIVE}"),
     "delta": (lambda low, high: low > 0, f"delta must be > 0. {_POSITIVE}"),
     "total": (lambda low, high: low > 0, f"a total must be > 0. {_POSITIVE}"),
+    "scale": (lambda low, high: low > 0, f"a scale must be > 0. {_POSITIVE}"),
+    "width": (lambda low, high: low > 0, f"a width must be > 0. {_POSITIVE}"),
+    "height": (lambda low, high: low > 0, f"a height must be > 0. {_POSITIVE}"),
+    "smoothing": (lambda low, high: low > 0, f"a smoothing must be > 0. {_POSITIVE}"),
+    "threshold": (lambda low, high: low >= 0, f"a threshold must be >= 0. {_POSITIVE}"),
+    "counts": (lambda low, high: low >= 0, "counts are >= 0. Clamp the data."),
+    "background": (lambda low, high: low >= 0, f"a background must be >= 0. {_POSITIVE}"),
     "constant": (lambda low, high: low >= 0, "a Lipschitz constant is >= 0; None if unknown."),
-    "ratio": (
-        lambda low, high: 0 <= low and high <= 1,
-        "a ratio lies between 0 and 1. To keep a learned one there, learn its logit: "
-        "logit.sigmoid().",
-    ),
+    "ratio": (lambda low, high: 0 <= low and high <= 1, f"a ratio {_UNIT}"),
+    "level": (lambda low, high: 0 <= low and high <= 1, f"a level {_UNIT}"),
 }
 
 
@@ -71,23 +77,39 @@ def check_kinds(found: list[Field]) -> None:
         if not isinstance(value, Tensor):
             _not_a_tensor(field)
             continue
+        if field.name in getattr(field.owner, "integers", ()):  # checked where it is made
+            continue
         if value.is_meta or value.is_nested or value.layout != torch.strided:
             _storage(field)
-        if value.dtype not in _PRECISE and (value.ndim or value.is_complex()):
+        if value.dtype == torch.bool and isinstance(field.owner, Operator):
+            continue  # a mask fits every dtype
+        dtype = value.dtype.to_real() if _may_be_complex(field) else value.dtype
+        if dtype not in _PRECISE and (value.ndim or value.is_complex()):
             _dtype(field)
         if not value.ndim:
             continue
         first = first or field
-        if value.dtype != first.value.dtype:
+        if dtype != first.value.dtype.to_real():
             raise TypeError(
                 f"{field} has dtype {value.dtype}, {first} has {first.value.dtype}. "
-                f"Convert one: {field.name}.to({first.value.dtype})."
+                f"Convert one: {field.name}.to({_matching(value, first.value)})."
             )
         if value.device != first.value.device:
             raise ValueError(
                 f"{field} is on {value.device}, {first} on {first.value.device}. "
                 f"Move one: {field.name}.to({str(first.value.device)!r})."
             )
+
+
+def _matching(value: Tensor, first: Tensor) -> torch.dtype:
+    """The precision of the first, real or complex as the value is."""
+    real = first.dtype.to_real()
+    return real.to_complex() if value.is_complex() else real
+
+
+def _may_be_complex(field: Field) -> bool:
+    """What an operator holds, and the data of one: x itself is real."""
+    return isinstance(field.owner, Operator | LeastSquares) and field.name != "weight"
 
 
 def _not_a_tensor(field: Field) -> None:
@@ -126,8 +148,8 @@ def _dtype(field: Field) -> None:
     dtype, name = field.value.dtype, field.name
     if dtype.is_complex:
         raise TypeError(
-            f"{field} is complex ({dtype}): complex unknowns are not supported yet. "
-            f"Use torch.view_as_real({name}), or its real part."
+            f"{field} is complex ({dtype}): only operators and the data of LeastSquares @ operator "
+            f"may be. Use torch.view_as_real({name}), or its real part."
         )
     if not dtype.is_floating_point:
         raise TypeError(
@@ -150,7 +172,7 @@ def check_values(found: list[Field], dtype: torch.dtype) -> None:
             _value(field, float(field.value), float(field.value), dtype)
         if field.name == "upper":
             _order(field.owner)
-        elif field.name == "labels":
+        elif field.name == "labels" and "labels" in getattr(field.owner, "batched", ()):
             _labels(field)
 
 
@@ -159,6 +181,7 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
     ends: list[Tensor] = []
     for tensor in tensors:
         values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
+        values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:

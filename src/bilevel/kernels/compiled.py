@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,26 +36,46 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def over_rows(kernel: Any, rows: int, size: int, *arguments: Any) -> None:
     """kernel(begin, end, *arguments) on rows of a given size, shared among torch's threads.
 
-    The rows do not interact, so results do not depend on how many threads there are. The threads
-    are Python's own: any thread may call, and a fork finds none of them.
+    The rows do not interact, so results do not depend on how many threads there are.
     """
     shares = min(torch.get_num_threads(), rows, rows * size // _SHARE)
-    known, start = len(kernel.overloads), time.perf_counter()
     if shares < 2:
-        kernel(0, rows, *arguments)
+        bounds = [0, rows]
     else:
-        kernel(0, 0, *arguments)  # compiled once, not by each thread
+        with announced(kernel):
+            kernel(0, 0, *arguments)  # compiled once, not by each thread
         bounds = [rows * i // shares for i in range(shares + 1)]
-        parts = [
-            _pool().submit(kernel, bounds[i], bounds[i + 1], *arguments) for i in range(1, shares)
-        ]
-        kernel(bounds[0], bounds[1], *arguments)
-        for part in parts:
-            part.result()
+    with announced(kernel):
+        spread(kernel, [(*pair, *arguments) for pair in pairwise(bounds)])
+
+
+def spread(work: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
+    """work(*job) for every job, on torch's number of threads; `work` holds no lock.
+
+    The threads are Python's own: any thread may call, and a fork finds none of them.
+    """
+    if torch.get_num_threads() == 1:
+        for job in jobs:
+            work(*job)
+        return
+    others = [_pool().submit(work, *job) for job in jobs[1:]]
+    for job in jobs[:1]:
+        work(*job)
+    for other in others:
+        other.result()
+
+
+@contextmanager
+def announced(*kernels: Any) -> Iterator[None]:
+    """Tell of a compilation inside that took more than a second."""
+    known, start = sum(len(kernel.overloads) for kernel in kernels), time.perf_counter()
+    yield
     seconds = time.perf_counter() - start
-    if len(kernel.overloads) > known and seconds > 1 and not _all_loaded(kernel):
+    new = sum(len(kernel.overloads) for kernel in kernels) > known
+    if new and seconds > 1 and not all(map(_all_loaded, kernels)):
+        names = ", ".join(kernel.__name__ for kernel in kernels)
         logging.getLogger("bilevel").warning(
-            "compiled %s in %.1f s; it is kept on disk for the next time", kernel.__name__, seconds
+            "compiled %s in %.1f s; it is kept on disk for the next time", names, seconds
         )
 
 

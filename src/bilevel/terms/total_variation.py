@@ -11,7 +11,7 @@ from torch import Tensor
 from .._broadcast import Scalar, expand
 from ..operators.differences import Gradient
 from .base import Composed, Proximable, Weighted
-from .norms import L1, L21
+from .norms import L1, L21, _length
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,9 @@ class TotalVariation(Weighted, Composed):
 
     def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same
         differences, axis = self.operator(x), -self.dims - 1
-        return differences.norm(dim=axis) if self.isotropic else differences.abs().sum(axis)
+        if self.isotropic:
+            return _length(differences, axis).squeeze(axis)
+        return differences.abs().sum(axis)
 
 
 @dataclass(frozen=True, eq=False)
