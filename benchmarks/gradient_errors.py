@@ -221,7 +221,7 @@ def main() -> None:
         if not args.problems or name in args.problems:
             for seed in range(args.seeds):
                 rows.append(measure(name, label, size, options, seed, args))
-                show(rows[-1:])
+                show(rows[-1])
     if not args.problems:
         write(rows, vars(args))
 

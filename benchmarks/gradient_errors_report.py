@@ -1,10 +1,8 @@
-"""Tables of gradient_errors.py: on the screen, as Markdown, as JSON."""
+"""What gradient_errors.py measured: on the screen, as Markdown, as JSON."""
 
 import json
 
 from measure import RESULTS, machine
-from rich.console import Console
-from rich.table import Table
 
 GOAL = 1e-8
 COLUMNS = (
@@ -28,15 +26,14 @@ def cells(row: dict) -> list[tuple[str, ...]]:
     return lines
 
 
-def show(rows: list[dict]) -> None:
-    table = Table(*COLUMNS)
-    for row in rows:
-        for line in cells(row):
-            table.add_row(*line, style="red" if float(line[3]) > GOAL else None)
-    console = Console()
-    console.print(table)
-    for line in remarks(rows):
-        console.print(line)
+def show(row: dict) -> None:
+    """A line a parameter, those above the goal marked by !."""
+    for line in cells({**row, "case": f"{row['case']}, seed {row['seed']}"}):
+        mark = "!" if float(line[3]) > GOAL else " "
+        name, case, parameter, error, *_, margin, own, solver = line
+        print(f"{mark} {name:24}{case:32}{parameter:8}{error:9}margin {margin}  {solver}")
+    for remark in remarks([row]):
+        print(remark)
 
 
 def remarks(rows: list[dict]) -> list[str]:

@@ -47,8 +47,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 15) -> dict:
-    """ours / theirs in alternated pairs: the median ratio and the 5 % and 95 % points of its
-    bootstrap."""
+    """ours / theirs in alternated pairs: the median ratio, and 5 % and 95 % of its bootstrap."""
     ours(), theirs()  # warm-up
     times = []
     for k in range(pairs):

@@ -1,5 +1,4 @@
-"""What the library costs beside loops written by hand: a small lasso, a large primal-dual, memory,
-import.
+"""What the library costs beside loops written by hand: lasso, primal-dual, memory, import.
 
 python benchmarks/overhead.py        results in benchmarks/results/overhead.md
 """
@@ -59,8 +58,7 @@ def lasso() -> tuple:
 
 
 def primal_dual(steps: int = 200) -> tuple:
-    """min |Kx|_1 over |x - y| <= eta, batch 512, K 320 x 320, float32: the same steps of
-    Chambolle-Pock."""
+    """min |Kx|_1 over |x - y| <= eta, batch 512, K 320 x 320, float32: the same steps."""
     torch.manual_seed(0)
     K = torch.linalg.qr(torch.randn(320, 320))[0].contiguous()
     y = torch.randn(512, 320)
@@ -93,8 +91,7 @@ def primal_dual(steps: int = 200) -> tuple:
 
 
 def memory() -> list[dict]:
-    """The rise of the peak for forward and backward of TV, 8 x 128 x 128, against the steps made,
-    each in a process."""
+    """The rise of the peak for TV, 8 x 128 x 128, with gradient; each row in a process."""
     rows = []
     for strategy in ("FixedPoint(linear_solver=bl.BiCGStab(tol=1e-3))", "Unroll()"):
         for steps in (50, 200, 800):

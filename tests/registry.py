@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pylops
 import torch
 from torch import Tensor
 
@@ -27,7 +29,8 @@ class Draw:
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+        wide = torch.complex128 if self.dtype.is_complex else torch.float64
+        return torch.randn(shape, generator=self.generator, dtype=wide).to(self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
         """In [0.2, 1]."""
@@ -46,6 +49,9 @@ class Draw:
     def full(self) -> Tensor:  # another weight for each pixel of each sample
         return self.positive(self.batch, *self.event)
 
+    def offset(self) -> Tensor:  # one number a sample, of either sign
+        return self.normal(self.batch, *[1] * len(self.event))
+
     def signs(self) -> Tensor:
         return self.x().sign()
 
@@ -61,6 +67,11 @@ class Case:
     make: Callable[[Draw], object]
     event: tuple[int, ...] = (5,)
     indexable: bool = True  # whether Problem.take can index it
+    dtype: torch.dtype = torch.float64  # of x
+    kept: int = 0  # sizes of the event, from the first, that `make` relies on
+    square: bool = False  # whether the last two dims must be equal
+    convex: bool = True
+    scalable: bool = True  # whether dual_scale brings every y into the conjugate's domain
 
     def __str__(self) -> str:
         return self.name
@@ -127,6 +138,86 @@ TERMS = [
     Case("SmoothSum", lambda d: smooth_sum(d)),
 ]
 
+MATRICES, CHANNELS, TALL = (3, 4), (2, 4, 3), (5, 2)
+
+TERMS += [
+    Case("Box, equal bounds", lambda d: bl.Box(*2 * [d.per_pixel()])),
+    Case("Box, some sides open", lambda d: bl.Box(-opened(d), opened(d)), scalable=False),
+    Case("L1Ball", lambda d: bl.L1Ball(0.9)),
+    Case("L1Ball, per sample", lambda d: bl.L1Ball(d.per_sample(), d.x()), IMAGE),
+    Case("L1Ball, a point", lambda d: bl.L1Ball(0.0, d.x())),
+    Case("LinfBall", lambda d: bl.LinfBall(0.4)),
+    Case("LinfBall, per sample", lambda d: bl.LinfBall(d.per_sample(), d.x()), IMAGE),
+    Case("L21Ball", lambda d: bl.L21Ball(1.3), MATRICES),
+    Case("L21Ball, per sample", lambda d: bl.L21Ball(d.per_sample(), dim=1), MATRICES),
+    Case("L1InfBall", lambda d: bl.L1InfBall(1.3), MATRICES),
+    Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
+    Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
+    Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
+    Case("Linf", lambda d: 0.7 * bl.Linf()),
+    Case("Linf, per sample", lambda d: d.per_sample() * bl.Linf(), IMAGE),
+    Case("L1Inf", lambda d: 0.5 * bl.L1Inf(), MATRICES),
+    Case("L1Inf, per group", lambda d: d.groups() * bl.L1Inf(), MATRICES),
+    Case("L1Inf, another dim", lambda d: 0.5 * bl.L1Inf(dim=1), MATRICES),
+    Case("SortedL1", lambda d: 0.6 * bl.SortedL1(falling(d.normal(size(d))))),
+    Case("SortedL1, image", lambda d: d.per_sample() * bl.SortedL1(falling(d.x())), IMAGE),
+    Case("SortedL1, equal levels", lambda d: bl.SortedL1(0 * d.normal(size(d)) + 0.3)),
+    Case("Nuclear", lambda d: 0.7 * bl.Nuclear(), MATRICES),
+    Case("Nuclear, per sample", lambda d: d.per_sample() * bl.Nuclear(), TALL),
+    Case("Nuclear, per matrix", lambda d: per_matrix(d) * bl.Nuclear(), (2, 3, 7)),
+    Case("SpectralNorm", lambda d: 0.7 * bl.SpectralNorm(), MATRICES),
+    Case("SpectralNorm, per sample", lambda d: d.per_sample() * bl.SpectralNorm(), CHANNELS),
+    Case("NuclearBall", lambda d: bl.NuclearBall(1.1), MATRICES),
+    Case("NuclearBall, per sample", lambda d: bl.NuclearBall(d.per_sample()), TALL),
+    Case("SpectralBall", lambda d: bl.SpectralBall(0.6), MATRICES),
+    Case("SpectralBall, per sample", lambda d: bl.SpectralBall(d.per_sample()), CHANNELS),
+    Case("Hankel", lambda d: bl.Hankel(), MATRICES, scalable=False),
+    Case("HalfSpace", lambda d: bl.HalfSpace(d.normal(*d.event), 0.3), scalable=False),
+    Case("HalfSpace, per sample", lambda d: bl.HalfSpace(d.x(), d.offset()), IMAGE, scalable=False),
+    Case("Hyperplane", lambda d: bl.Hyperplane(d.normal(*d.event), 0.3), scalable=False),
+    Case("Hyperplane, each", lambda d: bl.Hyperplane(d.x(), d.offset()), IMAGE, scalable=False),
+    Case("HyperplaneBox", lambda d: bl.HyperplaneBox(d.normal(*d.event), 0.1, -1.0, 1.0)),
+    Case("HyperplaneBox, per sample", lambda d: plane_box(d), IMAGE),
+    Case("HyperplaneBox, open", lambda d: bl.HyperplaneBox(d.per_pixel(), 0.7), scalable=False),
+    Case("Affine", lambda d: bl.Affine(*system(d)), scalable=False),
+    Case("Affine, per sample", lambda d: bl.Affine(*system(d, d.batch)), IMAGE, scalable=False),
+    Case("Affine, a point", lambda d: bl.Affine(*system(d, m=size(d))), scalable=False),
+    Case("SecondOrderCone", lambda d: bl.SecondOrderCone(), scalable=False),
+    Case("SecondOrderCone, dim", lambda d: bl.SecondOrderCone(dim=1), MATRICES, scalable=False),
+    Case("Monotone", lambda d: bl.Monotone(), scalable=False),
+    Case("Monotone, decreasing", lambda d: bl.Monotone(1, False), MATRICES, scalable=False),
+    Case("PSD", lambda d: bl.PositiveSemidefinite(), (4, 4), square=True, scalable=False),
+]
+
+
+def size(d: Draw) -> int:
+    return math.prod(d.event)
+
+
+def per_matrix(d: Draw) -> Tensor:
+    return d.positive(d.batch, d.event[0], 1, 1)
+
+
+def falling(levels: Tensor) -> Tensor:  # (..., n), or (B, *event) -> (B, n)
+    return levels.abs().flatten(min(1, levels.ndim - 1)).sort(-1, descending=True).values
+
+
+def opened(d: Draw) -> Tensor:
+    bound = d.per_pixel()
+    return torch.where(bound > 0.6, torch.inf, bound)
+
+
+def plane_box(d: Draw) -> bl.HyperplaneBox:
+    """One that 0.3 of the way between the bounds lies in."""
+    normal, lower, upper = d.x(), -d.full(), d.full()
+    offset = (normal * (lower + 0.3 * (upper - lower))).flatten(1).sum(1)
+    return bl.HyperplaneBox(normal, offset.reshape_as(d.per_sample()), lower, upper)
+
+
+def system(d: Draw, *batch: int, m: int = 2) -> tuple[Tensor, Tensor]:
+    m = min(m, size(d))
+    return d.normal(*batch, m, size(d)), d.normal(*batch, m)
+
 
 def wide(d: Draw) -> bl.Matrix:
     return bl.Matrix(d.normal(3, *d.event))
@@ -157,24 +248,72 @@ OPERATORS = [
     Case("Convolution, 2-D", lambda d: bl.Convolution(d.normal(3, 1, 2, 2)), IMAGE),
     Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
     Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
-    Case("Blur", lambda d: bl.Blur(d.positive(3, 3)), IMAGE),
-    Case("Blur, even", lambda d: bl.Blur(d.normal(2, 4), bl.Zero()), IMAGE),
-    Case("Blur, periodic", lambda d: bl.Blur(d.normal(4, 3), bl.Periodic()), IMAGE),
-    Case("Blur, as large as the image", lambda d: bl.Blur(d.positive(4, 5)), IMAGE),
-    Case("Blur, one a sample", lambda d: bl.Blur(d.positive(d.batch, 2, 3)), IMAGE),
+    Case("Blur", lambda d: bl.Blur(d.positive(*small(d, 3, 3))), IMAGE),
+    Case("Blur, even", lambda d: bl.Blur(d.normal(*small(d, 2, 4)), bl.Zero()), IMAGE),
+    Case("Blur, periodic", lambda d: bl.Blur(d.normal(*small(d, 4, 3)), bl.Periodic()), IMAGE),
+    Case("Blur, as large as the image", lambda d: bl.Blur(d.positive(*d.event[-2:])), IMAGE),
+    Case("Blur, one a sample", lambda d: bl.Blur(d.positive(d.batch, *small(d, 2, 3))), IMAGE),
     Case(
         "Blur, periodic, one a sample",
-        lambda d: bl.Blur(d.normal(d.batch, 3, 2), bl.Periodic()),
+        lambda d: bl.Blur(d.normal(d.batch, *small(d, 3, 2)), bl.Periodic()),
         IMAGE,
     ),
-    Case("Mask", lambda d: bl.Mask(d.normal(4, 5)), IMAGE),
-    Case("Mask, bool", lambda d: bl.Mask(d.normal(1, 4, 5) > 0), IMAGE),
-    Case("Mask, one a sample", lambda d: bl.Mask(d.normal(d.batch, 1, 4, 5)), IMAGE),
+    Case("Mask", lambda d: bl.Mask(d.normal(*d.event[-2:])), IMAGE),
+    Case("Mask, bool", lambda d: bl.Mask(d.normal(*d.event) > 0), IMAGE),
+    Case("Mask, one a sample", lambda d: bl.Mask(d.normal(d.batch, *d.event)), IMAGE),
+    Case(
+        "Mask, complex", lambda d: bl.Mask(d.normal(*d.event[-2:])), IMAGE, dtype=torch.complex128
+    ),
+    Case("FFT, 1-D", lambda d: bl.FFT(dims=1)),
+    Case("FFT", lambda d: bl.FFT(), IMAGE),
+    Case("FFT, complex", lambda d: bl.FFT(real=False), IMAGE, dtype=torch.complex128),
+    Case("FFT, masked", lambda d: bl.Mask(d.normal(*d.event[-2:]) > 0) @ bl.FFT(), IMAGE),
+    Case("AsComplex", lambda d: bl.AsComplex(), (3, 2), kept=2),
+    Case("AsReal", lambda d: bl.AsReal() @ bl.FFT(), IMAGE),
+    Case("AsReal, complex", lambda d: bl.AsReal(), IMAGE, dtype=torch.complex128),
+    Case("DCT, 1-D", lambda d: bl.DCT(dims=1)),
+    Case("DCT", lambda d: bl.DCT(), IMAGE),
+    Case("DCT, 3-D", lambda d: bl.DCT(dims=3), VOLUME),
+    Case("Downsample", lambda d: bl.Downsample(2), (1, 4, 6), kept=3),
+    Case("Downsample, average", lambda d: bl.Downsample(2, average=True), (1, 4, 6), kept=3),
+    Case("SymmetrizedGradient, 1-D", lambda d: bl.SymmetrizedGradient(1), (1, 6), kept=1),
+    Case("SymmetrizedGradient", lambda d: bl.SymmetrizedGradient(), (2, 4, 5), kept=1),
+    Case("SymmetrizedGradient, 3-D", lambda d: bl.SymmetrizedGradient(3), (3, 3, 4, 2), kept=1),
+    Case("Hessian", lambda d: bl.Hessian(), IMAGE),
+    Case("Hessian, 3-D", lambda d: bl.Hessian(3), VOLUME),
+    Case("Laplacian", lambda d: bl.Laplacian(), IMAGE),
+    Case("Laplacian, 1-D", lambda d: bl.Laplacian(1)),
+    Case("Part", lambda d: bl.Part(0, of=3), (3, 4), kept=1),
+    Case("Part, a slice", lambda d: bl.Part(slice(1, 3), of=4, dim=-1), (3, 4), kept=2),
+    Case("Sum", lambda d: wide(d) + wide(d)),
+    Case("Sum, one a sample", lambda d: bl.Identity() - own(d)),
+    Case("Scaled", lambda d: -2.0 * wide(d)),
+    Case("Scaled, one a sample", lambda d: d.positive(1)[0] * own(d)),
+    Case("Radon", lambda d: bl.Radon(3 * d.positive(4)), (1, 6, 6), square=True),
+    Case("Wavelet", lambda d: bl.Wavelet(), (1, 4, 6), kept=3),
+    Case("Wavelet, db3, two levels", lambda d: bl.Wavelet("db3", 2), (1, 8, 12), kept=3),
+    Case("Wavelet, 1-D", lambda d: bl.Wavelet("sym4", 1, dims=1), (6,), kept=1),
+    Case("FromPyLops", lambda d: bl.FromPyLops(slopes(d)), IMAGE),
+    Case("FromPyLops, a matrix", lambda d: bl.FromPyLops(product(d))),
+    Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),
     Case("Composite, one a sample", lambda d: bl.Gradient(dims=1) @ own(d)),
 ]
+
+
+def small(d: Draw, height: int, width: int) -> tuple[int, int]:
+    """The size of a kernel, no larger than the image."""
+    return min(height, d.event[-2]), min(width, d.event[-1])
+
+
+def slopes(d: Draw) -> pylops.LinearOperator:
+    return pylops.FirstDerivative(d.event[-2:], axis=0, kind="forward")
+
+
+def product(d: Draw) -> pylops.LinearOperator:
+    return pylops.MatrixMult(d.normal(3, *d.event).numpy())
 
 
 def sparse(d: Draw) -> Tensor:

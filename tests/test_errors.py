@@ -106,7 +106,7 @@ ENERGIES = [
      TypeError, "torch.uint8: floating point is needed.* 8-bit image by 255"),
     (lambda: LS(image > 0.5) + TV(), TypeError, "dtype torch.bool: floating point is needed"),
     (lambda: LS(y.to(torch.complex128)),
-     TypeError, r"target is complex \(torch.complex128\).*view_as_real"),
+     TypeError, r"would be complex \(torch.complex128\).*view_as_real"),
     (lambda: LS(y.half()) + L1(),
      TypeError, r"torch.float16, too coarse to solve in.*target.float\(\)"),
     (lambda: LS(y.bfloat16()) + L1(), TypeError, "torch.bfloat16, too coarse to solve in"),

@@ -12,7 +12,7 @@ every = pytest.mark.parametrize("case", OPERATORS, ids=str)
 
 
 def build(case, batch=4, seed=0):
-    draw = Draw(batch, case.event, seed=seed)
+    draw = Draw(batch, case.event, seed=seed, dtype=case.dtype)
     return case.make(draw), draw
 
 
@@ -33,7 +33,7 @@ def test_norm(case):
 @every
 def test_absolute(case):
     operator, draw = build(case)
-    if isinstance(operator, type(bl.Gradient(1) @ bl.Matrix(torch.eye(2)))):
+    if type(operator).absolute is bl.Operator.absolute:
         with pytest.raises(TypeError, match="does not tell the absolute values of its entries"):
             operator.absolute()
         return

@@ -48,7 +48,8 @@ def norm_event(x: Tensor) -> Tensor:  # (B, *event) -> (B,)
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:  # (B, *event) -> (B,)
-    return (x * y).flatten(1).sum(1)
+    """Real for complex numbers too: a pair of reals each."""
+    return (x * y.conj()).real.flatten(1).sum(1)
 
 
 def tiny(x: Tensor) -> float:

@@ -1,5 +1,4 @@
-"""argmin, solve, hypergradient: the solution of an optimization problem as an ordinary PyTorch
-operation."""
+"""argmin, solve: the solution of an optimization problem as an ordinary PyTorch operation."""
 
 from __future__ import annotations
 
@@ -114,8 +113,8 @@ def solve(
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
-    >>> bl.solve(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1), tol=1e-10).x
-    tensor([[0.1000, 0.1000, 1.0000, 1.0000]], dtype=torch.float64)
+    >>> bl.solve(bl.LeastSquares(y) + 0.2 * bl.TotalVariation(dims=1), tol=1e-10).x
+    tensor([[0.1500, 0.1500, 0.9500, 0.9500]], dtype=torch.float64)
     """
     with torch.no_grad(), full_precision():
         task = _prepare(
@@ -152,7 +151,7 @@ def argmin(
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
-    >>> weight = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    >>> weight = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
     >>> x = bl.argmin(bl.LeastSquares(y) + weight * bl.TotalVariation(dims=1))
     >>> x[0, 0].backward()  # dx/dweight is 1/2 on the first segment
     >>> weight.grad

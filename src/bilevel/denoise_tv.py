@@ -50,8 +50,7 @@ def denoise_tv(
 def _refused(dtype: object) -> TypeError:
     return TypeError(
         f"denoise_tv needs an integer or floating-point image, got dtype {dtype}. Convert it "
-        "first, "
-        "image.astype(float) or its real part."
+        "first, image.astype(float) or its real part."
     )
 
 

@@ -21,8 +21,7 @@ from .solvers.base import Z
 
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:
-    """1e-5 in float32; in float64 1e-8, and 1e-6 where composed terms make the end of the way
-    long."""
+    """1e-5 in float32; in float64 1e-8, and 1e-6 with composed terms, the slow ones."""
     return 1e-5 if dtype != torch.float64 else 1e-6 if composed else 1e-8
 
 
@@ -61,10 +60,10 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What one plain T step tells about a batch."""
+    """What one plain T step, or the gap alone, tells about a batch."""
 
-    z: Z  # T(the iterate)
-    residual: Tensor  # (B,)
+    z: Z  # T(the iterate), or the iterate itself where its gap is smaller
+    residual: Tensor | None  # (B,); None: no step was made
     gap: Tensor | None  # (B,)
     finished: Tensor  # (B,) bool
 
@@ -102,6 +101,23 @@ class _Loop:
     def look(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
         t = fixpoint.T(z)
         return self.judge(fixpoint, t, relative_change(z, t, self._size[rows]), rows)
+
+    def glance(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
+        """A look that makes its step only where the gap at z says that a sample may be done; for
+        iterates that are an answer as they stand. Late in float32 a plain step adds noise to them.
+        """
+        gap = fixpoint.gap(z, self._energy[rows])
+        if gap is None:
+            return self.look(fixpoint, z, rows)
+        done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
+        if not last and not bool(done.any() | ~gap.isfinite().all()):
+            return Look(z, None, gap, done)
+        look = self.look(fixpoint, z, rows)
+        if last:  # else a sample would end sooner in the company of one that is done
+            done = done | look.finished
+        better = gap < look.gap  # type: ignore[operator]
+        gap = torch.where(better, gap, look.gap)  # type: ignore[arg-type]
+        return replace(look, z=where(better, z, look.z), gap=gap, finished=done)
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
         gap = fixpoint.gap(t, self._energy[rows])
@@ -141,7 +157,8 @@ class _Loop:
     def note(self, rows: Tensor, fresh: Tensor, look: Look, contraction: Tensor | None) -> None:
         """Write what is known of the samples `rows[fresh]` of the batch."""
         certificate, rows = self.run.certificate, rows[fresh]
-        certificate.residual[rows] = look.residual[fresh]  # type: ignore[index]
+        if look.residual is not None:
+            certificate.residual[rows] = look.residual[fresh]  # type: ignore[index]
         if certificate.gap is not None and look.gap is not None:
             certificate.gap[rows] = look.gap[fresh]
         certificate.iterations[rows] = self.k  # type: ignore[index]
@@ -161,18 +178,27 @@ class _Free(_Loop):
         rows = torch.arange(len(z[0]), device=z[0].device)  # which samples of the batch are in z
         alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
         state = run.acceleration.start(fixpoint, z)
-        polish_at = 50 if run.settle else 400
+        # in float32 rounding stops the first-order method no sooner than Newton
+        polishes, polish_at = run.tol <= 1e-6 and z[0].dtype == torch.float64, 400
+        if run.settle:
+            polish_at = 50
         while len(rows):
-            for _ in range(steps := self.steps()):
-                z, state = run.acceleration.step(fixpoint, z, state)
+            steps = self.steps()
+            z, state = run.acceleration.advance(fixpoint, z, state, steps)
             self.k += steps
-            look = self.look(fixpoint, z, rows)
-            if isinstance(run.acceleration, Plain):  # the look was a step
-                self.k, z = min(self.k + 1, run.max_iter), look.z
-            if self.k >= polish_at:
+            if polishes and self.k >= polish_at:
                 polish_at = 2 * self.k
+                look = self.look(fixpoint, z, rows)
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
-            leaving = look.finished | self.ended | ~look.residual.isfinite()
+            elif run.acceleration.feasible and not run.settle:
+                look = self.glance(fixpoint, z, rows)
+            else:
+                look = self.look(fixpoint, z, rows)
+                if isinstance(run.acceleration, Plain):  # the look was a step
+                    self.k, z = min(self.k + 1, run.max_iter), look.z
+            leaving = look.finished | self.ended
+            if look.residual is not None:
+                leaving = leaving | ~look.residual.isfinite()
             contraction = None
             if run.settle and bool(leaving.any()):
                 contraction = self._contraction(fixpoint, look)
@@ -195,9 +221,7 @@ class _Free(_Loop):
     def _polish(
         self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
     ) -> tuple[Look, Z, State]:
-        """Newton steps for the samples that are near: the tolerance is tight, and the gap small."""
-        if self.run.tol > 1e-6:
-            return look, z, state
+        """Newton steps for the samples that are near."""
         near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)
         if not bool(near.any()):
             return look, z, state
@@ -243,11 +267,10 @@ class _Recorded(_Loop):
         self.k += steps
         while steps:
             n = min(segment or steps, steps)
-            z, state = stretch(lambda z, s, n=n: self._steps(z, s, n), (z, state), bool(segment))
+            z, state = stretch(
+                lambda z, s, n=n: self.run.acceleration.advance(self.fixpoint, z, s, n),
+                (z, state),
+                bool(segment),
+            )
             steps -= n
-        return z, state
-
-    def _steps(self, z: Z, state: State, n: int) -> tuple[Z, State]:
-        for _ in range(n):
-            z, state = self.run.acceleration.step(self.fixpoint, z, state)
         return z, state

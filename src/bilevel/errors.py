@@ -13,8 +13,7 @@ OnFail = Literal["raise", "warn", "ignore"]
 
 
 class NotConverged(RuntimeError):
-    """The loop ended before its tolerance; `solution` is what it had (None for an adjoint
-    solve)."""
+    """The loop ended before its tolerance; `solution` is what it had (None: an adjoint solve)."""
 
     def __init__(self, message: str, solution: Solution | None = None) -> None:
         super().__init__(message)

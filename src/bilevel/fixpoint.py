@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from . import kernels
 from .problem import Problem
 from .solvers.base import Solver, Z
+
+if TYPE_CHECKING:
+    from .kernels.rof import ROF
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,9 +22,19 @@ class Fixpoint:
 
     problem: Problem
     solver: Solver
+    _kernel: list[ROF | None] = field(default_factory=list, init=False, repr=False)
 
     def T(self, z: Z) -> Z:
-        return self.solver.step(self.problem, z)
+        kernel = self.kernel(z)
+        return self.solver.step(self.problem, z) if kernel is None else kernel.T(z)
+
+    def kernel(self, z: Z) -> ROF | None:
+        """A compiled implementation of this T, where there is one and nothing is recorded."""
+        if torch.is_grad_enabled():
+            return None
+        if not self._kernel:
+            self._kernel.append(kernels.find(self.problem, self.solver, z))
+        return self._kernel[0]
 
     def residual(self, z: Z) -> Z:
         """z - T(z)."""
@@ -34,7 +50,10 @@ class Fixpoint:
         return self.solver.dual(self.problem, z)
 
     def gap(self, z: Z, floor: Tensor | float = 0.0) -> Tensor | None:  # -> (B,)
-        return self.problem.gap(self.primal(z), self.dual(z), floor)
+        kernel = self.kernel(z)
+        if kernel is None:
+            return self.problem.gap(self.primal(z), self.dual(z), floor)
+        return kernel.gap(z, floor)
 
     def take(self, index: Tensor, z: Z) -> Fixpoint | None:
         """The fixed point of the samples `index` of the batch z; None if the problem cannot be

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,11 +26,19 @@ State = tuple[Any, ...]
 class Acceleration(ABC):
     """z_{k+1} from z_k, by way of the fixed point's T."""
 
+    feasible: ClassVar[bool] = False  # whether its iterates are outcomes of T, no extrapolations
+
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         return ()
 
     @abstractmethod
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]: ...
+
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        """Many steps; a rule whose steps are known beforehand hands them to a kernel at once."""
+        for _ in range(steps):
+            z, state = self.step(fixpoint, z, state)
+        return z, state
 
     @staticmethod
     def take(state: State, index: Tensor) -> State:
@@ -70,6 +78,8 @@ def mix(weight: Scalar, a: Z, b: Z) -> Z:
 @dataclass(frozen=True)
 class Plain(Acceleration):
     """z_{k+1} = T(z_k)."""
+
+    feasible = True
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
         return fixpoint.T(z), state

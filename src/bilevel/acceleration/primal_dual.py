@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class Accelerated(Acceleration):
     """Chambolle-Pock's algorithm 2 for a strongly convex g, with PrimalDual. Gap O(1/k^2).
 
-    theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. gamma = 0.35
-    mu did best on total variation of photographs.
+    theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. On total
+    variation of photographs gamma = 0.5 mu did best, 0.15 mu for the anisotropic one.
     """
 
-    gamma: float = 0.35  # as a part of mu, in (0, 1]
+    gamma: float = 0.5  # as a part of mu, in (0, 1]
+
+    feasible = True
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         solver: Any = fixpoint.solver
@@ -36,17 +38,31 @@ class Accelerated(Acceleration):
         if not bool(torch.as_tensor(mu > 0).all()):
             raise ValueError(
                 "Accelerated needs a strongly convex term handled by its prox, and this problem "
-                "has "
-                f"none (mu = {mu}). Use Halpern() or OverRelaxation()."
+                f"has none (mu = {mu}). Use Halpern() or OverRelaxation()."
             )
         return 1.0 / mu, solver.step_size * solver.dual_step_size * mu, self.gamma * mu
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        tau, sigma, gamma = state
+        (tau, sigma, theta), state = self._next(state)
         solver: Any = fixpoint.solver
+        return solver.sweep(fixpoint.problem, z, tau, sigma, theta), state
+
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        kernel = fixpoint.kernel(z)
+        if kernel is None:
+            return super().advance(fixpoint, z, state, steps)
+        schedule = []
+        for _ in range(steps):
+            now, state = self._next(state)
+            schedule.append(now)
+        return kernel.sweeps(z, *zip(*schedule, strict=True)), state
+
+    @staticmethod
+    def _next(state: State) -> tuple[tuple[Any, Any, Any], State]:
+        """(tau, sigma, theta) of this step, and the state for the next."""
+        tau, sigma, gamma = state
         theta = (1 + 2 * gamma * tau) ** -0.5
-        z = solver.sweep(fixpoint.problem, z, tau, sigma, theta)
-        return z, (tau * theta, sigma / theta, gamma)
+        return (tau, sigma, theta), (tau * theta, sigma / theta, gamma)
 
 
 @dataclass(frozen=True)
@@ -54,8 +70,7 @@ class Halpern(Acceleration):
     """z_{k+1} = (k+1)/(k+2) ((1+r) T(z_k) - r z_k) + 1/(k+2) z_0 on the averaged T, restarted.
 
     r = 1, the reflection, where T is firmly nonexpansive; less where a smooth term is handled by
-    its
-    gradient.
+    its gradient.
 
     A restart moves the anchor z_0 once the residual |T(z) - z| has fallen enough, and rebalances
     the two steps of a primal-dual method by the lengths of its primal and its dual path. Linear

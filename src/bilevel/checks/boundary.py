@@ -24,6 +24,12 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     given = [] if x0 is None else [Field(None, "x0", x0)]
     check_kinds(given + found)
     start = _start(problem, found) if x0 is None else x0
+    if start.is_complex():
+        raise TypeError(
+            f"x would be complex ({start.dtype}), as the data are, but an unknown is real. Name "
+            "the operator between x and the data, LeastSquares(data) @ FFT(), or solve for pairs "
+            "of reals, LeastSquares(torch.view_as_real(data))."
+        )
     if start.ndim < 2:
         raise ValueError(
             f"x0 has shape {tuple(start.shape)}: dim 0 must be the batch. "

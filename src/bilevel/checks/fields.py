@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..operators.base import Operator
 from ..terms.base import Smooth, Term
+from ..terms.smooth import LeastSquares
 
 _BOUNDS = ("lower", "upper")  # may be infinite
 _SQUARED = ("x0", "target", "center")  # enter values by their squares
@@ -75,21 +76,33 @@ def check_kinds(found: list[Field]) -> None:
             _storage(field)
         if value.dtype == torch.bool and isinstance(field.owner, Operator):
             continue  # a mask fits every dtype
-        if value.dtype not in _PRECISE and (value.ndim or value.is_complex()):
+        dtype = value.dtype.to_real() if _may_be_complex(field) else value.dtype
+        if dtype not in _PRECISE and (value.ndim or value.is_complex()):
             _dtype(field)
         if not value.ndim:
             continue
         first = first or field
-        if value.dtype != first.value.dtype:
+        if dtype != first.value.dtype.to_real():
             raise TypeError(
                 f"{field} has dtype {value.dtype}, {first} has {first.value.dtype}. "
-                f"Convert one: {field.name}.to({first.value.dtype})."
+                f"Convert one: {field.name}.to({_matching(value, first.value)})."
             )
         if value.device != first.value.device:
             raise ValueError(
                 f"{field} is on {value.device}, {first} on {first.value.device}. "
                 f"Move one: {field.name}.to({str(first.value.device)!r})."
             )
+
+
+def _matching(value: Tensor, first: Tensor) -> torch.dtype:
+    """The precision of the first, real or complex as the value is."""
+    real = first.dtype.to_real()
+    return real.to_complex() if value.is_complex() else real
+
+
+def _may_be_complex(field: Field) -> bool:
+    """What an operator holds, and the data of one: x itself is real."""
+    return isinstance(field.owner, Operator | LeastSquares) and field.name != "weight"
 
 
 def _not_a_tensor(field: Field) -> None:
@@ -128,8 +141,8 @@ def _dtype(field: Field) -> None:
     dtype, name = field.value.dtype, field.name
     if dtype.is_complex:
         raise TypeError(
-            f"{field} is complex ({dtype}): complex unknowns are not supported yet. "
-            f"Use torch.view_as_real({name}), or its real part."
+            f"{field} is complex ({dtype}): only operators and the data of LeastSquares @ operator "
+            f"may be. Use torch.view_as_real({name}), or its real part."
         )
     if not dtype.is_floating_point:
         raise TypeError(
@@ -161,6 +174,7 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
     ends: list[Tensor] = []
     for tensor in tensors:
         values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
+        values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:

@@ -63,7 +63,8 @@ def _instance(name: str, value: object, kind: type) -> None:
             f"{name} is the class {value.__name__}, an instance is needed: "
             f"{name}={value.__name__}()."
         )
-    known = ", ".join(sorted(f"{c.__name__}()" for c in kind.__subclasses__())) or "none"
+    ours = (c for c in kind.__subclasses__() if c.__module__.startswith("bilevel."))
+    known = ", ".join(sorted(f"{c.__name__}()" for c in ours)) or "none"
     raise TypeError(
         f"{name} must be an instance of {kind.__name__}, got {value!r}. There are: {known}."
         if kind is not Certificate

@@ -15,11 +15,12 @@ from ..terms.sets import Box, L2Ball, NonNegative, Simplex
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
 from ..terms.total_variation import TotalVariation
 from .fields import Field
+from .sets import check_set
 
 # Known without an evaluation: a density of x's shape; one value a sample.
 _POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
 _SETS = (Box, NonNegative, Simplex, L2Ball)
-_REDUCED = ("radius", "total")  # of size 1 along the term's dim, or over the whole event
+_REDUCED = ("radius", "total", "offset")  # of size 1 along the term's dim, or the whole event
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
@@ -32,10 +33,16 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         )
     for name in getattr(term, "batched", ()):
         if name != "weight":
-            _fits(term, name, _room(name, dim, x), x)
+            _fits(term, name, _room(name, None if name in _whole(term) else dim, x), x)
+    check_set(term, x)
     if isinstance(term, SmoothComposition | Composition):
-        check_shapes(term.outer, _evaluate(term.operator, x, label), label)
+        image = _evaluate(term.operator, x, label)
+        if image.is_complex():
+            _complex_range(term, image, x, label)
+        check_shapes(term.outer, image, label)
         return
+    if isinstance(getattr(term, "target", None), Tensor) and not x.is_complex():
+        _real_data(term, label)
     if isinstance(term, Weighted):
         shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
         _fits(term, "weight", shape, x)
@@ -48,6 +55,31 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
         raise ValueError(
             f"{label} has a value of shape {tuple(value.shape)} at x of shape {tuple(x.shape)}: "
             f"one number a sample is needed, ({len(x)},). Sum over all dims but the first."
+        )
+
+
+def _complex_range(term: Any, image: Tensor, x: Tensor, label: str) -> None:
+    """The image of x is complex: can the term take it, and does the adjoint lead back to x?"""
+    if not isinstance(term.outer, LeastSquares | Potential):
+        raise TypeError(
+            f"{label}: {type(term.outer).__name__} takes real numbers, got the complex range of "
+            f"{type(term.operator).__name__}. Take them as pairs, {type(term.outer).__name__}(...) "
+            "@ AsReal() @ operator."
+        )
+    if not x.is_complex() and _evaluate(term.operator.adjoint, image, label).is_complex():
+        raise TypeError(
+            f"{label}: x is real and {type(term.operator).__name__}.adjoint gives complex numbers. "
+            "For a real image use FFT(), which takes the real part; for a complex one solve for "
+            "pairs of reals, operator @ AsComplex(), with x of shape (B, ..., 2)."
+        )
+
+
+def _real_data(term: Any, label: str) -> None:
+    if term.target.is_complex():
+        raise TypeError(
+            f"{label}: the target is complex where x, or the operator's range, is real. Name the "
+            "operator that makes complex numbers of x, LeastSquares(data) @ FFT(), or pass "
+            "torch.view_as_real(target)."
         )
 
 
@@ -66,6 +98,11 @@ def _density(term: Any, x: Tensor, label: str) -> tuple[int, ...]:
             f"{len(x)} samples. Pass an x0 inside its domain."
         )
     return tuple(density.shape)
+
+
+def _whole(term: Any) -> tuple[str, ...]:
+    """Fields that hold one number a sample although the term has a dim."""
+    return getattr(term, "per_sample", ())
 
 
 def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:

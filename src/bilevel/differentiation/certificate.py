@@ -24,19 +24,14 @@ class Certificate:
     residual: Tensor | None = None  # |z - T(z)| / |z|
     iterations: Tensor | None = None  # steps of the solver
     converged: Tensor | None = None  # bool
-    contraction: Tensor | None = (
-        None  # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
-    )
+    # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
+    contraction: Tensor | None = None
     # adjoint
     adjoint_residual: Tensor | None = None  # |g - M* w| / |g|: of the last adjoint solve
     adjoint_iterations: int | None = None
-    # probes
-    inconsistency: float | None = (
-        None  # relative change of the gradient with another adjoint solution
-    )
-    influence: float | None = (
-        None  # relative change of the gradient when doubtful kinks fall on the other side
-    )
+    # probes: the relative change of the gradient ...
+    inconsistency: float | None = None  # ... with another adjoint solution
+    influence: float | None = None  # ... when doubtful kinks fall on the other side
     estimate: Tensor | None = None  # ESTIMATE, not a bound, of the gradient's relative error
 
     def update_estimate(self) -> None:

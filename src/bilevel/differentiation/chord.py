@@ -58,8 +58,7 @@ def _beyond(order: int) -> str:
         return (
             "a second derivative of a solution was asked for, but its strategy gives first "
             "derivatives only. Pass diff=FixedPoint() or Implicit() to argmin; Truncated and "
-            "OneStep "
-            "have no second."
+            "OneStep have no second."
         )
     return (
         f"derivative {order + 1} of a solution was asked for, but its strategy is right up to "

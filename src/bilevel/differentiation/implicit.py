@@ -1,5 +1,4 @@
-"""Differentiate the equation that the solution satisfies: z = T(z), or the optimality
-conditions."""
+"""Differentiate the equation that the solution satisfies: z = T(z), or the KKT conditions."""
 
 from __future__ import annotations
 

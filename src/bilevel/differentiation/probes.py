@@ -1,10 +1,9 @@
 """Questions put to a gradient: is it consistent, and is there a kink under it?
 
 A residual cannot answer them: an adjoint system may have two solutions, both of residual zero, and
-two
-gradients; and at a kink each side has a perfectly good one. So `hypergradient(..., probe=True)`
-runs backward again, once with every adjoint solve started at random, and hands each solve's system
-and answer to `kinks`.
+two gradients; and at a kink each side has a perfectly good one. So `hypergradient(...,
+probe=True)` runs backward again, once with every adjoint solve started at random, and hands each
+solve's system and answer to `kinks`.
 """
 
 from __future__ import annotations

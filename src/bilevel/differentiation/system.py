@@ -1,5 +1,4 @@
-"""The linear system of implicit differentiation: M = I - dT/dz, frozen at the solution, and the
-solve as a graph node."""
+"""The linear system of implicit differentiation: M = I - dT/dz, frozen at the solution."""
 
 from __future__ import annotations
 
@@ -30,8 +29,7 @@ _SMALL, _MEDIUM = 1000, 6000  # ... up to which GMRES comes first; may keep a la
 
 
 class System:
-    """Products with M and its transpose, M = d residual / dz at z (kept as a recorded graph), and
-    solves with them."""
+    """Products and solves with M = d residual / dz at z, kept as a recorded graph, and with M*."""
 
     def __init__(
         self,
@@ -84,8 +82,7 @@ class System:
         return self.flatten(_vjp(tuple(a for a, _ in linked), u, tuple(b for _, b in linked)))  # type: ignore[arg-type]
 
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
-        """M^-1 b or M*^-1 b, right-hand sides at the noise level of this backward pass answered by
-        0."""
+        """M^-1 b or M*^-1 b; 0 for right-hand sides at the noise level of this backward pass."""
         quiet, scale = self._quiet(b)
         probe = probes.active() if transposed else None
         if not bool(scale.isfinite().all()):
@@ -227,11 +224,9 @@ class System:
             fail(
                 NotUnique(
                     f"the adjoint system has no solution ({int(failed.sum())} of {len(b)} samples, "
-                    "relative residual "
-                    f"{worst:.1e}, none of it reachable): the loss reads a part of the solution "
-                    "that the problem does "
-                    "not determine (a dual, or an x that is not unique). Add a strongly convex "
-                    "term."
+                    f"relative residual {worst:.1e}, none of it reachable): the loss reads a part "
+                    "of the solution that the problem does not determine (a dual, or an x that is "
+                    "not unique). Add a strongly convex term."
                 ),
                 self.on_fail,
             )
@@ -239,10 +234,9 @@ class System:
         fail(
             NotConverged(
                 f"the adjoint solve ended at a relative residual of {worst:.1e}, asked was "
-                f"{self.tol:.0e} "
-                f"({int(failed.sum())} of {len(b)} samples, {solution.iterations} products). Solve "
-                "the problem more "
-                "accurately, raise max_iter of the linear solver, or accept it with on_fail='warn'."
+                f"{self.tol:.0e} ({int(failed.sum())} of {len(b)} samples, {solution.iterations} "
+                "products). Solve the problem more accurately, raise max_iter of the linear "
+                "solver, or accept it with on_fail='warn'."
             ),
             self.on_fail,
         )
@@ -250,8 +244,7 @@ class System:
     def _inconsistent(
         self, solution: LinearSolution, failed: Tensor, b: Tensor, transposed: bool
     ) -> bool:
-        """Whether what is left of b is (nearly) orthogonal to the range: then no solver can reduce
-        it."""
+        """Whether what is left of b is nearly orthogonal to the range: no solver can reduce it."""
         product, adjoint = self.transposed_product, self.product
         if not transposed:
             product, adjoint = adjoint, product

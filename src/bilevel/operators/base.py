@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar, Self
 
 import torch
@@ -14,6 +15,8 @@ from .._broadcast import Scalar, carries_batch, eps, expand, inner, norm_event
 
 class Operator(ABC):
     """A linear map K of each sample: (B, *domain) -> (B, *range)."""
+
+    __array_ufunc__ = None  # numpy_scalar * operator must reach __rmul__
 
     batched: ClassVar[tuple[str, ...]] = ()  # fields that may hold one entry a sample
 
@@ -34,8 +37,7 @@ class Operator(ABC):
         )
 
     def norm(self, x: Tensor) -> Scalar:  # a number, or (B,)
-        """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached; not
-        differentiable."""
+        """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached."""
         return lanczos_norm(self, x)
 
     @property
@@ -54,6 +56,24 @@ class Operator(ABC):
             return NotImplemented
         return Composite(self, other)
 
+    def __add__(self, other: Operator) -> Operator:
+        from .sums import Sum
+
+        return Sum((self, other)) if isinstance(other, Operator) else NotImplemented
+
+    def __sub__(self, other: Operator) -> Operator:
+        return self + -1.0 * other if isinstance(other, Operator) else NotImplemented
+
+    def __neg__(self) -> Operator:
+        return -1.0 * self
+
+    def __rmul__(self, factor: Tensor | float) -> Operator:
+        from .sums import scaled
+
+        return scaled(factor, self) if isinstance(factor, Tensor | Real) else NotImplemented
+
+    __mul__ = __rmul__
+
 
 @torch.no_grad()
 def lanczos_norm(operator: Operator, x: Tensor, max_iter: int = 100, rtol: float = 1e-4) -> Tensor:
@@ -66,8 +86,8 @@ def lanczos_norm(operator: Operator, x: Tensor, max_iter: int = 100, rtol: float
     v = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
     v = v.to(x).expand(1 if operator.shared else len(x), *x.shape[1:])
     v = v / expand(norm_event(v), v)
-    square, going = v.new_zeros(len(v)), v.new_ones(len(v), dtype=torch.bool)
-    before, diagonal, beside = torch.zeros_like(v), [], [v.new_zeros(len(v))]
+    square, going = norm_event(v) * 0, v.new_ones(len(v), dtype=torch.bool)
+    before, diagonal, beside = torch.zeros_like(v), [], [square]
     for k in range(max_iter):
         w = operator.adjoint(operator(v)) - expand(beside[-1], v) * before
         diagonal.append(inner(v, w))
@@ -174,6 +194,23 @@ class Stack(Operator):
     def take(self, index: Tensor, x: Tensor) -> Stack | None:
         taken = [operator.take(index, x) for operator in self.operators]
         return None if None in taken else Stack(*taken)  # type: ignore[arg-type]
+
+
+def image_dims(name: str, dims: int) -> None:
+    """Refuse what is not a number of trailing image dims."""
+    if not isinstance(dims, int) or dims not in (1, 2, 3):
+        raise ValueError(
+            f"{name} needs dims 1, 2 or 3, got {dims!r}: the number of trailing image dims."
+        )
+
+
+def real_numbers(name: str, x: Tensor) -> None:
+    """Refuse complex numbers, for operators of real images."""
+    if x.is_complex():
+        raise TypeError(
+            f"{name} is for real numbers, got {x.dtype}. Real and imaginary parts are two channels "
+            "of real ones: torch.view_as_real(x).movedim(-1, 1)."
+        )
 
 
 def take_fields(operator, index: Tensor, like: Tensor):

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._broadcast import Scalar
-from .base import Operator, lanczos_norm
+from .base import Operator, lanczos_norm, real_numbers
 from .boundaries import Boundary, Margin, Periodic, Symmetric
 
 
 @dataclass(frozen=True, eq=False)
 class Blur(Operator):
-    """(k * x)_i = sum_j k_j x_{i - j + c}, c = size // 2 the kernel's centre: (B, ..., H, W) -> same.
+    """(k * x)_i = sum_j k_j x_{i - j + c}, c = size // 2 the centre: (B, ..., H, W) -> the same.
 
     A convolution (the kernel is mirrored; `Convolution` correlates), each channel alone, by FFT:
     O(HW log HW) for every size of kernel. Gradients in the kernel, too, of every order.
@@ -33,6 +33,7 @@ class Blur(Operator):
                 f"Blur needs a kernel (h, w), or (B, h, w) for one a sample, got {got}. "
                 "A filter bank (out, in, h, w) is a Convolution."
             )
+        real_numbers("Blur's kernel", k)
         if not isinstance(self.boundary, Boundary):
             raise TypeError(
                 "Blur needs a boundary, Symmetric(), Periodic() or Zero(), got "
@@ -78,6 +79,7 @@ class Blur(Operator):
         return torch.fft.irfft2(torch.fft.rfft2(wide) * spectrum, s=wide.shape[-2:])
 
     def _check(self, x: Tensor, name: str) -> None:
+        real_numbers("Blur", x)
         image, size = tuple(x.shape[-2:]), tuple(self.kernel.shape[-2:])
         if x.ndim < 3:
             raise ValueError(
@@ -106,6 +108,7 @@ class Blur(Operator):
 
     @torch.no_grad()
     def norm(self, x: Tensor) -> Scalar:
+        self._check(x, "x")
         if not isinstance(self.boundary, Periodic) or not x.numel():
             return lanczos_norm(self, x)
         size = self._spectrum(x).abs()

@@ -78,7 +78,8 @@ class Periodic(Boundary):
     def _extend(self, x: Tensor, dim: int, before: int, after: int) -> Tensor:
         raise AssertionError("no margin, nothing to extend")
 
-    _fold = _extend
+    def _fold(self, y: Tensor, dim: int, before: int, after: int) -> Tensor:
+        raise AssertionError("no margin, nothing to fold")
 
 
 def along(dim: int, before: int, after: int) -> tuple[int, ...]:

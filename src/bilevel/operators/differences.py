@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._broadcast import Scalar
-from .base import Operator
+from .base import Operator, image_dims
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,7 @@ class Gradient(Operator):
     dims: int = 2  # 1, 2 or 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dims, int) or self.dims not in (1, 2, 3):
-            raise ValueError(
-                f"Gradient needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing image "
-                "dims."
-            )
+        image_dims("Gradient", self.dims)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.ndim <= self.dims:

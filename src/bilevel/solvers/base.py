@@ -25,8 +25,7 @@ class Solver(ABC):
 
     @abstractmethod
     def check(self, problem: Problem) -> None:
-        """Raise TypeError if the problem lacks what this solver needs, naming a solver that would
-        do."""
+        """Raise TypeError if the problem lacks what this solver needs; name one that would do."""
 
     @abstractmethod
     def prepare(self, problem: Problem, x0: Tensor) -> Self:
@@ -51,13 +50,11 @@ class Solver(ABC):
         return (x,)
 
     def averaged(self, problem: Problem, z: Z) -> Z:
-        """A map with the fixed points of T that is averaged in the solver's metric, for anchors and
-        relaxation."""
+        """A map with T's fixed points, averaged in the solver's metric: for anchors, relaxation."""
         return self.step(problem, z)
 
     def reflection(self, problem: Problem, x: Tensor) -> Scalar:
-        """The largest r for which z + (1 + r) (averaged(z) - z) is still nonexpansive; 0 is
-        safe."""
+        """The largest r for which z + (1 + r) (averaged(z) - z) is nonexpansive; 0 is safe."""
         return 0.0
 
     def rebalanced(self, problem: Problem, balance: Tensor) -> Self:
@@ -73,8 +70,7 @@ class Solver(ABC):
 
     @abstractmethod
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
-        """The rule on the sequence that suits this problem best, used unless the caller names
-        one."""
+        """The rule on the sequence that suits this problem best, unless the caller names one."""
 
     def take(self, index: Tensor) -> Self:
         def pick(value: object) -> object:

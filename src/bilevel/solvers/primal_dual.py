@@ -1,5 +1,4 @@
-"""Primal-dual splitting: Chambolle-Pock, and Condat-Vu where a smooth term is handled by its
-gradient."""
+"""Primal-dual splitting: Chambolle-Pock, and Condat-Vu for a smooth term."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from .._broadcast import Scalar, expand, norm_event
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth
+from ..terms.norms import L1
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
 from .steps import below, lipschitz, positive
@@ -29,8 +29,7 @@ class PrimalDual(Solver):
     x_bar' = 2 x' - x
 
     Converges for 1/tau - sigma |K|^2 >= L/2, |K|^2 = sum |K_i|^2 (tau sigma |K|^2 < 1 without f). A
-    smooth term whose
-    prox is known takes g's place where there is no g.
+    smooth term whose prox is known takes g's place where there is no g.
 
     [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
     [2] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013. Vu, 2013.
@@ -38,9 +37,8 @@ class PrimalDual(Solver):
     """
 
     step_size: Scalar | None = None  # tau
-    dual_step_size: Scalar | tuple[Tensor, ...] | None = (
-        None  # sigma; prepared: one for each h, too
-    )
+    # sigma; prepared: one for each h, too
+    dual_step_size: Scalar | tuple[Tensor, ...] | None = None
     preconditioned: bool = False  # a step for each coordinate, from K's rows and columns [3]
 
     batched = ("step_size", "dual_step_size")
@@ -110,12 +108,12 @@ class PrimalDual(Solver):
         return (x0, x0, *(torch.zeros_like(h.operator(x0)) for h in problem.h))
 
     @property
-    def _steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:
+    def steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:
         assert self.step_size is not None and self.dual_step_size is not None, "not prepared"
         return self.step_size, self.dual_step_size
 
     def step(self, problem: Problem, z: Z) -> Z:
-        return self.sweep(problem, z, *self._steps, 1.0)
+        return self.sweep(problem, z, *self.steps, 1.0)
 
     def sweep(
         self, problem: Problem, z: Z, tau: Scalar, sigma: Scalar | tuple[Tensor, ...], theta: Scalar
@@ -130,7 +128,7 @@ class PrimalDual(Solver):
     def averaged(self, problem: Problem, z: Z) -> Z:
         """The same two updates, primal first: x' from (x, y), then y' from (y, 2x' - x); x_bar is
         not read."""
-        (x, _, *ys), (tau, sigma) = z, self._steps
+        (x, _, *ys), (tau, sigma) = z, self.steps
         new = self._primal(problem, x, ys, tau)
         return (new, new, *self._dual(problem, ys, 2 * new - x, sigma))
 
@@ -156,7 +154,7 @@ class PrimalDual(Solver):
         return z[2:]
 
     def reflection(self, problem: Problem, x: Tensor) -> Scalar:
-        smooth, (tau, sigma) = self.split(problem)[0], self._steps
+        smooth, (tau, sigma) = self.split(problem)[0], self.steps
         if smooth is None:
             return 1.0
         if isinstance(sigma, tuple):
@@ -167,7 +165,7 @@ class PrimalDual(Solver):
         return (x, x, *y)
 
     def rebalanced(self, problem: Problem, balance: Tensor) -> PrimalDual:
-        tau, sigma = self._steps
+        tau, sigma = self.steps
         if self.split(problem)[0] is not None or isinstance(sigma, tuple):
             return self  # tau is bound by L too, or the steps are balanced already
         return replace(self, step_size=tau * balance, dual_step_size=sigma / balance)
@@ -176,7 +174,7 @@ class PrimalDual(Solver):
         """|dx| / |dy|, measured with the prepared steps: sqrt(sigma / tau) |dx| / |dy|."""
         dx, *dys = (norm_event(part) for part in (change[0], *change[2:]))
         dy = torch.stack([d.square() for d in dys]).sum(0).sqrt() if dys else torch.zeros_like(dx)
-        tau, sigma = self._steps
+        tau, sigma = self.steps
         if isinstance(sigma, tuple):
             return torch.ones_like(dx)
         ratio = torch.as_tensor(sigma / tau, dtype=dx.dtype, device=dx.device).sqrt() * dx / dy
@@ -193,4 +191,7 @@ class PrimalDual(Solver):
         if self.preconditioned or tol < 1e-6:
             return Halpern()  # faster in the end, on TV of photographs from a gap of 1e-6 on
         mu = self.strong_convexity(problem, x0)
-        return Accelerated() if bool(torch.as_tensor(mu > 0).all()) else Halpern()
+        if not bool(torch.as_tensor(mu > 0).all()):
+            return Halpern()
+        separable = all(isinstance(h.outer, L1) for h in problem.h)
+        return Accelerated(gamma=0.15) if separable else Accelerated()

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._broadcast import Scalar, eps, expand, norm_event, sum_event
 from .base import Dualizable, Proximable
 from .norms import _clip_norm
+from .threshold import project_simplex
 
 
 def _indicator(inside: Tensor, x: Tensor) -> Tensor:
@@ -104,14 +105,7 @@ class Simplex(Proximable, Dualizable):
         return step.amin(self.dim, keepdim=True)  # one a simplex
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        ordered = x.sort(dim=self.dim, descending=True).values
-        excess = ordered.cumsum(self.dim) - self.total
-        count = torch.arange(1, x.shape[self.dim] + 1, dtype=x.dtype, device=x.device)
-        shape = [1] * x.ndim
-        shape[self.dim] = -1
-        active = (ordered * count.reshape(shape) > excess).sum(self.dim, keepdim=True).clamp(min=1)
-        theta = excess.gather(self.dim, active - 1) / active
-        return (x - theta).clamp(min=0)
+        return project_simplex(x, self.total, self.dim)
 
     def conjugate(self, y: Tensor) -> Tensor:
         return sum_event(self.total * y.amax(self.dim, keepdim=True))

@@ -15,6 +15,11 @@ from .base import Dualizable, Proximable, Smooth, Weighted
 from .norms import _clip, _fitting
 
 
+def _square(x: Tensor) -> Tensor:
+    """|x|^2, smooth at 0 for complex numbers, too."""
+    return (x * x.conj()).real if x.is_complex() else x.square()
+
+
 def _guess(target: Tensor | float) -> Tensor | None:
     return target.detach() if isinstance(target, Tensor) and target.ndim >= 2 else None
 
@@ -22,7 +27,7 @@ def _guess(target: Tensor | float) -> Tensor | None:
 @dataclass(frozen=True, eq=False)
 class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
     """f(x) = weight/2 |x - target|^2; through an operator: LeastSquares(b) @ Matrix(A). With target
-    0: weight/2 |x|^2.
+    0: weight/2 |x|^2. The data of a complex operator may be complex: LeastSquares(b) @ FFT().
 
     prox       (x + step weight target) / (1 + step weight)
     conjugate  <y, target> + |y|^2 / (2 weight)
@@ -33,7 +38,7 @@ class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
     batched: ClassVar[tuple[str, ...]] = ("weight", "target")
 
     def density(self, x: Tensor) -> Tensor:
-        return (x - self.target).square() / 2
+        return _square(x - self.target) / 2
 
     def grad(self, x: Tensor) -> Tensor:
         return self.weight * (x - self.target)
@@ -46,12 +51,13 @@ class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
         return (x + s * self.target) / (1 + s)
 
     def conjugate(self, y: Tensor) -> Tensor:
-        square = y.square() / 2
+        square = _square(y) / 2
         if not isinstance(self.weight, Tensor):
             quotient = square / self.weight
         else:  # where the weight is 0, f is 0 and y must be 0
             quotient = torch.where(square > 0, square / self.weight, 0.0)
-        return sum_event(quotient + y * self.target)
+        target = self.target.conj() if isinstance(self.target, Tensor) else self.target
+        return sum_event(quotient + (y * target).real)
 
     def lipschitz(self, x: Tensor) -> Scalar:
         return largest(self.weight, x)

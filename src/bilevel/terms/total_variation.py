@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..operators.differences import Gradient
 from .base import Composed, Weighted
-from .norms import L1, L21
+from .norms import L1, L21, _length
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,4 +49,6 @@ class TotalVariation(Weighted, Composed):
 
     def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same
         differences, axis = self.operator(x), -self.dims - 1
-        return differences.norm(dim=axis) if self.isotropic else differences.abs().sum(axis)
+        if self.isotropic:
+            return _length(differences, axis).squeeze(axis)
+        return differences.abs().sum(axis)

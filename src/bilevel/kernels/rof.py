@@ -1,0 +1,145 @@
+"""PrimalDual on mu/2 |x - target|^2 + weight TV(x), in two dims on the CPU: T, sweeps and gap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._broadcast import Scalar, expand
+from ..problem import Problem
+from ..solvers.base import Solver, Z
+from ..solvers.primal_dual import PrimalDual
+from ..terms.smooth import LeastSquares
+from ..terms.total_variation import TotalVariation
+from .threads import spread
+
+_GROUP = 16  # sweeps between two exchanges of the bands' borders
+_BAND = 64  # rows; a narrower band has more border than work
+
+
+@dataclass(frozen=True, eq=False)
+class ROF:
+    """The images of a batch in a row, (N, H, W); weight, mu and the two steps of T one an image.
+
+    An image is cut into bands of rows where there are fewer images than threads. A band computes
+    a border of its neighbours' rows, too, so that its own are those of the whole image, bit by bit.
+    """
+
+    target: np.ndarray  # (N, H, W)
+    weight: np.ndarray  # (N,)
+    mu: np.ndarray  # (N,)
+    isotropic: bool
+    steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
+
+    @staticmethod
+    def of(problem: Problem, solver: Solver, z: Z) -> ROF | None:
+        """The kernel for a problem of this shape, None for any other."""
+        if not isinstance(solver, PrimalDual) or isinstance(solver.dual_step_size, tuple):
+            return None
+        terms = sorted(problem.terms, key=lambda term: type(term).__name__)
+        if [type(term) for term in terms] != [LeastSquares, TotalVariation]:
+            return None
+        data, tv, x = *terms, z[0]
+        assert isinstance(data, LeastSquares) and isinstance(tv, TotalVariation)
+        if tv.dims != 2 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+            return None
+        steps = [expand(step, x) for step in solver.steps]  # type: ignore[arg-type]
+        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *steps)]
+        if any(n is None for n in numbers) or not bool((numbers[1] > 0).all()):  # type: ignore[operator]
+            return None
+        target = torch.as_tensor(data.target, dtype=x.dtype).detach().expand_as(x)
+        return ROF(_images(target, 2), *numbers[:2], tv.isotropic, tuple(numbers[2:]))  # type: ignore[arg-type]
+
+    def T(self, z: Z) -> Z:
+        return self._advance(z, [*(step[None] for step in self.steps), np.ones((1, len(self.mu)))])
+
+    def sweeps(
+        self, z: Z, tau: Sequence[Scalar], sigma: Sequence[Scalar], theta: Sequence[Scalar]
+    ) -> Z:
+        """PrimalDual.sweep with each of the steps in turn, one number or one a sample."""
+        return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
+
+    def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
+        schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
+        z = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in z)
+        x, x_bar, y = (_images(part, dims) for part, dims in zip(z, (2, 2, 3), strict=True))
+        y[:, 0, -1], y[:, 1, :, -1] = 0, 0  # read by nobody
+        if len(x) >= torch.get_num_threads() or x.shape[1] < 2 * _BAND:
+            spread(self._image, [(i, x, x_bar, y, schedule) for i in range(len(x))])
+        else:
+            for i in range(len(x)):
+                for k in range(0, len(schedule[0]), _GROUP):
+                    self._banded(i, x, x_bar, y, [s[k : k + _GROUP] for s in schedule])
+        return z
+
+    def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
+        """As Problem.gap."""
+        from .rof_loops import energies
+
+        x, y = _images(z[0], 2), _images(z[2], 3)
+        found = np.empty((len(x), 2))
+
+        def one(i: int) -> None:
+            found[i] = energies(*self._constant(i), x[i], y[i])
+
+        spread(one, [(i,) for i in range(len(x))])
+        sums = torch.from_numpy(found).reshape(len(z[0]), -1, 2).sum(1)
+        size = torch.maximum(sums[:, 1], torch.as_tensor(floor, dtype=sums.dtype))
+        return (sums[:, 0] / size.clamp_min(torch.finfo(z[0].dtype).tiny)).to(z[0].dtype)
+
+    def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
+        if all(isinstance(number, float) for number in numbers):
+            column = np.array(numbers, dtype=self.target.dtype)[:, None]
+            return np.broadcast_to(column, (len(numbers), len(self.target)))
+        return np.stack([_per_image(expand(number, x), x) for number in numbers])  # type: ignore[arg-type]
+
+    @property
+    def _tiny(self) -> np.floating:
+        return np.finfo(self.target.dtype).tiny
+
+    def _constant(self, i: int) -> tuple:
+        return self.target[i], self.weight[i], self.mu[i], self.isotropic
+
+    def _image(self, i: int, x, x_bar, y, schedule) -> None:
+        from .rof_loops import sweeps
+
+        steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
+        sweeps(*self._constant(i), x[i], x_bar[i], y[i], *steps, self._tiny)
+
+    def _banded(self, i: int, x, x_bar, y, schedule) -> None:
+        """At most _GROUP sweeps of image i."""
+        from .rof_loops import sweeps
+
+        target, *constants = self._constant(i)
+        steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
+        new = np.empty_like(x[i]), np.empty_like(x_bar[i]), np.empty_like(y[i])
+
+        def band(first: int, end: int) -> None:
+            low, high = max(0, first - len(steps[0])), min(len(target), end + len(steps[0]))
+            wide = (part[..., low:high, :].copy() for part in (x[i], x_bar[i], y[i]))
+            bx, bx_bar, by = wide
+            sweeps(target[low:high], *constants, bx, bx_bar, by, *steps, self._tiny)
+            for whole, part in zip(new, (bx, bx_bar, by), strict=True):
+                whole[..., first:end, :] = part[..., first - low : end - low, :]
+
+        cuts = np.linspace(0, len(target), torch.get_num_threads() + 1).astype(int)
+        spread(band, zip(cuts[:-1], cuts[1:], strict=True))
+        x[i], x_bar[i], y[i] = new
+
+
+def _images(tensor: Tensor, dims: int) -> np.ndarray:  # (B, ..., H, W) -> (N, ..., H, W)
+    tensor = tensor.detach().contiguous()
+    return tensor.reshape(-1, *tensor.shape[tensor.ndim - dims :]).numpy()
+
+
+def _per_image(number: Scalar, x: Tensor) -> np.ndarray | None:  # -> (N,)
+    """A number, or one a sample, for every image of x (B, ..., H, W); None if it varies inside."""
+    number = torch.as_tensor(number, dtype=x.dtype).detach()
+    if number.ndim > x.ndim or (number.numel() > 1 and number.shape[-2:] != (1, 1)):
+        return None
+    number = number.reshape(number.shape or (1, 1))
+    return number.expand(*x.shape[:-2], 1, 1).contiguous().reshape(-1).numpy()

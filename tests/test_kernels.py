@@ -1,0 +1,134 @@
+"""Kernels do what the torch steps do, on any number of threads."""
+
+import pytest
+import torch
+
+import bilevel as bl
+from bilevel import kernels
+from bilevel.fixpoint import Fixpoint
+from bilevel.kernels.rof import ROF
+
+SHAPES = [(2, 9, 7), (1, 3, 8, 5), (2, 1, 1, 6), (1, 1, 6, 1), (1, 1, 1, 1), (1, 200, 33)]
+
+
+def rof(shape, dtype=torch.float64, isotropic=True, weight=0.2, mu=1.0, seed=0):
+    """(energy, fixpoint, a state near the start) of a noisy image."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.rand(shape, generator=rng, dtype=torch.float64).to(dtype)
+    energy = mu * bl.LeastSquares(y) + weight * bl.TotalVariation(isotropic=isotropic)
+    solver = bl.PrimalDual().prepare(energy, y)
+    z = solver.start(energy, y)
+    z = tuple(part + 0.3 * torch.randn(part.shape, generator=rng).to(dtype) for part in z)
+    z[2][..., 0, -1, :] = 0  # a dual starts at 0, and the differences across the far edges
+    z[2][..., 1, :, -1] = 0  # leave it there
+    return energy, Fixpoint(energy, solver), z
+
+
+def covered(fixpoint, z) -> ROF:
+    with torch.no_grad():
+        kernel = fixpoint.kernel(z)
+    assert kernel is not None
+    return kernel
+
+
+def agree(got, expected):
+    """Up to rounding: sums in another order, products contracted."""
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=64 * torch.finfo(b.dtype).eps)
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rof_makes_the_steps_of_the_solver(shape, dtype, isotropic):
+    energy, fixpoint, z = rof(shape, dtype, isotropic)
+    kernel, solver = covered(fixpoint, z), fixpoint.solver
+    agree(kernel.T(z), solver.step(energy, z))
+    steps = ([1.0, 0.7, 0.5], [0.1, 0.15, 0.2], [0.9, 1.0, 0.8])
+    expected = z
+    for step in zip(*steps, strict=True):
+        expected = solver.sweep(energy, expected, *step)
+    agree(kernel.sweeps(z, *steps), expected)
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rof_has_the_gap_of_the_problem(shape, isotropic):
+    energy, fixpoint, z = rof(shape, isotropic=isotropic)
+    z = covered(fixpoint, z).T(z)  # its dual is feasible
+    x, _, y = z
+    expected = energy.gap(x, (y,), 1e-3)
+    torch.testing.assert_close(covered(fixpoint, z).gap(z, 1e-3), expected)
+
+
+def test_rof_takes_a_weight_and_steps_for_each_sample():
+    weight = torch.tensor([0.1, 0.0, 3.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    mu = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64).reshape(3, 1, 1, 1)
+    energy, fixpoint, z = rof((3, 2, 5, 6), weight=weight, mu=mu)
+    kernel = covered(fixpoint, z)
+    agree(kernel.T(z), fixpoint.solver.step(energy, z))
+    tau = torch.tensor([1.0, 2.0, 0.3], dtype=torch.float64)
+    expected = fixpoint.solver.sweep(energy, z, tau, 0.1 / tau, 1.0)
+    agree(kernel.sweeps(z, [tau], [0.1 / tau], [1.0]), expected)
+
+
+def test_rof_does_not_depend_on_the_number_of_threads():
+    _, fixpoint, z = rof((1, 1, 300, 40), torch.float32)
+    kernel = covered(fixpoint, z)
+    steps = [[0.5] * 40, [0.2] * 40, [0.9] * 40]
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            answers.append(kernel.sweeps(z, *steps))
+    finally:
+        torch.set_num_threads(before)
+    for other in answers[1:]:
+        for a, b in zip(answers[0], other, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_rof_leaves_its_input_and_passes_nan_on():
+    _, fixpoint, z = rof((1, 1, 8, 9))
+    z[0][0, 0, 3, 3] = torch.nan
+    kept = tuple(part.clone() for part in z)
+    x = covered(fixpoint, z).T(z)[0]
+    assert x[0, 0, 3, 3].isnan()
+    for a, b in zip(z, kept, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def test_a_solve_is_the_same_with_and_without_a_kernel(monkeypatch):
+    energy, *_ = rof((2, 1, 40, 30))
+    compiled = bl.solve(energy, tol=1e-5)
+    monkeypatch.setattr(kernels, "find", lambda *_: None)
+    reference = bl.solve(energy, tol=1e-5)
+    assert torch.equal(compiled.iterations, reference.iterations)
+    torch.testing.assert_close(compiled.x, reference.x, rtol=0, atol=1e-12)
+
+
+Y = torch.rand(2, 1, 6, 5, dtype=torch.float64)
+PIXELS = torch.rand(6, 5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "energy",
+    [
+        bl.LeastSquares(Y) + PIXELS * bl.TotalVariation(),
+        PIXELS * bl.LeastSquares(Y) + bl.TotalVariation(),
+        bl.LeastSquares(Y) + bl.TotalVariation(dims=3),
+        bl.Huber(0.1, Y) + bl.TotalVariation(),
+        bl.LeastSquares(Y) + bl.TotalVariation() + bl.NonNegative(),
+        bl.LeastSquares(Y) + 0.1 * bl.TotalVariation() + 0.1 * bl.TotalVariation(),
+    ],
+)
+def test_rof_covers_no_other_energy(energy):
+    solver = bl.PrimalDual().prepare(energy, Y)
+    assert kernels.find(energy, solver, solver.start(energy, Y)) is None
+
+
+def test_a_kernel_never_records():
+    energy, fixpoint, z = rof((1, 1, 6, 5))
+    with torch.enable_grad():
+        assert fixpoint.kernel(z) is None
