@@ -83,7 +83,8 @@ def l1_analysis_box(K: Tensor, y: Tensor, eta: Tensor):
 
 
 def tv1d(y: Tensor, w: Tensor):
-    return bl.LeastSquares(y[None]) + w * bl.TotalVariation(dims=1)
+    """By its differences, iterated: TotalVariation(dims=1) has an exact prox."""
+    return bl.LeastSquares(y[None]) + w * bl.L1() @ bl.Gradient(1)
 
 
 def tv2d_anisotropic(y: Tensor, w: Tensor):

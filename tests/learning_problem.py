@@ -12,7 +12,7 @@ from bilevel.learning import learn
 # processes to be killed; what takes long to import is imported once, in the server they fork from
 fork_server = multiprocessing.get_context("forkserver")
 fork_server.set_forkserver_preload(
-    ["bilevel.learning", "pytest", "torch._dynamo", "torch.utils.tensorboard"]
+    ["bilevel.learning", "pytest", "torch._dynamo", "torch.utils.tensorboard", "lightning_fabric"]
 )
 
 
@@ -82,7 +82,7 @@ class Denoiser(nn.Module):
         self.log_weight = nn.Parameter(torch.tensor(-3.0, dtype=torch.float64))
 
     def forward(self, y):
-        return bl.argmin(bl.LeastSquares(y) + self.log_weight.exp() * bl.TotalVariation(dims=1))
+        return bl.argmin(bl.LeastSquares(y) + self.log_weight.exp() * bl.L1() @ bl.Gradient(1))
 
 
 class Signals(list):

@@ -62,11 +62,16 @@ def _tv(t: Theta, **kind) -> bl.Problem:
     return bl.LeastSquares(t["y"]) + each(t["w"], t["y"].ndim) * bl.TotalVariation(**kind)
 
 
+def _tv_composed(t: Theta) -> bl.Problem:
+    return bl.LeastSquares(t["y"]) + each(t["w"], 3) * bl.L1() @ bl.Gradient(1)
+
+
 def _quadratic(t: Theta) -> bl.Term:
     return each(t["w"], 2) * bl.LeastSquares()
 
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
+IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,16 @@ class Example:
     size: dict = field(default_factory=dict)
     fixed: tuple[str, ...] = ()  # no parameters: labels
     singular: bool = False  # I - dT/dz has a kernel: the dual is not unique
+    reference: str = ""  # its name there, where it is another
 
     def __str__(self) -> str:
         return self.name
 
     def theta(self, seed: int = 0, batch: int = 1, **size) -> tuple[Theta, list]:
         """(theta, answers): a batch of proven instances, seeds seed, seed + 1, ..."""
-        return _instances(self.name, seed, batch, tuple({**self.size, **size}.items()))
+        return _instances(
+            self.reference or self.name, seed, batch, tuple({**self.size, **size}.items())
+        )
 
 
 @cache
@@ -99,11 +107,11 @@ def _instances(name: str, seed: int, batch: int, size: tuple) -> tuple[Theta, li
 SMALL = {"rows": 10, "columns": 6}
 
 EXAMPLES = [
-    Example("ridge", lambda t: misfit(t) + _quadratic(t), (GD, FB, PD), SMALL),
+    Example("ridge", lambda t: misfit(t) + _quadratic(t), (NT, GD, FB, PD), SMALL),
     Example(
         "logistic",
         lambda t: bl.Logistic(t["labels"]) @ bl.Matrix(t["A"]) + _quadratic(t),
-        (GD, FB, PD),
+        (NT, GD, FB, PD),
         {"rows": 20, "columns": 5},
         fixed=("labels",),
     ),
@@ -118,19 +126,26 @@ EXAMPLES = [
     Example(
         "simplex_least_squares",
         lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)),
-        (FB, PD),
+        (IP, FB, PD),
         SMALL,
     ),
     Example(
         "box_least_squares",
         lambda t: misfit(t) + bl.Box(t["lower"], t["upper"]),
-        (FB, PD),
+        (IP, FB, PD),
         SMALL,
+    ),
+    Example(
+        "simplex_below_a_bound",  # that is never reached
+        lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)) + bl.Box(-torch.inf, 5.0),
+        (IP, bl.DavisYin, PD),
+        SMALL,
+        reference="simplex_least_squares",
     ),
     Example(
         "l2_ball_projection",
         lambda t: bl.LeastSquares(t["y"]) + bl.L2Ball(each(t["radius"], 2)),
-        (FB, PD),
+        (bl.DirectProx, bl.DouglasRachford, FB, PD),
         {"columns": 6},
     ),
     Example(
@@ -139,15 +154,16 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (PD,), {"n": 8}),
-    Example("tv1d", lambda t: _tv(t, dims=1), (PD,), {"n": 14}),
+    Example("l1_analysis_box", _analysis, (AD, PD), {"n": 8}),
+    Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
+    Example("tv1d_composed", _tv_composed, (AD, PD), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),
-        (PD,),
+        (AD, PD),
         {"shape": (3, 4)},
         singular=True,
     ),
-    Example("tv2d_isotropic", _tv, (PD,), {"shape": (3, 4)}, singular=True),
+    Example("tv2d_isotropic", _tv, (AD, PD), {"shape": (3, 4)}, singular=True),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}

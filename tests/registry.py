@@ -72,6 +72,7 @@ class Case:
     square: bool = False  # whether the last two dims must be equal
     convex: bool = True
     scalable: bool = True  # whether dual_scale brings every y into the conjugate's domain
+    valued: bool = True  # whether a function stands behind its prox
 
     def __str__(self) -> str:
         return self.name
@@ -114,7 +115,14 @@ TERMS = [
     Case("ElasticNet, L1 only", lambda d: 0.6 * bl.ElasticNet(1.0)),
     Case("ElasticNet, per sample", lambda d: d.per_sample() * bl.ElasticNet(d.per_sample())),
     Case("ElasticNet, per feature", lambda d: d.per_pixel() * bl.ElasticNet(d.per_pixel())),
-    Case("TotalVariation, 1-D", lambda d: 0.3 * bl.TotalVariation(dims=1)),
+    Case("TotalVariation1D", lambda d: 0.3 * bl.TotalVariation(dims=1)),
+    Case("TotalVariation1D, channels", lambda d: 0.3 * bl.TotalVariation(dims=1), (2, 5)),
+    Case("TotalVariation1D, per sample", lambda d: d.per_sample() * bl.TotalVariation(dims=1)),
+    Case("TotalVariation1D, per edge", lambda d: d.positive(4) * bl.TotalVariation(dims=1)),
+    Case(
+        "TotalVariation1D, edges of each sample",
+        lambda d: d.positive(d.batch, 4) * bl.TotalVariation(dims=1),
+    ),
     Case("TotalVariation, 2-D", lambda d: 0.3 * bl.TotalVariation(), IMAGE),
     Case("TotalVariation, 3-D", lambda d: 0.3 * bl.TotalVariation(dims=3), VOLUME),
     Case("TotalVariation, aniso", lambda d: bl.TotalVariation(isotropic=False), IMAGE),
@@ -132,6 +140,89 @@ TERMS = [
     Case("L2Ball", lambda d: bl.L2Ball(0.9)),
     Case("L2Ball, per sample", lambda d: bl.L2Ball(d.per_sample(), d.x()), IMAGE),
     Case("L2Ball, a point", lambda d: bl.L2Ball(0.0, d.x())),
+    Case("Absolute", lambda d: bl.Absolute(d.x())),
+    Case("Absolute, per sample", lambda d: d.per_sample() * bl.Absolute(d.x()), IMAGE),
+    Case("Absolute, per feature", lambda d: d.per_pixel() * bl.Absolute(d.normal(*d.event))),
+    Case("Quantile", lambda d: bl.Quantile(0.3, d.x())),
+    Case("Quantile, per sample", lambda d: d.per_sample() * bl.Quantile(d.per_sample(), d.x())),
+    Case("Quantile, per feature", lambda d: d.per_pixel() * bl.Quantile(d.per_pixel(), d.x())),
+    Case("Hinge", lambda d: 0.7 * bl.Hinge(d.signs())),
+    Case("Hinge, per sample", lambda d: d.per_sample() * bl.Hinge(d.signs())),
+    Case("Hinge, per feature", lambda d: d.per_pixel() * bl.Hinge(d.signs())),
+    Case("SquaredHinge", lambda d: 0.7 * bl.SquaredHinge(d.signs())),
+    Case("SquaredHinge, per sample", lambda d: d.per_sample() * bl.SquaredHinge(d.signs())),
+    Case("SquaredHinge, per feature", lambda d: d.per_pixel() * bl.SquaredHinge(d.signs())),
+    Case("KullbackLeibler", lambda d: bl.KullbackLeibler(d.full())),
+    Case("KullbackLeibler, no counts", lambda d: 0.5 * bl.KullbackLeibler(0.0)),
+    Case("KullbackLeibler, some counts", lambda d: bl.KullbackLeibler(d.x().clamp(min=0), 0.3)),
+    Case("KullbackLeibler, per sample", lambda d: poisson(d, d.per_sample()), IMAGE),
+    Case("KullbackLeibler, per feature", lambda d: poisson(d, d.per_pixel())),
+    Case("LogBarrier", lambda d: 0.3 * bl.LogBarrier()),
+    Case("LogBarrier, per sample", lambda d: d.per_sample() * bl.LogBarrier(), IMAGE),
+    Case("LogBarrier, per feature", lambda d: d.per_pixel() * bl.LogBarrier()),
+    Case("Entropy", lambda d: 0.6 * bl.Entropy()),
+    Case("Entropy, per sample", lambda d: d.per_sample() * bl.Entropy(), IMAGE),
+    Case("Entropy, per feature", lambda d: d.per_pixel() * bl.Entropy()),
+    Case("LogSumExp", lambda d: 0.7 * bl.LogSumExp()),
+    Case("LogSumExp, per sample", lambda d: d.per_sample() * bl.LogSumExp()),
+    Case("LogSumExp, another dim", lambda d: 0.7 * bl.LogSumExp(dim=1), (3, 4)),
+    Case("CrossEntropy", lambda d: bl.CrossEntropy(d.x().softmax(-1))),
+    Case("CrossEntropy, one-hot", lambda d: 0.4 * bl.CrossEntropy(one_hot(d))),
+    Case("CrossEntropy, per vector", lambda d: d.groups() * bl.CrossEntropy(one_hot(d)), (3, 4)),
+    Case("Quadratic", lambda d: 0.6 * bl.Quadratic(psd(d), d.x())),
+    Case("Quadratic, per sample", lambda d: d.per_sample() * bl.Quadratic(psd(d, d.batch))),
+    Case("Quadratic, shared q", lambda d: bl.Quadratic(psd(d), d.normal(*d.event))),
+    Case("L0", lambda d: 0.3 * bl.L0()),
+    Case("L0, per sample", lambda d: d.per_sample() * bl.L0(), IMAGE),
+    Case("L0, per feature", lambda d: d.per_pixel() * bl.L0()),
+    Case("TruncatedQuadratic", lambda d: bl.TruncatedQuadratic(0.4)),
+    Case("TruncatedQuadratic, per sample", lambda d: truncated(d, d.per_sample()), IMAGE),
+    Case("TruncatedQuadratic, per feature", lambda d: truncated(d, d.per_pixel())),
+    Case("MCP", lambda d: bl.MCP(0.5)),
+    Case("MCP, narrow", lambda d: bl.MCP(0.5, 0.2)),  # smaller than the steps
+    Case("MCP, per sample", lambda d: d.per_sample() * bl.MCP(d.per_sample()), IMAGE),
+    Case("MCP, per feature", lambda d: d.per_pixel() * bl.MCP(d.per_pixel(), 1 + d.per_pixel())),
+    Case("SCAD", lambda d: bl.SCAD(0.4)),
+    Case("SCAD, narrow", lambda d: bl.SCAD(0.4, 1.5)),
+    Case("SCAD, per sample", lambda d: d.per_sample() * bl.SCAD(d.per_sample()), IMAGE),
+    Case("SCAD, per feature", lambda d: d.per_pixel() * bl.SCAD(d.per_pixel(), 3 + d.per_pixel())),
+    Case("LogSum", lambda d: 0.4 * bl.LogSum(0.9)),
+    Case("LogSum, narrow", lambda d: bl.LogSum(0.1)),
+    Case("LogSum, per sample", lambda d: d.per_sample() * bl.LogSum(d.per_sample()), IMAGE),
+    Case("LogSum, per feature", lambda d: d.per_pixel() * bl.LogSum(d.per_pixel())),
+    Case("Geman", lambda d: 0.4 * bl.Geman(0.9)),
+    Case("Geman, narrow", lambda d: bl.Geman(0.1)),
+    Case("Geman, per sample", lambda d: d.per_sample() * bl.Geman(d.per_sample()), IMAGE),
+    Case("Geman, per feature", lambda d: d.per_pixel() * bl.Geman(d.per_pixel())),
+    Case("ETP", lambda d: 0.4 * bl.ETP(0.9)),
+    Case("ETP, narrow", lambda d: bl.ETP(0.1)),
+    Case("ETP, per sample", lambda d: d.per_sample() * bl.ETP(d.per_sample()), IMAGE),
+    Case("ETP, per feature", lambda d: d.per_pixel() * bl.ETP(d.per_pixel())),
+    Case("SquaredL1", lambda d: 0.4 * bl.SquaredL1()),
+    Case("SquaredL1, per sample", lambda d: d.per_sample() * bl.SquaredL1(), IMAGE),
+    Case("SquaredLinf", lambda d: 0.8 * bl.SquaredLinf()),
+    Case("SquaredLinf, per sample", lambda d: d.per_sample() * bl.SquaredLinf(), IMAGE),
+    Case("GroupL2", lambda d: 0.5 * bl.GroupL2(labels(d))),
+    Case("GroupL2, per sample", lambda d: d.per_sample() * bl.GroupL2(labels(d)), IMAGE),
+    Case("GroupL2, per group", lambda d: d.positive(2)[: d.event[0]] * bl.GroupL2(labels(d))),
+    Case("SparseL21", lambda d: 0.5 * bl.SparseL21(), (3, 4)),
+    Case("SparseL21, per sample", lambda d: d.per_sample() * bl.SparseL21(d.per_sample()), (3, 4)),
+    Case("SparseL21, per group", lambda d: d.groups() * bl.SparseL21(0.3), (3, 4)),
+    Case("SparseL21, another dim", lambda d: 0.5 * bl.SparseL21(0.7, dim=1), (3, 4)),
+    Case("MoreauEnvelope", lambda d: 0.7 * bl.MoreauEnvelope(0.5 * bl.L1(), 0.4)),
+    Case("MoreauEnvelope, a set", lambda d: bl.MoreauEnvelope(bl.Simplex(), 0.4)),
+    Case("MoreauEnvelope, weakly convex", lambda d: bl.MoreauEnvelope(bl.MCP(0.5, 2.0), 0.7)),
+    Case("MoreauEnvelope, per sample", lambda d: d.per_sample() * envelope(d), IMAGE),
+    Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
+    Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
+    Case("Separable", lambda d: blocks(d), (5, 2)),
+    Case("PlugAndPlay", lambda d: bl.PlugAndPlay(smoother), IMAGE, indexable=False, valued=False),
+    Case(
+        "PlugAndPlay, leveled",
+        lambda d: 0.5 * bl.PlugAndPlay(shrinker, True),
+        indexable=False,
+        valued=False,
+    ),
     Case("SmoothComposition", lambda d: bl.LeastSquares(d.normal(d.batch, 3)) @ wide(d)),
     Case("SmoothComposition, own", lambda d: bl.Logistic(d.signs()) @ own(d)),
     Case("Composition", lambda d: 0.4 * bl.L1() @ wide(d)),
@@ -219,6 +310,57 @@ def system(d: Draw, *batch: int, m: int = 2) -> tuple[Tensor, Tensor]:
     return d.normal(*batch, m, size(d)), d.normal(*batch, m)
 
 
+def poisson(d: Draw, weight: Tensor) -> bl.KullbackLeibler:
+    return weight * bl.KullbackLeibler(d.full(), 0.2 * d.full())
+
+
+def one_hot(d: Draw) -> Tensor:
+    return torch.nn.functional.one_hot(d.x().argmax(-1), d.event[-1]).to(d.dtype)
+
+
+def psd(d: Draw, *batch: int) -> Tensor:
+    a = d.normal(*batch, *d.event, *d.event)
+    return a @ a.mT + 0.1 * torch.eye(*d.event, dtype=d.dtype)
+
+
+def truncated(d: Draw, weight: Tensor) -> bl.TruncatedQuadratic:
+    return weight * bl.TruncatedQuadratic(0.5 * weight)
+
+
+def labels(d: Draw) -> Tensor:  # two groups, interleaved
+    count = torch.Size(d.event).numel()
+    return (torch.arange(count) % 2).reshape(d.event)
+
+
+def envelope(d: Draw) -> bl.MoreauEnvelope:
+    return bl.MoreauEnvelope(d.per_sample() * bl.L2(), d.per_sample())
+
+
+def rotation(d: Draw) -> bl.Matrix:
+    return bl.Matrix(torch.linalg.qr(d.normal(*d.event, *d.event))[0])
+
+
+def frame(d: Draw) -> bl.Matrix:
+    """Orthogonal rows of length 2."""
+    return bl.Matrix(2 * rotation(d).matrix[: max(d.event[0] - 2, 1)])
+
+
+def blocks(d: Draw) -> bl.Separable:
+    first, second = bl.LeastSquares(), d.per_sample() * bl.MCP(0.5)
+    if d.event[0] == 1:
+        return bl.Separable(second)
+    return bl.Separable(first, second, sizes=(1, d.event[0] - 1))
+
+
+def smoother(x: Tensor) -> Tensor:
+    """A symmetric smoothing, between 0 and the identity: a prox."""
+    return x / 2 + x.flip(-1) / 4 + x.mean((2, 3), keepdim=True) / 4
+
+
+def shrinker(x: Tensor, level: Tensor) -> Tensor:
+    return x / (1 + level.square())
+
+
 def wide(d: Draw) -> bl.Matrix:
     return bl.Matrix(d.normal(3, *d.event))
 
@@ -296,6 +438,7 @@ OPERATORS = [
     Case("FromPyLops", lambda d: bl.FromPyLops(slopes(d)), IMAGE),
     Case("FromPyLops, a matrix", lambda d: bl.FromPyLops(product(d))),
     Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
+    Case("Groups", lambda d: bl.Groups(torch.tensor([[0, 1, -1], [1, 0, 1]]), *d.event)),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),
@@ -329,23 +472,42 @@ def csr(d: Draw) -> Tensor:
         return sparse(d).to_dense().to_sparse_csr()
 
 
-SOLVERS: list[type[bl.Solver]] = [bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual]
+SOLVERS: list[type[bl.Solver]] = [
+    bl.GradientDescent,
+    bl.ForwardBackward,
+    bl.PrimalDual,
+    bl.InteriorPoint,
+    bl.Newton,
+    bl.DouglasRachford,
+    bl.DavisYin,
+    bl.ADMM,
+    bl.DirectProx,
+]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
 ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = [
     (bl.Plain(), bl.GradientDescent, ("ridge", "logistic")),
     (bl.Plain(), bl.ForwardBackward, ("lasso", "simplex_least_squares")),
-    (bl.Plain(), bl.PrimalDual, ("lasso", "tv1d")),
+    (bl.Plain(), bl.PrimalDual, ("lasso", "tv1d_composed")),
     (bl.OverRelaxation(1.2), bl.ForwardBackward, ("lasso",)),
-    (bl.OverRelaxation(), bl.PrimalDual, ("tv1d", "l1_analysis_box")),
+    (bl.OverRelaxation(), bl.PrimalDual, ("tv1d_composed", "l1_analysis_box")),
     (bl.Nesterov(), bl.GradientDescent, ("ridge", "logistic")),
     (bl.Nesterov(), bl.ForwardBackward, ("lasso", "elastic_net", "group_lasso")),
-    (bl.Accelerated(), bl.PrimalDual, ("tv1d", "tv2d_anisotropic")),
-    (bl.Halpern(), bl.PrimalDual, ("lasso", "tv1d", "l1_analysis_box", "tv2d_isotropic")),
+    (bl.Accelerated(), bl.PrimalDual, ("tv1d_composed", "tv2d_anisotropic")),
+    (bl.Halpern(), bl.PrimalDual, ("lasso", "tv1d_composed", "l1_analysis_box", "tv2d_isotropic")),
     (bl.Halpern(), bl.ForwardBackward, ("lasso",)),
     (bl.ExactLineSearch(), bl.GradientDescent, ("ridge",)),
     (bl.Backtracking(), bl.GradientDescent, ("logistic",)),
     (bl.Backtracking(), bl.ForwardBackward, ("lasso", "box_least_squares")),
+    (bl.Armijo(), bl.Newton, ("ridge", "logistic")),
+    (bl.Armijo(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.LBFGS(), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.LBFGS(memory=3), bl.GradientDescent, ("ridge",)),
+    (bl.OverRelaxation(), bl.DouglasRachford, ("l2_ball_projection",)),
+    (bl.OverRelaxation(1.5), bl.DavisYin, ("simplex_below_a_bound",)),
+    (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
+    (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [

@@ -24,7 +24,7 @@ OPTIONS = [
      ValueError, r"target has shape \(3, 5\), which does not broadcast into \(2, 5\)"),
     ({"solver": bl.PrimalDual}, TypeError, r"is the class PrimalDual, .* solver=PrimalDual\(\)"),
     ({"solver": "fista"},
-     TypeError, r"instance of Solver, got 'fista'. There are: ForwardBackward\(\), "),
+     TypeError, r"instance of Solver, got 'fista'. There are: ADMM\(\), "),
     ({"acceleration": "fista"}, TypeError, r"instance of Acceleration, got 'fista'.*Nesterov\(\)"),
     ({"acceleration": bl.Nesterov}, TypeError, r"acceleration=Nesterov\(\)"),
     ({"tol": 0}, ValueError, "tol must be a number between 0 and 1, got 0"),

@@ -29,7 +29,8 @@ def scaled(draw, data):
     return draw.x() * data.draw(st.sampled_from([0.0, 1e-3, 1.0, 30.0]))
 
 
-PROXIMABLE = [c for c in TERMS if isinstance(c.make(Draw(event=c.event)), bl.Proximable)]
+VALUED = [c for c in TERMS if c.valued]
+PROXIMABLE = [c for c in VALUED if isinstance(c.make(Draw(event=c.event)), bl.Proximable)]
 DUALIZABLE = [c for c in TERMS if isinstance(c.make(Draw(event=c.event)), bl.Dualizable)]
 
 
@@ -56,7 +57,7 @@ def test_conjugate(case, data):
     testing.conjugate_inequality(term, scaled(draw, data), scaled(draw, data))
 
 
-@pytest.mark.parametrize("case", [c for c in TERMS if c.indexable], ids=str)
+@pytest.mark.parametrize("case", [c for c in VALUED if c.indexable], ids=str)
 @few
 @given(data=st.data())
 def test_take(case, data):

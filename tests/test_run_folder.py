@@ -3,7 +3,10 @@
 import builtins
 import importlib
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,7 +45,7 @@ def test_what_a_run_leaves(tmp_path):
     header = (result.out / "metrics.csv").read_text().splitlines()[0]
     assert header == (
         "step,loss,grad_norm,seconds,gap,residual,adjoint_residual,evaluations,"
-        "lower_iterations,log_weight"
+        "lower_iterations,adjoint_products,log_weight"
     )
     assert read_metrics(result.out) == result.history
     assert events(result.out) == [(r["step"], pytest.approx(r["loss"])) for r in result.history]
@@ -91,6 +94,71 @@ def test_an_unwritable_folder_is_told(tmp_path):
     for _ in range(2):
         assert not report.empty()
         assert "Cannot write" in (told := report.get()) and "a folder you may write to" in told
+
+
+def lose_permission(folder, report):
+    """Learn in a folder that others may not write to any more after step 3."""
+    learn_module.PATIENCE = 0  # a checkpoint a step
+    if os.geteuid() == 0:  # who may write everywhere
+        os.chown(folder, 65534, 65534)
+        os.setuid(65534)
+
+    def close(step, row):
+        if step == 3:
+            for path in (folder / "checkpoints", folder):
+                path.chmod(0o555)
+
+    try:
+        run(folder, optimizer=sgd, on_step=close)
+    except PermissionError as error:
+        report.put((str(error), error.__notes__))
+
+
+@pytest.fixture
+def reachable_folder():
+    """Not below tmp_path, which only its owner may enter."""
+    folder = Path(tempfile.mkdtemp())
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_is_closed_during_the_run_keeps_the_last_good_checkpoint(reachable_folder):
+    report, folder = fork_server.SimpleQueue(), reachable_folder
+    try:
+        assert in_child(lose_permission, folder, report) == 0
+    finally:
+        for path in (folder, *folder.glob("checkpoints")):
+            path.chmod(0o755)
+    message, notes = report.get()
+    assert "Cannot write" in message and "a folder you may write to" in message
+    assert "Step 4 could not be saved" in notes[0]
+    assert "newest checkpoint is that of step 3: resume=True goes on from there" in notes[0]
+    assert numbers(run(folder, optimizer=sgd, resume=True)) == numbers(run(optimizer=sgd))
+
+
+# the thread that writes events dies loudly, too
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("which", ["checkpoints", "."])
+def test_a_folder_that_is_deleted_during_the_run_is_told_or_made_again(
+    tmp_path, monkeypatch, which
+):
+    monkeypatch.setattr(learn_module, "PATIENCE", 0)
+    folder = tmp_path / "run"
+
+    def delete(step, row):
+        if step == 3:
+            shutil.rmtree(folder / which)
+
+    def learn():
+        return run(folder, optimizer=sgd, on_step=delete)
+
+    if which == "checkpoints":
+        assert numbers(learn()) == numbers(run(optimizer=sgd))
+        assert Checkpoints(folder / which).newest()["step"] == 10
+    else:
+        with pytest.raises(FileNotFoundError, match="Cannot write .*: No such file") as caught:
+            learn()
+        assert "Step 4 could not be saved" in caught.value.__notes__[0]
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bilevel as bl
-from bilevel import kernels, testing
+from bilevel import testing
 from problems import BY_NAME, EXAMPLES
 from registry import ACCELERATIONS
 
@@ -154,7 +154,7 @@ def test_channels_are_separate_images():
 
 @pytest.mark.parametrize("dims, isotropic", [(1, True), (2, True), (2, False), (3, True)])
 def test_total_variation_is_a_norm_of_the_gradient(dims, isotropic, monkeypatch):
-    monkeypatch.setattr(kernels, "find", lambda *_: None)  # it would round otherwise
+    monkeypatch.setattr(bl.PrimalDual, "kernel", lambda *_: None)  # it would round otherwise
     y = torch.randn(2, 1, *[4] * dims, dtype=torch.float64)
     norm = bl.L21(dim=-dims - 1) if isotropic and dims > 1 else bl.L1()
     energies = [
@@ -162,7 +162,10 @@ def test_total_variation_is_a_norm_of_the_gradient(dims, isotropic, monkeypatch)
         bl.LeastSquares(y) + 0.2 * norm @ bl.Gradient(dims),
     ]
     a, b = (bl.solve(energy, tol=1e-10) for energy in energies)
-    assert torch.equal(a.x, b.x)
+    if dims > 1:
+        assert torch.equal(a.x, b.x)
+    else:  # by its prox, and by its differences to a gap of 1e-10
+        torch.testing.assert_close(a.x, b.x, rtol=0, atol=1e-4)
     torch.testing.assert_close(a.value, b.value)
 
 

@@ -51,7 +51,7 @@ def test_the_defaults_give_the_gradient(example):
 
 
 # A smooth problem's Hessian is symmetric; the equation of a projection is, in FB, as it happens.
-SYMMETRIC = ("ridge", "logistic", "l2_ball_projection")
+SYMMETRIC = ("ridge", "logistic", "l2_ball_projection", "tv1d")
 # The KKT residual of unit steps is no contraction: its series may diverge, and mixing be slow.
 CASES = [
     (strategy(linear_solver), example)
@@ -144,10 +144,11 @@ def test_the_gradient_exists_where_the_dual_is_not_unique(example):
 
 @pytest.mark.parametrize("dims, isotropic", [(1, True), (2, True), (2, False), (3, False)])
 def test_total_variation_with_all_kinds_of_weights(dims, isotropic):
-    """Scalar, per sample, per pixel: against central differences of solutions."""
+    """Scalar, per sample, per pixel or edge: against central differences of solutions."""
     y = torch.randn(2, 1, *([2] * dims if dims == 3 else [3] * dims), dtype=torch.float64)
 
-    for shape in ((), (2, *[1] * (dims + 1)), y.shape):
+    density = y.shape if dims > 1 else (2, 1, 2)
+    for shape in ((), (2, *[1] * (dims + 1)), density):
         weight = 0.1 + 0.1 * torch.rand(shape, dtype=torch.float64)
 
         def solution(y, weight):

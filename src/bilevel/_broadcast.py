@@ -39,6 +39,19 @@ def smallest(weight: Scalar, x: Tensor) -> Scalar:
     return -largest(-weight, x)
 
 
+def like(value: Scalar, x: Tensor) -> Tensor:
+    """A number as a tensor of x's dtype and device, a tensor with its history."""
+    return torch.as_tensor(value, dtype=x.dtype, device=x.device)
+
+
+def larger(a: Scalar, b: Scalar) -> Scalar:
+    """The larger of two numbers, sample by sample."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    x: Tensor = a if isinstance(a, Tensor) else b  # type: ignore[assignment]
+    return torch.maximum(like(a, x), like(b, x))
+
+
 def sum_event(density: Tensor) -> Tensor:  # (B, *event) -> (B,)
     return density.flatten(1).sum(1)
 

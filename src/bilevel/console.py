@@ -21,13 +21,21 @@ def messages() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as stop:
-            _tell(str(stop) or "Interrupted.", "yellow")
+            _tell_error(stop, str(stop) or "Interrupted.", "yellow")
             raise typer.Exit(130) from None
         except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
             if os.environ.get("BILEVEL_TRACEBACK"):
                 raise
-            _tell(f"Error: {error}", "red")
+            _tell_error(error, f"Error: {error}", "red")
             raise typer.Exit(1) from None
+
+
+def _tell_error(error: BaseException, text: str, colour: str) -> None:
+    """With its notes; once, where many processes raise the same."""
+    from bilevel.learning.shards import is_echo
+
+    if not is_echo(error):
+        _tell("\n".join([text, *getattr(error, "__notes__", ())]), colour)
 
 
 def _tell(text: str, colour: str) -> None:

@@ -17,7 +17,10 @@ from .errors import OnFail
 from .fixpoint import Fixpoint
 from .polish import newton
 from .problem import relative_change
-from .solvers.base import Z
+from .solvers.base import Solver, Z
+from .solvers.external import External
+
+_NEWTON = 200  # steps that a method of quadratic convergence may take
 
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:
@@ -39,23 +42,42 @@ class Run:
     settle: bool = False  # a gradient will be asked for
     on_fail: OnFail = "raise"
     certificate: Certificate = field(default_factory=Certificate)
+    asked_adjoint_tol: float | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __call__(
         self, fixpoint: Fixpoint, z0: Z, record: bool = False, segment: int | None = None
     ) -> Z:
         if record:
+            _check_recordable(fixpoint.solver)
             return _Recorded(self, fixpoint, z0).loop(segment)
         with torch.no_grad():
             return _Free(self, fixpoint, z0).loop()
 
     @property
     def adjoint_tol(self) -> float:
-        """The relative residual that suffices for the adjoint of a solution of this accuracy."""
+        """The relative residual that suffices for the adjoint of a solution of this accuracy,
+        unless another was asked for."""
+        if self.asked_adjoint_tol is not None:
+            return self.asked_adjoint_tol
         return max(self.tol / 10, 1e-12 if self.dtype == torch.float64 else 1e-4)
 
     def out_of_time(self) -> bool:
         return self.max_time is not None and time.monotonic() - self.started > self.max_time
+
+
+def _named(solver: Solver, acceleration: Acceleration) -> str:
+    name = type(solver).__name__
+    return name if isinstance(solver, External) else f"{name} with {type(acceleration).__name__}"
+
+
+def _check_recordable(solver: Solver) -> None:
+    if not solver.recordable:
+        raise TypeError(
+            f"Unroll() cannot record {type(solver).__name__}: what it does is no sequence of steps "
+            "to be differentiated. Use FixedPoint() or Implicit(), which need the solution only, "
+            "or an iterative solver such as ForwardBackward() or PrimalDual()."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +96,8 @@ class _Loop:
     def __init__(self, run: Run, fixpoint: Fixpoint, z: Z) -> None:
         self.run, self.fixpoint, self.z, self.k = run, fixpoint, z, 0
         batch, certificate = z[0].new_zeros(len(z[0])), run.certificate
-        solver, acceleration = type(fixpoint.solver).__name__, type(run.acceleration).__name__
-        certificate.solver = f"{solver} with {acceleration}"
+        self._before = torch.zeros_like(batch, dtype=torch.long)  # iterations of an external solver
+        certificate.solver = _named(fixpoint.solver, run.acceleration)
         certificate.residual = torch.full_like(batch, torch.inf)
         certificate.contraction = torch.full_like(batch, torch.nan)
         certificate.gap = torch.full_like(batch, torch.inf) if fixpoint.problem.has_gap else None
@@ -92,11 +114,15 @@ class _Loop:
 
     @property
     def ended(self) -> bool:
-        return self.k >= self.run.max_iter or self.run.out_of_time()
+        newton = self.fixpoint.solver.newton and self.k >= _NEWTON  # more would not help
+        return newton or self.k >= self.run.max_iter or self.run.out_of_time()
 
     def steps(self) -> int:
         """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""
-        return min(max(10, min(self.k // 6, 100)), self.run.max_iter - self.k)
+        solver = self.fixpoint.solver
+        if solver.newton and isinstance(self.run.acceleration, Plain):
+            return 0  # each look is a step
+        return min(max(solver.stride, min(self.k // 6, 100)), self.run.max_iter - self.k)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Tensor) -> Look:
         t = fixpoint.T(z)
@@ -128,7 +154,8 @@ class _Loop:
         if gap is None:
             return Look(t, residual, gap, settled)
         small = gap <= tol
-        finished = small & settled if self.run.settle else small
+        both = self.run.settle or fixpoint.solver.newton  # a residual that is the error
+        finished = small & settled if both else small
         finished = torch.where(gap.isfinite(), finished, settled)
         return Look(t, residual, gap, finished | self._stalled(gap, residual, rows))
 
@@ -137,6 +164,8 @@ class _Loop:
         there for an energy without a minimiser, too."""
         size = norm_event(x)
         far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
+        if isinstance(self.fixpoint.solver, External):  # it did not come from the start by T
+            far = torch.zeros_like(far)
         if not bool(far.any()):
             return far
         t = self.fixpoint.T(self.z)
@@ -161,7 +190,7 @@ class _Loop:
             certificate.residual[rows] = look.residual[fresh]  # type: ignore[index]
         if certificate.gap is not None and look.gap is not None:
             certificate.gap[rows] = look.gap[fresh]
-        certificate.iterations[rows] = self.k  # type: ignore[index]
+        certificate.iterations[rows] = self.k + self._before[rows]  # type: ignore[index]
         certificate.converged[rows] = look.finished[fresh]  # type: ignore[index]
         if contraction is not None:
             certificate.contraction[rows] = contraction[fresh]  # type: ignore[index]
@@ -174,23 +203,27 @@ class _Free(_Loop):
 
     def loop(self) -> Z:
         run, fixpoint, z = self.run, self.fixpoint, self.z
+        at_once = isinstance(fixpoint.solver, External) and len(z[0]) > 0
+        if at_once:
+            z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
         out = tuple(part.clone() for part in z)
         rows = torch.arange(len(z[0]), device=z[0].device)  # which samples of the batch are in z
         alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
         state = run.acceleration.start(fixpoint, z)
         # in float32 rounding stops the first-order method no sooner than Newton
-        polishes, polish_at = run.tol <= 1e-6 and z[0].dtype == torch.float64, 400
+        polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64
+        polishes, polish_at = polishes and not fixpoint.solver.newton, 400
         if run.settle:
             polish_at = 50
         while len(rows):
-            steps = self.steps()
+            steps, at_once = 0 if at_once else self.steps(), False
             z, state = run.acceleration.advance(fixpoint, z, state, steps)
             self.k += steps
             if polishes and self.k >= polish_at:
                 polish_at = 2 * self.k
                 look = self.look(fixpoint, z, rows)
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
-            elif run.acceleration.feasible and not run.settle:
+            elif run.acceleration.feasible and not run.settle and not fixpoint.solver.newton:
                 look = self.glance(fixpoint, z, rows)
             else:
                 look = self.look(fixpoint, z, rows)
@@ -200,7 +233,7 @@ class _Free(_Loop):
             if look.residual is not None:
                 leaving = leaving | ~look.residual.isfinite()
             contraction = None
-            if run.settle and bool(leaving.any()):
+            if run.settle and bool(leaving.any()) and not fixpoint.solver.newton:
                 contraction = self._contraction(fixpoint, look)
             self.note(rows, alive, look, contraction)
             fresh = alive & leaving

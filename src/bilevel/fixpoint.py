@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import kernels
 from .problem import Problem
 from .solvers.base import Solver, Z
 
@@ -33,12 +32,16 @@ class Fixpoint:
         if torch.is_grad_enabled():
             return None
         if not self._kernel:
-            self._kernel.append(kernels.find(self.problem, self.solver, z))
+            self._kernel.append(self.solver.kernel(self.problem, z))
         return self._kernel[0]
 
     def residual(self, z: Z) -> Z:
         """z - T(z)."""
         return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
+
+    def near(self, z: Z) -> Fixpoint:
+        """The same, ready for many steps at and around z."""
+        return Fixpoint(self.problem, self.solver.near(self.problem, z))
 
     def averaged(self, z: Z) -> Z:
         return self.solver.averaged(self.problem, z)

@@ -13,7 +13,7 @@ sample's index in the data, so the order and the size of the batches play no par
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,13 +22,14 @@ import torch
 from torch import Tensor
 
 Z = tuple[Tensor, ...]
+Rows = dict[tuple[int, int], Z]  # of (solve, sample), without the batch dimension
 
 
 class WarmStarts:
     """The solver's state per (solve, sample), on the CPU. Memory: one z per sample and solve."""
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[int, int], Z] = {}
+        self._rows: Rows = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -41,10 +42,18 @@ class WarmStarts:
     def put(self, solve: int, sample: int, row: Z) -> None:
         self._rows[solve, sample] = row
 
-    def state_dict(self) -> dict[tuple[int, int], Z]:
+    def rows(self, samples: Collection[int]) -> Rows:
+        """Those of some samples."""
+        wanted = set(samples)
+        return {key: row for key, row in self._rows.items() if key[1] in wanted}
+
+    def update(self, rows: Rows) -> None:
+        self._rows |= rows
+
+    def state_dict(self) -> Rows:
         return dict(self._rows)  # shallow: a row is replaced, never changed in place
 
-    def load_state_dict(self, state: dict[tuple[int, int], Z]) -> None:
+    def load_state_dict(self, state: Rows) -> None:
         self._rows = dict(state)
 
 

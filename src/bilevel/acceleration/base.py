@@ -41,28 +41,20 @@ class Acceleration(ABC):
         return z, state
 
     @staticmethod
-    def take(state: State, index: Tensor) -> State:
+    def take(state: Any, index: Tensor) -> Any:  # a State, or a part of one
         """The state of the samples `index`."""
-
-        def pick(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(pick(v) for v in value)
-            return value[index] if isinstance(value, Tensor) and value.ndim else value
-
-        return pick(state)
+        if isinstance(state, tuple):
+            return tuple(Acceleration.take(part, index) for part in state)
+        return state[index] if isinstance(state, Tensor) and state.ndim else state
 
 
-def merge(mask: Tensor, fresh: State, state: State) -> State:
+def merge(mask: Tensor, fresh: Any, state: Any) -> Any:  # a State, or a part of one
     """`fresh` for the samples of the mask (B,), `state` for the others."""
-
-    def pick(a: Any, b: Any) -> Any:
-        if isinstance(a, tuple):
-            return tuple(pick(p, q) for p, q in zip(a, b, strict=True))
-        if isinstance(a, Tensor) and a.ndim and isinstance(b, Tensor):
-            return where(mask, (a,), (b.expand_as(a),))[0]
-        return b  # one number for all samples: it has gone on
-
-    return pick(fresh, state)
+    if isinstance(fresh, tuple):
+        return tuple(merge(mask, a, b) for a, b in zip(fresh, state, strict=True))
+    if isinstance(fresh, Tensor) and fresh.ndim and isinstance(state, Tensor):
+        return where(mask, (fresh,), (state.expand_as(fresh),))[0]
+    return state  # one number for all samples: it has gone on
 
 
 def where(mask: Tensor, yes: Z, no: Z) -> Z:  # mask (B,)

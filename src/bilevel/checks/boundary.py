@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._broadcast import eps, like
 from ..problem import Problem
 from ..terms.base import Composed, Proximable, Smooth, Term
 from ..terms.composition import named
+from ..terms.quadratic import Quadratic
 from .fields import Field, check_kinds, check_values, fields_of
 from .shapes import check_shapes
 
@@ -44,7 +46,19 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     if len(start):
         for term in problem.terms:
             check_shapes(term, start, named(term))
+        if len(problem.terms) == 1 and isinstance(problem.terms[0], Quadratic):
+            _bounded(problem.terms[0], start)
     return problem, start.detach()
+
+
+def _bounded(alone: Quadratic, x: Tensor) -> None:
+    """An indefinite quadratic alone has a stationary point, which would pass for a solution."""
+    least = like(alone.strong_convexity(x), x).min()
+    if bool(least < -1e3 * eps(x) * like(alone.lipschitz(x), x).max()):
+        raise ValueError(
+            f"Quadratic alone has no minimiser: its least eigenvalue is {float(least):.3g}. Add "
+            "terms that keep x bounded, Box(lower, upper) say, or a multiple of I to Q."
+        )
 
 
 def as_problem(energy: object) -> Problem:

@@ -20,17 +20,22 @@ _BOUNDS = ("lower", "upper")  # may be infinite
 _SQUARED = ("x0", "target", "center")  # enter values by their squares
 _PRECISE = (torch.float32, torch.float64)
 _POSITIVE = "To keep a learned one so, learn its logarithm: log_{0}.exp()."
+_UNIT = "lies between 0 and 1. To keep a learned one there, learn its logit: logit.sigmoid()."
 _DOMAIN: dict[str, tuple[Callable[[float, float], bool], str]] = {  # test of (least, largest)
     "weight": (lambda low, high: low >= 0, f"a weight must be >= 0. {_POSITIVE}"),
     "radius": (lambda low, high: low >= 0, f"a radius must be >= 0. {_POSITIVE}"),
     "delta": (lambda low, high: low > 0, f"delta must be > 0. {_POSITIVE}"),
     "total": (lambda low, high: low > 0, f"a total must be > 0. {_POSITIVE}"),
+    "scale": (lambda low, high: low > 0, f"a scale must be > 0. {_POSITIVE}"),
+    "width": (lambda low, high: low > 0, f"a width must be > 0. {_POSITIVE}"),
+    "height": (lambda low, high: low > 0, f"a height must be > 0. {_POSITIVE}"),
+    "smoothing": (lambda low, high: low > 0, f"a smoothing must be > 0. {_POSITIVE}"),
+    "threshold": (lambda low, high: low >= 0, f"a threshold must be >= 0. {_POSITIVE}"),
+    "counts": (lambda low, high: low >= 0, "counts are >= 0. Clamp the data."),
+    "background": (lambda low, high: low >= 0, f"a background must be >= 0. {_POSITIVE}"),
     "constant": (lambda low, high: low >= 0, "a Lipschitz constant is >= 0; None if unknown."),
-    "ratio": (
-        lambda low, high: 0 <= low and high <= 1,
-        "a ratio lies between 0 and 1. To keep a learned one there, learn its logit: "
-        "logit.sigmoid().",
-    ),
+    "ratio": (lambda low, high: 0 <= low and high <= 1, f"a ratio {_UNIT}"),
+    "level": (lambda low, high: 0 <= low and high <= 1, f"a level {_UNIT}"),
 }
 
 
@@ -71,6 +76,8 @@ def check_kinds(found: list[Field]) -> None:
         value = field.value
         if not isinstance(value, Tensor):
             _not_a_tensor(field)
+            continue
+        if field.name in getattr(field.owner, "integers", ()):  # checked where it is made
             continue
         if value.is_meta or value.is_nested or value.layout != torch.strided:
             _storage(field)
@@ -165,7 +172,7 @@ def check_values(found: list[Field], dtype: torch.dtype) -> None:
             _value(field, float(field.value), float(field.value), dtype)
         if field.name == "upper":
             _order(field.owner)
-        elif field.name == "labels":
+        elif field.name == "labels" and "labels" in getattr(field.owner, "batched", ()):
             _labels(field)
 
 

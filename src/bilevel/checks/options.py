@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from inspect import isabstract
 from numbers import Integral, Real
 
 import torch
@@ -51,6 +53,14 @@ def check_options(
         )
 
 
+def _leaves(kind: type) -> Iterator[type]:
+    """The classes of a kind that are no interfaces."""
+    for c in kind.__subclasses__():
+        if not isabstract(c):
+            yield c
+        yield from _leaves(c)
+
+
 def _kind(value: object, kind: type) -> type[Exception]:
     return ValueError if isinstance(value, kind) else TypeError
 
@@ -63,7 +73,7 @@ def _instance(name: str, value: object, kind: type) -> None:
             f"{name} is the class {value.__name__}, an instance is needed: "
             f"{name}={value.__name__}()."
         )
-    ours = (c for c in kind.__subclasses__() if c.__module__.startswith("bilevel."))
+    ours = (c for c in _leaves(kind) if c.__module__.startswith("bilevel."))
     known = ", ".join(sorted(f"{c.__name__}()" for c in ours)) or "none"
     raise TypeError(
         f"{name} must be an instance of {kind.__name__}, got {value!r}. There are: {known}."

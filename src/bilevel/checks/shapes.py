@@ -10,17 +10,20 @@ from torch import Tensor
 
 from ..terms.base import Weighted
 from ..terms.composition import Composition, SmoothComposition
+from ..terms.envelopes import MoreauEnvelope
 from ..terms.norms import L1, ElasticNet
 from ..terms.sets import Box, L2Ball, NonNegative, Simplex
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
 from ..terms.total_variation import TotalVariation
+from ..terms.wrapped import Orthogonal, Separable
 from .fields import Field
 from .sets import check_set
 
 # Known without an evaluation: a density of x's shape; one value a sample.
 _POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
 _SETS = (Box, NonNegative, Simplex, L2Ball)
-_REDUCED = ("radius", "total", "offset")  # of size 1 along the term's dim, or the whole event
+# of size 1 along the term's dim, or over the whole event
+_REDUCED = ("radius", "total", "offset", "smoothing")
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
@@ -31,15 +34,14 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
             f"{label} has dim={dim} at x of shape {tuple(x.shape)}: it must name a dim of the "
             f"event, 1 to {x.ndim - 1} or {1 - x.ndim} to -1. Dim 0 is the batch."
         )
+    term.check(x)
+    for part, seen in _inside(term, x, label):
+        check_shapes(part, seen, label)
     for name in getattr(term, "batched", ()):
         if name != "weight":
             _fits(term, name, _room(name, None if name in _whole(term) else dim, x), x)
     check_set(term, x)
     if isinstance(term, SmoothComposition | Composition):
-        image = _evaluate(term.operator, x, label)
-        if image.is_complex():
-            _complex_range(term, image, x, label)
-        check_shapes(term.outer, image, label)
         return
     if isinstance(getattr(term, "target", None), Tensor) and not x.is_complex():
         _real_data(term, label)
@@ -81,6 +83,22 @@ def _real_data(term: Any, label: str) -> None:
             "operator that makes complex numbers of x, LeastSquares(data) @ FFT(), or pass "
             "torch.view_as_real(target)."
         )
+
+
+def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    """The terms that a term is made of, with what they see of x."""
+    if isinstance(term, SmoothComposition | Composition):
+        image = _evaluate(term.operator, x, label)
+        if image.is_complex():
+            _complex_range(term, image, x, label)
+        return [(term.outer, image)]
+    if isinstance(term, Orthogonal):
+        return [(term.term, _evaluate(term.operator, x, label))]
+    if isinstance(term, MoreauEnvelope):
+        return [(term.term, x)]
+    if isinstance(term, Separable):
+        return list(zip(term.terms, term.parts(x), strict=True))
+    return []
 
 
 def _pointwise(term: Any, x: Tensor) -> bool:

@@ -103,6 +103,7 @@ def learn_deblur(
 
 def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool) -> None:
     from bilevel import report
+    from bilevel.learning.processes import is_first
     from bilevel.tasks import data, runs, sweep
 
     given = {option: value for option, value in given.items() if value is not None}
@@ -129,6 +130,8 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
         job = runs.Job.of(name, given)
     with how_to_resume(out, job.task.name):
         result = runs.learn(job, out, steps=steps, resume=resume)
+    if not is_first():
+        return
     with progress(len(sweep.FACTORS), "weights") as tick:
         picture = sweep.worth_showing(job.task, data.photographs(job.images))
         level = job.levels[len(job.levels) // 2]
@@ -144,9 +147,12 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
 @contextmanager
 def how_to_resume(run: Path, task: str) -> Iterator[None]:
     from bilevel.learning import Interrupted
+    from bilevel.learning.shards import is_echo
 
     try:
         yield
     except Interrupted as stop:
+        if is_echo(stop):
+            raise
         command = f"bilevel learn {task} --out {shlex.quote(str(run))} --resume"
         raise Interrupted(f"{stop} Type: {command}") from stop

@@ -51,6 +51,7 @@ class FixedPoint(Strategy):
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with torch.no_grad():
             z = run(fixpoint, z0)
+            fixpoint = fixpoint.near(z)
         return differentiable(
             z,
             fixpoint.residual,

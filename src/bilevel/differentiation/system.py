@@ -143,8 +143,10 @@ class System:
         """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
         with torch.enable_grad():
             residual = self.equation(point)
-        cotangents = tuple(-part for part in self.split(w))
-        grads = _vjp(residual, tuple(parameters), cotangents)
+        pairs = zip(residual, self.split(w), strict=True)
+        linked = [(part, -u) for part, u in pairs if part.requires_grad]
+        outputs, cotangents = (tuple(parts) for parts in zip(*linked, strict=True))
+        grads = _vjp(outputs, tuple(parameters), cotangents)
         return torch.cat([g.flatten() for g in grads])
 
     def _solve(
@@ -157,6 +159,9 @@ class System:
         product = self.transposed_product if transposed else self.product
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
+        residual = torch.linalg.vector_norm(b - product(b), dim=1) / scale.clamp_min(tiny(b))
+        if bool((residual <= self.tol).all()):  # M = I: T is a Newton step
+            return LinearSolution(b, residual, 1, torch.ones_like(residual, dtype=torch.bool))
         if self.solver is None and b.shape[1] > DENSE:
             return self._krylov(product, b, scale)
         matrix = self.matrix().mT if transposed else self.matrix()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ from torch import Tensor
 
 from .._broadcast import Scalar, expand
 from ..problem import Problem
-from ..solvers.base import Solver, Z
-from ..solvers.primal_dual import PrimalDual
 from ..terms.smooth import LeastSquares
 from ..terms.total_variation import TotalVariation
-from .threads import spread
+from .compiled import announced, spread
 
+Z = tuple[Tensor, ...]
 _GROUP = 16  # sweeps between two exchanges of the bands' borders
 _BAND = 64  # rows; a narrower band has more border than work
 
@@ -36,10 +36,8 @@ class ROF:
     steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
 
     @staticmethod
-    def of(problem: Problem, solver: Solver, z: Z) -> ROF | None:
+    def of(problem: Problem, steps: tuple[Scalar, Scalar], z: Z) -> ROF | None:
         """The kernel for a problem of this shape, None for any other."""
-        if not isinstance(solver, PrimalDual) or isinstance(solver.dual_step_size, tuple):
-            return None
         terms = sorted(problem.terms, key=lambda term: type(term).__name__)
         if [type(term) for term in terms] != [LeastSquares, TotalVariation]:
             return None
@@ -47,8 +45,8 @@ class ROF:
         assert isinstance(data, LeastSquares) and isinstance(tv, TotalVariation)
         if tv.dims != 2 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return None
-        steps = [expand(step, x) for step in solver.steps]  # type: ignore[arg-type]
-        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *steps)]
+        spread_out = [expand(step, x) for step in steps]
+        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *spread_out)]
         if any(n is None for n in numbers) or not bool((numbers[1] > 0).all()):  # type: ignore[operator]
             return None
         target = torch.as_tensor(data.target, dtype=x.dtype).detach().expand_as(x)
@@ -68,6 +66,7 @@ class ROF:
         z = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in z)
         x, x_bar, y = (_images(part, dims) for part, dims in zip(z, (2, 2, 3), strict=True))
         y[:, 0, -1], y[:, 1, :, -1] = 0, 0  # read by nobody
+        self._compile()
         if len(x) >= torch.get_num_threads() or x.shape[1] < 2 * _BAND:
             spread(self._image, [(i, x, x_bar, y, schedule) for i in range(len(x))])
         else:
@@ -96,6 +95,17 @@ class ROF:
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
             return np.broadcast_to(column, (len(numbers), len(self.target)))
         return np.stack([_per_image(expand(number, x), x) for number in numbers])  # type: ignore[arg-type]
+
+    def _compile(self) -> None:
+        """Once, by one thread: a sweep of an image of one pixel."""
+        from .rof_loops import energies, sweeps
+
+        dot = np.zeros((1, 1), self.target.dtype)
+        pair, one = np.zeros((2, 1, 1), dot.dtype), np.ones(1, dot.dtype)
+        with announced(sweeps, energies):
+            constants = (dot, self.weight[0], self.mu[0], self.isotropic)
+            sweeps(*constants, dot.copy(), dot.copy(), pair, one, one, one, self._tiny)
+            energies(*constants, dot, pair)
 
     @property
     def _tiny(self) -> np.floating:
@@ -127,7 +137,7 @@ class ROF:
                 whole[..., first:end, :] = part[..., first - low : end - low, :]
 
         cuts = np.linspace(0, len(target), torch.get_num_threads() + 1).astype(int)
-        spread(band, zip(cuts[:-1], cuts[1:], strict=True))
+        spread(band, list(pairwise(cuts)))
         x[i], x_bar[i], y[i] = new
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-_FAST = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "nsz", "arcp", "afn", "reassoc"},
-}
+from .compiled import compiled
+
+_fast = compiled(fastmath={"contract", "nsz", "arcp", "afn", "reassoc"})  # NaN and inf stay
+
+
 # fmt: off
 
 
-@njit(**_FAST)
+@_fast
 def _dual_row(x_bar, below, y1, y2, sigma, down, weight, tiny, isotropic, a, b, t):
     """y = proj(y + sigma D x_bar) on a row; `below` is the next row, down = 0 on the last one."""
     # one output a loop: with more, LLVM's alias checks stop the vectoriser
@@ -47,7 +45,7 @@ def _dual_row(x_bar, below, y1, y2, sigma, down, weight, tiny, isotropic, a, b, 
             y2[j] = min(max(b[j], -weight), weight)
 
 
-@njit(**_FAST)
+@_fast
 def _primal_row(target, y1, above, y2, x, x_bar, tau, mu, theta, a):
     """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on a row; `above`: y1 one row up."""
     m = len(x)
@@ -63,7 +61,7 @@ def _primal_row(target, y1, above, y2, x, x_bar, tau, mu, theta, a):
         x[j] = a[j]
 
 
-@njit(**_FAST)
+@_fast
 def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
     """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (H, W).
 
@@ -83,7 +81,7 @@ def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
                         tau[k], mu, theta[k], a)
 
 
-@njit(**_FAST)
+@_fast
 def energies(target, weight, mu, isotropic, x, y):
     """(P - D, P) at x and a feasible y, summed in float64.
 

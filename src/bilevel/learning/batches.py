@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -22,18 +22,25 @@ class Batches:
     """`next()` is a stacked batch with its samples' "index" (B,).
 
     Without a batch_size every batch is the whole data, read once; with one, each epoch is a new
-    permutation, and its last batch may be smaller.
+    permutation, and its last batch may be smaller. Among many processes `next()` is the `part` of
+    this one; `index` always has the whole batch.
     """
 
     def __init__(
-        self, data: Dataset, batch_size: int | None, seed: int, device: torch.device
+        self,
+        data: Dataset,
+        batch_size: int | None,
+        seed: int,
+        device: torch.device,
+        part: Callable[[Tensor], Tensor] = lambda index: index,
     ) -> None:
         _check(data, batch_size)
-        self.data, self.batch_size, self.device = data, batch_size, device
+        self.data, self.batch_size, self.device, self._part = data, batch_size, device, part
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.arange(len(data)) if batch_size is None else torch.arange(0)
         self._position = 0
-        self._whole = stack(data, self._order, device) if batch_size is None else None
+        self.index = self._order
+        self._whole = stack(data, part(self._order), device) if batch_size is None else None
 
     @property
     def whole(self) -> bool:
@@ -47,8 +54,14 @@ class Batches:
         if self._position >= len(self._order):
             self._order = torch.randperm(len(self.data), generator=self._generator)
             self._position = 0
-        index = self._order[self._position : self._position + self.batch_size]
+        self.index = self._order[self._position : self._position + self.batch_size]
         self._position += self.batch_size
+        return self.take(self._part(self.index))
+
+    def take(self, index: Tensor) -> Batch:
+        """These samples."""
+        if self._whole is not None and self._whole["index"].equal(index.to(self.device)):
+            return dict(self._whole)
         return stack(self.data, index, self.device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +80,7 @@ def stack(data: Dataset, index: Tensor, device: torch.device | None = None) -> B
     """The samples as one batch, with their "index"."""
     numbers: Sequence[int] = index.tolist()
     samples = [_sample(data, i) for i in numbers]
-    first = samples[0]
+    first = samples[0] if samples else {}  # with more processes than samples
     batch = {}
     for key in first:
         for i, sample in zip(numbers, samples, strict=True):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from bilevel.differentiation import Certificate
-from bilevel.learning import randomness
+from bilevel.learning import processes, randomness, shards
 from bilevel.learning.batches import Batch, Dataset
 from bilevel.learning.learner import Learner
+from bilevel.learning.processes import Team
 from bilevel.learning.progress import Progress
 from bilevel.learning.run_folder import Record, RunFolder, read_config
 
@@ -61,18 +63,38 @@ def learn(
     goes into its config.toml. With resume=True the run in `out` goes on to `steps` in all, to the
     same numbers as without the interruption; where there is no run yet, it starts.
 
+    Started by torchrun, the processes share every batch: the loss must be a mean over its samples.
+    The numbers are those of one process up to rounding; the first process alone writes, shows and
+    calls on_step; all return the same (needs bilevel[many]).
+
     Memory: on the CPU, a copy of the model and the optimizer, and each sample's last solver state.
     """
     if steps < 0:
         raise ValueError(f"steps={steps}: pass the number of steps to take in all, 0 or more.")
     if resume and out is None:
         raise ValueError("resume=True, but out=None: pass the run folder to resume as out.")
+    team = Team(model) if processes.size() > 1 else None
+    make_learner = partial(Learner, model, data, loss, optimizer, batch_size, seed, team)
+    run = partial(_run, make_learner, steps, out, resume, config, on_step, progress)
+    with randomness.seeded(seed if team is None else seed + team.rank):
+        return run() if team is None else shards.together(team, model, run, make_learner, out)
+
+
+def _run(
+    make_learner: Callable[[], Learner],
+    steps: int,
+    out: str | os.PathLike[str] | None,
+    resume: bool,
+    config: Mapping[str, Any] | None,
+    on_step: Callable[[int, Record], object] | None,
+    progress: bool,
+) -> LearnResult:
+    """The whole run, by one process or by the first of many."""
     with (
-        randomness.seeded(seed),
         nullcontext() if out is None else RunFolder(out, resume=resume) as folder,
         Progress(steps, progress) as bar,
     ):
-        learner = Learner(model, data, loss, optimizer, batch_size, seed)
+        learner = make_learner()
         history = _begin(learner, folder, config, steps)
         if resume and learner.step == 0:
             bar.say(f"No checkpoint in {out} yet: starting with step 1.")
@@ -92,14 +114,14 @@ def learn(
         except BaseException as error:
             message = keeper.go_back()
             if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"Interrupted. {message}") from error
+                raise Interrupted(f"{str(error) or 'Interrupted.'} {message}") from error
             error.add_note(message)
             raise
         if learner.finished:
             bar.finish(learner.step)
             bar.say(f"Finished: step {learner.step} moved no parameter.")
     return LearnResult(
-        model, history, learner.certificate, learner.step, folder.path if folder else None
+        learner.model, history, learner.certificate, learner.step, folder.path if folder else None
     )
 
 

@@ -18,7 +18,11 @@ def get_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.array(keys)), *rest),
+        "numpy": (
+            name,
+            torch.from_numpy(np.array(keys, np.int64)),
+            *rest,
+        ),  # uint32 does not pickle
     }
 
 
@@ -28,7 +32,7 @@ def set_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
 
 @contextmanager

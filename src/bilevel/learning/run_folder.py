@@ -69,7 +69,8 @@ class RunFolder:
     def close(self) -> None:
         self._close_files()
         if self._held.is_locked:
-            self._holder.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that was closed: it would hide what went wrong
+                self._holder.unlink()
             self._held.release()
 
     def configure(self, config: Mapping[str, Any]) -> None:
@@ -179,7 +180,7 @@ def _summary_writer() -> Any:
         warnings.warn(
             "TensorBoard is not installed, so no events are written (metrics.csv has the same "
             "numbers). To have them: pip install tensorboard.",
-            stacklevel=4,  # the caller of learn
+            stacklevel=5,  # the caller of learn
         )
         return None
     return SummaryWriter

@@ -8,6 +8,7 @@ from .convolution import Convolution
 from .differences import Gradient
 from .downsample import Downsample
 from .fourier import DCT, FFT, AsComplex, AsReal
+from .groups import Groups
 from .mask import Mask
 from .matrix import Matrix
 from .radon import Radon
@@ -27,6 +28,7 @@ __all__ = [
     "FromDeepinv",
     "FromPyLops",
     "Gradient",
+    "Groups",
     "Hessian",
     "Identity",
     "Laplacian",

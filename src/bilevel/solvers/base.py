@@ -14,6 +14,7 @@ from ..terms.composition import named
 
 if TYPE_CHECKING:
     from ..acceleration import Acceleration
+    from ..kernels.rof import ROF
 
 Z = tuple[Tensor, ...]  # what a solver iterates on; dim 0 of every part is the batch
 
@@ -22,6 +23,9 @@ class Solver(ABC):
     """T: z -> z with z = T(z) at the solution. Frozen; `prepare` fills in the step sizes once."""
 
     batched: ClassVar[tuple[str, ...]] = ()  # fields that may be (B,): one number a sample
+    stride: ClassVar[int] = 10  # steps before the first look
+    newton: ClassVar[bool] = False  # whether dT/dz = 0 at the solution: no rate, nothing to polish
+    recordable: ClassVar[bool] = True  # whether backpropagation through the steps is meaningful
 
     @abstractmethod
     def check(self, problem: Problem) -> None:
@@ -34,6 +38,14 @@ class Solver(ABC):
     @abstractmethod
     def step(self, problem: Problem, z: Z) -> Z:
         """T(z)."""
+
+    def kernel(self, problem: Problem, z: Z) -> ROF | None:
+        """A compiled implementation of this T for this problem, where there is one."""
+        return None
+
+    def near(self, problem: Problem, z: Z) -> Self:
+        """The solver with what its steps at and around z share worked out once."""
+        return self
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return (x0,)
@@ -73,14 +85,15 @@ class Solver(ABC):
         """The rule on the sequence that suits this problem best, unless the caller names one."""
 
     def take(self, index: Tensor) -> Self:
-        def pick(value: object) -> object:
-            if isinstance(value, tuple):
-                return tuple(pick(v) for v in value)
-            carries = isinstance(value, Tensor) and value.ndim and len(value) > 1
-            return value[index] if carries else value  # type: ignore[index]
-
-        taken = {n: pick(getattr(self, n)) for n in self.batched}
+        taken = {n: _pick(getattr(self, n), index) for n in self.batched}
         return replace(self, **taken) if taken else self  # type: ignore[type-var]
+
+
+def _pick(value: object, index: Tensor) -> object:
+    if isinstance(value, tuple):
+        return tuple(_pick(v, index) for v in value)
+    carries = isinstance(value, Tensor) and value.ndim and len(value) > 1
+    return value[index] if carries else value  # type: ignore[index]
 
 
 def refuse(solver: Solver, what: str, got: object, instead: str) -> TypeError:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand
+from .._broadcast import Scalar, expand, larger
 from ..acceleration import Acceleration, Backtracking, Nesterov, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
-from .steps import LEAST, below, lipschitz, positive
+from .steps import LEAST, below, chosen, continuous, convex, lipschitz, positive, weak_convexity
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +19,16 @@ class ForwardBackward(Solver):
     """min f(x) + g(x), f smooth, prox of g known: T(x) = prox_{tau g}(x - tau grad f(x)). Converges
     for tau < 2 / L.
 
+    A weakly convex g needs tau < 1 / rho, too, and no other one that is not convex can be promised
+    more than a stationary point, for tau < 1 / L; there is no momentum then [3].
+
     With a constraint set as g this is projected gradient; with Nesterov momentum, the default, it
     is FISTA.
 
     [1] Combettes, Wajs. Signal recovery by proximal forward-backward splitting. MMS, 2005.
     [2] Beck, Teboulle. A fast iterative shrinkage-thresholding algorithm. SIIMS, 2009.
+    [3] Attouch, Bolte, Svaiter. Convergence of descent methods for semi-algebraic and tame
+        problems. Math. Programming, 2013.
     """
 
     step_size: Scalar | None = None  # default 0.95 / L
@@ -49,9 +54,12 @@ class ForwardBackward(Solver):
 
     def prepare(self, problem: Problem, x0: Tensor) -> ForwardBackward:
         assert problem.f is not None
+        chosen("step_size", self.step_size, problem.g)
+        rho = weak_convexity(problem.g, x0)
         if self.step_size is None:
-            return replace(self, step_size=0.95 / lipschitz(problem.f, x0))
+            return replace(self, step_size=0.95 / larger(lipschitz(problem.f, x0), rho))
         step = positive("step_size", self.step_size, x0)
+        continuous("step_size", step, rho, problem.g)
         if not problem.f.lipschitz_known:
             return replace(self, step_size=step)
         L = lipschitz(problem.f, x0)
@@ -73,4 +81,4 @@ class ForwardBackward(Solver):
         assert problem.f is not None
         if not problem.f.lipschitz_known:
             return Backtracking()
-        return Nesterov() if self.momentum else Plain()
+        return Nesterov() if self.momentum and convex(problem.g, x0) else Plain()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, norm_event
+from .._broadcast import Scalar, expand, larger, norm_event
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
-from ..terms.base import Proximable, Smooth
+from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
-from .steps import below, lipschitz, positive
+from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
+
+if TYPE_CHECKING:
+    from ..kernels.rof import ROF
 
 _MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
 
@@ -29,11 +33,15 @@ class PrimalDual(Solver):
     x_bar' = 2 x' - x
 
     Converges for 1/tau - sigma |K|^2 >= L/2, |K|^2 = sum |K_i|^2 (tau sigma |K|^2 < 1 without f). A
-    smooth term whose prox is known takes g's place where there is no g.
+    smooth term whose prox is known takes g's place where there is no g. Weakly convex terms are
+    admitted where sigma > rho of every h and tau < 1 / rho of g; with an energy that is convex as a
+    whole it converges [4], else to a stationary point, if at all.
 
     [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
     [2] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013. Vu, 2013.
     [3] Pock, Chambolle. Diagonal preconditioning for first order primal-dual algorithms. 2011.
+    [4] Mollenhoff, Strekalovskiy, Moeller, Cremers. The primal-dual hybrid gradient method for
+        semiconvex splittings. SIIMS, 2015.
     """
 
     step_size: Scalar | None = None  # tau
@@ -59,33 +67,60 @@ class PrimalDual(Solver):
         return problem.f, problem.g
 
     def prepare(self, problem: Problem, x0: Tensor) -> PrimalDual:
-        smooth, _ = self.split(problem)
+        smooth, proximal = self.split(problem)
         square = self._square(problem, x0)
         L = 0.0 if smooth is None else lipschitz(smooth, x0)
         tau, sigma = self.step_size, self.dual_step_size
+        chosen("step_size", tau, proximal)
+        for h in problem.h:
+            chosen("dual_step_size", sigma, h.outer)
+        rho, own = self._weak_convexity(problem, x0)
         if self.preconditioned:
+            if bool(torch.as_tensor(larger(rho, own) > 0).any()):
+                raise ValueError(
+                    "PrimalDual(preconditioned=True) sets a step for each coordinate, which does "
+                    "not suit weakly convex terms. Leave preconditioned out."
+                )
             if tau is not None or sigma is not None:
                 raise ValueError(
                     "PrimalDual sets the steps itself with preconditioned=True: give none."
                 )
-            tau, sigma = diagonal_steps(problem, x0, L, _MARGIN)
+            tau, sigma = diagonal_steps(problem, proximal, x0, L, _MARGIN)
             return replace(self, step_size=tau, dual_step_size=sigma)
         assert not isinstance(sigma, tuple), "prepared already"
         if tau is not None:
             tau = positive("step_size", tau, x0)
             if smooth is not None:
                 below("step_size", tau, 2 / L, "2 / L")
+            continuous("step_size", tau, own, proximal)
         if sigma is not None:
             sigma = positive("dual_step_size", sigma, x0)
         elif tau is not None:
             sigma = _MARGIN * (1 / tau - L / 2) / square
         else:
-            sigma = self._dual_step(problem, x0, square, L)
+            sigma = larger(self._dual_step(problem, x0, square, L), 2 * rho)
+        if bool(torch.as_tensor(sigma <= rho).any()):
+            raise ValueError(
+                f"dual_step_size = {float(torch.as_tensor(sigma).min()):.6g} cannot converge: it "
+                f"must be above {float(torch.as_tensor(rho).max()):.6g}, the weak convexity of the "
+                "composed terms. Leave it and step_size out to have them set from the problem."
+            )
         if tau is None:
-            tau = _MARGIN / (sigma * square + L / 2)
+            tau = _MARGIN / larger(sigma * square + L / 2, own)
         limit = "1 / (dual_step_size |K|^2 + L / 2)"
         below("step_size", tau, 1 / (sigma * square + L / 2), limit)
         return replace(self, step_size=tau, dual_step_size=sigma)
+
+    def _weak_convexity(self, problem: Problem, x0: Tensor) -> tuple[Scalar, Scalar]:
+        """Of the composed terms, whose prox is taken with step 1 / sigma, and of g's place."""
+        rhos = [weak_convexity(term, image) for term, image in self._bent(problem, x0)]
+        return reduce(larger, rhos, 0.0), weak_convexity(self.split(problem)[1], x0)
+
+    @staticmethod
+    def _bent(problem: Problem, x: Tensor) -> list[tuple[Proximable, Tensor]]:
+        """The composed terms that declare a convexity of their own, with what they see of x."""
+        bent = (h for h in problem.h if type(h.outer).strong_convexity is not Term.strong_convexity)
+        return [(h.outer, h.operator(x)) for h in bent]
 
     @staticmethod
     def _square(problem: Problem, x: Tensor) -> Scalar:
@@ -111,6 +146,12 @@ class PrimalDual(Solver):
     def steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:
         assert self.step_size is not None and self.dual_step_size is not None, "not prepared"
         return self.step_size, self.dual_step_size
+
+    def kernel(self, problem: Problem, z: Z) -> ROF | None:
+        from ..kernels.rof import ROF  # compiled when first used
+
+        tau, sigma = self.steps
+        return None if isinstance(sigma, tuple) else ROF.of(problem, (tau, sigma), z)
 
     def step(self, problem: Problem, z: Z) -> Z:
         return self.sweep(problem, z, *self.steps, 1.0)
@@ -186,6 +227,9 @@ class PrimalDual(Solver):
         return 0.0 if term is None else term.strong_convexity(x)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
+        own = (self.split(problem)[1], x0)
+        if not all(convex(*seen) for seen in (own, *self._bent(problem, x0))):
+            return Plain()  # anchors and growing steps ask for a monotone operator
         if self.split(problem)[0] is not None:
             return Plain()  # T is hardly more than averaged: little to gain from anchors
         if self.preconditioned or tol < 1e-6:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand, norm_event, tiny
-from ..terms.base import Smooth
+from ..terms.base import Proximable, Smooth, Term
 
 
 def positive(name: str, step: object, x: Tensor) -> Scalar:
@@ -54,6 +54,38 @@ def below(name: str, step: Scalar, limit: Scalar, rule: str, least: float = 0.0)
         f"{name} = {float(step_):.6g} {what} {rule} = {float(limit_):.6g}. "
         "Leave it out to have it set from the problem."
     )
+
+
+def weak_convexity(term: Term | None, x: Tensor) -> Scalar:
+    """rho: the prox of the term is continuous for steps below 1 / rho; 0 for a convex term, and
+    for one, such as L0, that no step makes so."""
+    mu = 0.0 if term is None else term.strong_convexity(x)
+    if isinstance(mu, Tensor):
+        return torch.where(mu > -torch.inf, -mu, 0.0).clamp(min=0)
+    return -mu if -float("inf") < mu < 0 else 0.0
+
+
+def convex(term: Term | None, x: Tensor) -> bool:
+    """Whether the term is convex, as far as it declares."""
+    mu = 0.0 if term is None else term.strong_convexity(x)
+    return bool((mu >= 0).all()) if isinstance(mu, Tensor) else mu >= 0
+
+
+def continuous(name: str, step: Scalar, rho: Scalar, who: object) -> None:
+    """ValueError unless the prox of a weakly convex term is continuous for the step."""
+    if bool((rho > 0).any()) if isinstance(rho, Tensor) else rho > 0:
+        rule = f"1 / rho, rho the weak convexity of {type(who).__name__},"
+        below(name, step, 1 / torch.as_tensor(rho, dtype=torch.float64), rule)
+
+
+def chosen(name: str, step: object, term: Term | None) -> None:
+    """ValueError where the step is left to the default although the solution depends on it."""
+    if step is None and isinstance(term, Proximable) and term.tuned_by_step:
+        raise ValueError(
+            f"{name} has no default with {type(term).__name__}: no function stands behind it, and "
+            f"what it takes off depends on the step. Pass a solver with {name}=..., such as "
+            "ForwardBackward(step_size=1.0)."
+        )
 
 
 LEAST = 1e-3  # of its limit: T with a smaller step moves less than the tolerance wherever it is

@@ -3,14 +3,25 @@
 from .affine import Affine, HalfSpace, Hyperplane
 from .balls import L0Ball, L1Ball, L1InfBall, L21Ball, LinfBall
 from .base import Composed, Dualizable, Proximable, Smooth, Term, Weighted
+from .concave import ETP, Geman, LogSum
 from .cones import Monotone, PositiveSemidefinite, SecondOrderCone
+from .envelopes import MoreauEnvelope
+from .groups import GroupL2, SparseL21
 from .hyperplane_box import HyperplaneBox
+from .logarithms import Entropy, KullbackLeibler, LogBarrier
+from .losses import Absolute, Hinge, Quantile, SquaredHinge
 from .matrices import Hankel, Nuclear, NuclearBall, SpectralBall, SpectralNorm
 from .max_norms import L1Inf, Linf, SortedL1
+from .nonconvex import L0, MCP, SCAD, TruncatedQuadratic
 from .norms import L1, L2, L21, ElasticNet
+from .plug_and_play import PlugAndPlay
+from .quadratic import Quadratic
 from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
-from .total_variation import TotalVariation
+from .softmax import CrossEntropy, LogSumExp
+from .squared_norms import SquaredL1, SquaredLinf
+from .total_variation import TotalVariation, TotalVariation1D
+from .wrapped import Orthogonal, Separable
 
 __all__ = [
     "Affine",
@@ -19,16 +30,26 @@ __all__ = [
     "Hyperplane",
     "HyperplaneBox",
     "L0Ball",
+    "ETP",
+    "L0",
     "L1",
     "L1Ball",
     "L1Inf",
     "L1InfBall",
     "L2",
     "L21",
+    "MCP",
+    "SCAD",
+    "Absolute",
     "Box",
     "Composed",
+    "CrossEntropy",
     "Dualizable",
     "ElasticNet",
+    "Entropy",
+    "Geman",
+    "GroupL2",
+    "Hinge",
     "Huber",
     "L21Ball",
     "L2Ball",
@@ -49,7 +70,23 @@ __all__ = [
     "SortedL1",
     "SpectralBall",
     "SpectralNorm",
+    "KullbackLeibler",
+    "LogBarrier",
+    "LogSum",
+    "LogSumExp",
+    "MoreauEnvelope",
+    "Orthogonal",
+    "PlugAndPlay",
+    "Quadratic",
+    "Quantile",
+    "Separable",
+    "SparseL21",
+    "SquaredHinge",
+    "SquaredL1",
+    "SquaredLinf",
     "Term",
     "TotalVariation",
+    "TotalVariation1D",
+    "TruncatedQuadratic",
     "Weighted",
 ]

@@ -39,8 +39,16 @@ class Term(ABC):
         return None
 
     def strong_convexity(self, x: Tensor) -> Scalar:  # a number, or (B,)
-        """A constant mu with value - mu/2 |x|^2 convex; 0 where none is known."""
+        """A constant mu with value - mu/2 |x|^2 convex; 0 where none is known.
+
+        Negative for a weakly convex term, whose prox is continuous for steps below 1 / -mu; -inf
+        for one that is not even that.
+        """
         return 0.0
+
+    def check(self, x: Tensor) -> None:  # noqa: B027  (nothing to check is the rule)
+        """Raise ValueError where a field does not suit an x of this shape; called once, before
+        iterating."""
 
     def take(self, index: Tensor, x: Tensor) -> Self | None:
         """The same term for the samples `index` of a batch shaped like x; None if it cannot be
@@ -163,6 +171,8 @@ def _has_parameters(gradient: Tensor, point: Tensor) -> bool:
 
 class Proximable(Term):
     """prox(x, step) = argmin_u value(u) + |u - x|^2 / (2 step) is known."""
+
+    tuned_by_step: ClassVar[bool] = False  # no value stands behind it: solutions depend on the step
 
     @abstractmethod
     def prox(self, x: Tensor, step: Scalar) -> Tensor:

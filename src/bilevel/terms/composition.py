@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._broadcast import Scalar
+from .._broadcast import Scalar, like
 from ..operators.base import Operator
 from .base import Composed, Proximable, Smooth, Term
 
@@ -50,6 +50,11 @@ def _take(term: Any, index: Tensor, x: Tensor) -> Any:
     )
 
 
+def _pulled(data: Tensor | None, operator: Operator) -> Tensor | None:
+    """A start 0 of the shape that the operator takes to that of the data."""
+    return None if data is None else operator.adjoint(data).mul(0)
+
+
 @dataclass(frozen=True, eq=False)
 class SmoothComposition(Smooth):
     """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2."""
@@ -67,6 +72,11 @@ class SmoothComposition(Smooth):
         outer = self.outer.lipschitz(self.operator(x))
         return None if outer is None else outer * self.operator.norm(x) ** 2
 
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        """Only weak convexity passes: K may have a kernel."""
+        mu = like(self.outer.strong_convexity(self.operator(x)), x).clamp(max=0)
+        return mu * self.operator.norm(x) ** 2 if bool((mu < 0).any()) else 0.0
+
     @property
     def lipschitz_known(self) -> bool:
         return self.outer.lipschitz_known
@@ -76,8 +86,7 @@ class SmoothComposition(Smooth):
         return self.outer.quadratic
 
     def guess(self) -> Tensor | None:
-        data = self.outer.guess()
-        return None if data is None else self.operator.adjoint(data).mul(0)
+        return _pulled(self.outer.guess(), self.operator)
 
     def take(self, index: Tensor, x: Tensor) -> SmoothComposition | None:
         return _take(self, index, x)
@@ -92,6 +101,9 @@ class Composition(Composed):
 
     outer: Proximable
     operator: Operator
+
+    def guess(self) -> Tensor | None:
+        return _pulled(self.outer.guess(), self.operator)
 
     def take(self, index: Tensor, x: Tensor) -> Composition | None:
         return _take(self, index, x)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, expand, smallest, sum_event, tiny
+from .._broadcast import Scalar, eps, expand, like, smallest, sum_event, tiny
 from .base import Dualizable, Proximable, Weighted
 
 
@@ -25,9 +25,8 @@ def _length(y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 def _clip_norm(y: Tensor, radius: Tensor | float, dim: int | tuple[int, ...]) -> Tensor:
     """Projection onto |y|_2 <= radius along `dim`: min(1, radius / |y|) y, and 0 for radius 0."""
     length = _length(y, dim)
-    if isinstance(radius, Tensor):
-        return y * (radius / torch.maximum(length, radius).clamp_min(tiny(y)))
-    return y * (radius / length.clamp_min(max(radius, tiny(y))))
+    radius = like(radius, y)  # number / tensor would be number * (1 / tensor): 1 up to rounding
+    return y * (radius / torch.maximum(length, radius).clamp_min(tiny(y)))
 
 
 def _fitting(size: Tensor, weight: Tensor | float) -> Tensor:

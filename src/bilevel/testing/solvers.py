@@ -25,7 +25,8 @@ def fixed_point(energy: Problem | Term, solution: Solution, tol: float = 1e-7) -
     problem = as_problem(energy)
     with torch.no_grad():
         z = solution.solver.assemble(problem, solution.x, solution.dual)
-        residual = relative_change(z, solution.solver.step(problem, z))
+        floor = 1e-3 * norm_event(solution.x)  # z may be 0 where x is not
+        residual = relative_change(z, solution.solver.step(problem, z), floor)
     holds("fixed_point", solution.solver, residual, tol)
 
 

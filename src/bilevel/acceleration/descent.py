@@ -1,0 +1,130 @@
+"""Rules for smooth energies that go down a direction: damped steps, quasi-Newton steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._broadcast import eps, expand, inner, norm_event, tiny
+from .base import Acceleration, State, Z
+from .momentum import primal_only
+
+if TYPE_CHECKING:
+    from ..fixpoint import Fixpoint
+    from ..terms.base import Smooth
+
+_FALL = 1e-4  # of the fall that the slope promises
+
+
+def _smooth_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> Smooth:
+    problem = fixpoint.problem
+    if problem.f is None or problem.g is not None or problem.h:
+        raise TypeError(
+            f"{type(rule).__name__} needs a smooth energy alone. Use Nesterov() with "
+            "ForwardBackward(), or Halpern() with PrimalDual()."
+        )
+    primal_only(rule, fixpoint, z)
+    return problem.f
+
+
+def _line_search(f: Smooth, x: Tensor, gradient: Tensor, d: Tensor) -> Tensor:  # -> (B,)
+    """t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding.
+
+    The next t is the minimum of a parabola, at most half and at least a tenth of the last.
+    """
+    value, slope = f.value(x), inner(gradient, d)
+    slack = 4 * eps(value) * value.abs()
+    t = torch.ones_like(value)
+    for _ in range(40):
+        fresh = f.value(x + expand(t, x) * d)
+        bad = ~(fresh <= value + _FALL * t * slope + slack)  # NaN counts as bad
+        if not bool(bad.any()):
+            break
+        best = -slope * t.square() / (2 * (fresh - value - slope * t)).clamp_min(tiny(x))
+        less = torch.where(fresh.isfinite(), best, 0.0).clamp(0.1 * t, 0.5 * t)
+        t = torch.where(bad, less, t)
+    return t
+
+
+@dataclass(frozen=True)
+class Armijo(Acceleration):
+    """z + t (T(z) - z) with t = 1, or less until the energy falls by a part of what its slope
+    promises; along -grad f where T does not point downhill.
+
+    For smooth energies, with Newton and GradientDescent.
+    [1] Armijo. Minimization of functions having Lipschitz continuous first derivatives. 1966.
+    """
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        _smooth_only(self, fixpoint, z)
+        return ()
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        (x,), f = z, fixpoint.problem.f
+        assert f is not None
+        gradient, d = f.grad(x), fixpoint.T(z)[0] - x
+        downhill = inner(gradient, d) < 0
+        if not bool(downhill.all()):
+            d = torch.where(expand(downhill, x).bool(), d, -gradient)  # type: ignore[union-attr]
+        return (x + expand(_line_search(f, x, gradient, d), x) * d,), state
+
+
+@dataclass(frozen=True)
+class LBFGS(Acceleration):
+    """x - t B grad f(x), B the inverse Hessian told by the last `memory` changes of x and grad f,
+    t by backtracking.
+
+    For smooth energies of any size, with GradientDescent. A step costs one gradient, a few values,
+    and 4 memory products of vectors; it needs no Lipschitz constant.
+    [1] Liu, Nocedal. On the limited memory BFGS method. Math. Programming, 1989.
+    """
+
+    memory: int = 10
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.memory, int) or self.memory < 1:
+            raise ValueError(f"LBFGS needs a memory of at least 1 change, got {self.memory!r}.")
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        f, (x,), solver = _smooth_only(self, fixpoint, z), z, fixpoint.solver
+        if not hasattr(solver, "step_size"):
+            raise TypeError(
+                f"LBFGS takes its first step by GradientDescent(), got {type(solver).__name__}."
+            )
+        flat = x.flatten(1)
+        changes = flat.new_zeros(len(x), self.memory, flat.shape[1])
+        return f.grad(x), changes, changes, flat.new_zeros(len(x), self.memory)
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        (x,), (gradient, s, y, rho), f = z, state, fixpoint.problem.f
+        solver: Any = fixpoint.solver
+        assert f is not None
+        d = -self._product(gradient.flatten(1), s, y, rho, solver.step_size).reshape(x.shape)
+        new = x + expand(_line_search(f, x, gradient, d), x) * d
+        fresh = f.grad(new)
+        change, turn = new - x, fresh - gradient
+        curved = inner(change, turn)
+        good = curved > 1e-10 * norm_event(change) * norm_event(turn)  # else B might turn uphill
+        latest = torch.where(good, 1 / torch.where(good, curved, 1.0), 0.0)
+        s = torch.cat([s[:, 1:], change.flatten(1)[:, None]], 1)
+        y = torch.cat([y[:, 1:], turn.flatten(1)[:, None]], 1)
+        return (new,), (fresh, s, y, torch.cat([rho[:, 1:], latest[:, None]], 1))
+
+    def _product(self, q: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Any) -> Tensor:
+        """B q by the two-loop recursion; a pair with rho = 0 plays no part."""
+        alphas = []
+        for i in reversed(range(self.memory)):
+            alphas.append(rho[:, i] * inner(s[:, i], q))
+            q = q - alphas[-1][:, None] * y[:, i]
+        scale = torch.as_tensor(first, dtype=q.dtype, device=q.device).expand(len(q))
+        for i in range(self.memory):
+            known = rho[:, i] > 0
+            size = rho[:, i] * inner(y[:, i], y[:, i])
+            scale = torch.where(known, 1 / torch.where(known, size, 1.0), scale)
+        q = scale[:, None] * q
+        for i in range(self.memory):
+            q = q + (alphas.pop() - rho[:, i] * inner(y[:, i], q))[:, None] * s[:, i]
+        return q

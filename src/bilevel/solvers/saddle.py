@@ -1,0 +1,169 @@
+"""The saddle-point systems of quadratic programs, batched, by Cholesky factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .._broadcast import eps
+
+_SLIGHT = 1e-8  # of the mean curvature, where Q is singular
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """min 1/2 <x, Q x> + <q, x> with bounds on x and on C x: the matrices."""
+
+    Q: Tensor  # (B or 1, n, n)
+    C: Tensor  # (B or 1, m, n)
+
+    @cached_property
+    def scale(self) -> Tensor:  # (B or 1, 1): the curvature
+        return self.Q.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-300)
+
+    @cached_property
+    def row_scale(self) -> Tensor:  # (B or 1, m): the curvature along each row
+        square = self.C.square().sum(2)
+        return self.scale / torch.where(square > 0, square, 1.0)
+
+    @cached_property
+    def factor(self) -> tuple[Tensor, Tensor] | None:
+        """(L, Q^-1 C*) with L L* = Q; None where a Q is singular, or nearly so."""
+        L, info = torch.linalg.cholesky_ex(self.Q)
+        if not bool(well(L, info).all()):
+            return None
+        return L, torch.cholesky_solve(self.C.mT, L)
+
+    def take(self, index: Tensor) -> Program:
+        def one(matrix: Tensor) -> Tensor:
+            return matrix[index] if len(matrix) > 1 else matrix
+
+        taken = Program(one(self.Q), one(self.C))
+        if "factor" in self.__dict__:  # known already
+            factor = None if self.factor is None else tuple(one(part) for part in self.factor)
+            taken.__dict__["factor"] = factor
+        return taken
+
+    def product(self, x: Tensor) -> Tensor:  # Q x
+        return times(self.Q.to(x), x)
+
+    def image(self, x: Tensor) -> Tensor:  # C x
+        return times(self.C.to(x), x)
+
+    def pull(self, w: Tensor) -> Tensor:  # C* w
+        return times(self.C.mT.to(w), w)
+
+
+def times(matrix: Tensor, x: Tensor) -> Tensor:
+    """(B or 1, m, n) times (B, n), sample by sample."""
+    return x @ matrix[0].mT if len(matrix) == 1 else torch.bmm(matrix, x[..., None])[..., 0]
+
+
+class Saddle:
+    """H dx + C* dw = r,  C dx - E dw = e  with H = Q + diag(curvature).
+
+    dx is 0 at the `fixed` coordinates, dw at the rows that are not `tied`. By the Cholesky factors
+    of H and of its Schur complement; where Q is singular, rows with E > 0 go into H, and so does a
+    multiple of the others, which the solution does not notice. A slight multiple of the identity is
+    added there, too: z - K^-1 F(z) keeps its fixed points, and stays where F(z) = 0 leaves z free.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        fixed: Tensor,  # (B, n) bool
+        tied: Tensor,  # (B, m) bool
+        curvature: Tensor | None = None,  # (B, n) >= 0
+        E: Tensor | None = None,  # (B, m) >= 0
+    ) -> None:
+        self.program, self.fixed, self.tied = program, fixed, tied
+        known = program.factor
+        self.rows, self.any_fixed = bool(tied.any()), bool(fixed.any())
+        self.soft = self.weight = None  # rows that went into H, and by which weight
+        self.E, hard = E, tied
+        if known is None and self.rows:
+            self.weight = program.row_scale * tied
+            if E is not None:
+                self.soft = tied & (E > 0)
+                self.weight = torch.where(
+                    self.soft, 1 / torch.where(self.soft, E, 1.0), self.weight
+                )
+                hard = tied & ~self.soft
+        self.hard, on = hard, hard.to(program.Q.dtype)
+        if known is not None and curvature is None and not self.any_fixed:
+            self.L, V = known
+            V = V * on[:, None, :]
+        else:
+            self.L = cholesky(self._H(curvature))
+            V = torch.cholesky_solve(self._free(program.C.mT * on[:, None, :]), self.L)
+        if self.rows:
+            self.V = V
+            S = on[:, :, None] * (program.C @ V)
+            diagonal = 1 - on if E is None else torch.where(hard, E, 1.0)
+            S.diagonal(dim1=1, dim2=2).add_(diagonal)
+            self.S = cholesky((S + S.mT) / 2)
+
+    def _H(self, curvature: Tensor | None) -> Tensor:
+        p = self.program
+        ones = torch.ones_like(p.Q[:, 0])
+        H = p.Q if p.factor is not None else p.Q + torch.diag_embed(_SLIGHT * p.scale * ones)
+        if self.weight is not None:
+            H = H + (p.C.mT * self.weight[:, None, :]) @ p.C
+        if self.any_fixed:
+            free = (~self.fixed).to(H.dtype)
+            H = H * free[:, :, None] * free[:, None, :]
+            curvature = 1 - free if curvature is None else free * curvature + (1 - free)
+        return H if curvature is None else H + torch.diag_embed(curvature)
+
+    def _free(self, columns: Tensor) -> Tensor:
+        return torch.where(self.fixed[:, :, None], 0.0, columns) if self.any_fixed else columns
+
+    def __call__(self, r: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """(dx, dw), solved in float64, in the dtype of r."""
+        like, (r, e) = r, (r.double(), e.double())
+        if self.weight is not None:
+            r = r + self.program.pull(self.weight * e)
+        dx = torch.cholesky_solve(self._free(r[..., None]), self.L)
+        dw = torch.zeros_like(e)[..., None]
+        if self.rows:
+            short = torch.where(self.hard, self.program.image(dx[..., 0]) - e, 0.0)
+            dw = torch.cholesky_solve(short[..., None], self.S)
+            dx = dx - self.V @ dw
+        dx, dw = dx[..., 0], dw[..., 0]
+        if self.soft is not None:
+            dw = torch.where(self.soft, self.weight * (self.program.image(dx) - e), dw)
+        return dx.to(like), dw.to(like)
+
+
+def well(L: Tensor, info: Tensor) -> Tensor:  # -> (B,) bool
+    """Whether a factor can be solved with: a condition number of about 1e10 at most."""
+    d = L.diagonal(dim1=1, dim2=2)
+    return (info == 0) & (d.amin(1) > 1e-5 * d.amax(1))
+
+
+def sturdy(H: Tensor) -> Tensor:
+    """The Cholesky factor of H; of H and a slight multiple of the identity where it is singular."""
+    L, info = torch.linalg.cholesky_ex(H)
+    good = well(L, info)
+    if bool(good.all()):
+        return L
+    slight = _SLIGHT * H.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-300)
+    more = torch.where(good, 0.0, slight)[:, None].expand(H.shape[:2])
+    return cholesky(H + torch.diag_embed(more))
+
+
+def cholesky(H: Tensor) -> Tensor:
+    """The factor; where H is not positive definite to rounding, of H + a little of its diagonal."""
+    L, info = torch.linalg.cholesky_ex(H)
+    share = 64 * eps(H)
+    for _ in range(6):
+        if not bool((info > 0).any()):
+            break
+        little = share * H.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-300)
+        more = torch.where(info > 0, little, 0.0)[:, None].expand(H.shape[:2])
+        L, info = torch.linalg.cholesky_ex(H + torch.diag_embed(more))
+        share *= 100
+    return L
