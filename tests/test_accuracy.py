@@ -16,7 +16,7 @@ def signals():
 
 
 def denoised(y, weight, **options):
-    return bl.argmin(bl.LeastSquares(y) + weight * bl.TotalVariation(dims=1), **options)
+    return bl.argmin(bl.LeastSquares(y) + weight * bl.L1() @ bl.Gradient(1), **options)
 
 
 def images():

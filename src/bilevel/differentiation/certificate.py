@@ -109,7 +109,8 @@ class _Certified(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):  # type: ignore[override]
-        ctx.certificate.pull = norm_event(cotangent.detach())
+        if not torch._C._functorch.is_legacy_batchedtensor(cotangent):  # type: ignore[attr-defined]
+            ctx.certificate.pull = norm_event(cotangent.detach())  # else the solve refuses it
         return cotangent, None
 
 
