@@ -39,6 +39,9 @@ CERTIFICATE = {
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "distance": "bound of the distance to the solution, worst sample",
+    "pull": "length of the loss's derivative by the solution, worst sample",
+    "loss_error": "estimate, not a bound, of the error in the loss",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 
