@@ -36,15 +36,12 @@ CERTIFICATE = {
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
     "distance": "bound of the distance of a solution to the true one, worst sample",
-    "pull": "how much the loss changes with a solution, at most, worst sample",
+    "pull": "length of the loss's derivative by the solution, worst sample",
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",
     "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
-    "distance": "bound of the distance to the solution, worst sample",
-    "pull": "length of the loss's derivative by the solution, worst sample",
-    "loss_error": "estimate, not a bound, of the error in the loss",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 
