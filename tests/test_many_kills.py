@@ -11,7 +11,7 @@ import pytest
 
 from bilevel.learning import read_metrics
 from bilevel.learning.checkpoint import Checkpoints
-from bilevel.tasks import denoise as tasks
+from bilevel.tasks import runs
 from learning_problem import noisy_error, run
 from many import Team, noisy, together
 
@@ -101,8 +101,8 @@ def test_under_torchrun_a_killed_worker_ends_the_run_with_a_message(tmp_path):
 
 
 def test_the_command_learns_with_torchrun(tmp_path):
-    job = tasks.Job("skimage", crops=3, crop=16)
-    alone = tasks.learn(job, tmp_path / "one", steps=3, progress=False).history
+    job = runs.Job.of("denoise", {"images": "skimage", "crops": 3, "crop": 16})
+    alone = runs.learn(job, tmp_path / "one", steps=3, progress=False).history
     options = "--images skimage --noise 25 --crops 3 --crop 16 --steps 3 --out".split()
     command = [*TORCHRUN, "-m", "bilevel", "learn", "denoise", *options, tmp_path / "two"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

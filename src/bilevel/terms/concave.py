@@ -56,7 +56,7 @@ class _Concave(Weighted, Proximable):
         with torch.no_grad():
             u = self._newton(self.root(t, s), t, s)
             better = s * self.phi(u.clamp(min=0)) + (u - t).square() / 2 < t.square() / 2
-            away = (t > s) | ((s * self.bend > 1) & (u > 0) & better)
+            away = ~(t <= s) | ((s * self.bend > 1) & (u > 0) & better)  # NaN stays NaN
             u = torch.where(away, u, 1.0)  # elsewhere any finite number, not used
         t = torch.where(away, t, 1.0)
         for _ in range(2):  # recorded: from a root without a history, right to third derivatives

@@ -33,7 +33,7 @@ class L0(Weighted, Proximable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = expand(step, x) * self.weight
-        return torch.where(x.square() > 2 * s, x, 0.0)
+        return torch.where(x.square() <= 2 * s, 0.0, x)
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return -torch.inf
@@ -101,8 +101,8 @@ class MCP(Weighted, Proximable):
         continuous = s < width
         ratio = 1 - torch.where(continuous, s / width, 0.0)
         firm = (t - s * k).clamp(min=0) / ratio
-        flat = torch.where(continuous, t >= width * k, t > (s * width).sqrt() * k)
-        return torch.where(flat, x, torch.where(continuous, firm, 0.0) * x.sign())
+        small = torch.where(continuous, t < width * k, t <= (s * width).sqrt() * k)
+        return torch.where(small, torch.where(continuous, firm, 0.0) * x.sign(), x)
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return -largest(self.weight, x) / smallest(self.width, x)
