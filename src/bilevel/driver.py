@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ._broadcast import eps, norm_event
+from ._tangents import constant
 from .acceleration.base import Acceleration, Plain, State, merge, where
 from .differentiation.certificate import Certificate
 from .differentiation.system import DENSE
@@ -51,7 +52,7 @@ class Run:
         if record:
             _check_recordable(fixpoint.solver)
             return _Recorded(self, fixpoint, z0).loop(segment)
-        with torch.no_grad():
+        with constant():
             return _Free(self, fixpoint, z0).loop()
 
     @property
@@ -104,7 +105,7 @@ class _Loop:
         certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
         # an energy that falls to 0 has no relative gap: below a millionth of the first, absolute
-        with torch.no_grad():
+        with constant():
             first = fixpoint.problem.value(fixpoint.primal(z)) if len(batch) else batch
         self._energy = torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
         # and so for a solution that is 0
@@ -287,7 +288,7 @@ class _Recorded(_Loop):
         state = run.acceleration.start(fixpoint, z)
         while len(rows):
             new, state = self._advance(z, state, self.steps(), segment)
-            with torch.no_grad():
+            with constant():
                 look = self.look(fixpoint, new, rows)
             z = new if bool(alive.all()) else where(alive, new, z)
             self.note(rows, alive, look, None)
