@@ -35,6 +35,7 @@ from .differentiation import (
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn
+from .minimum import minimum
 from .operators import (
     DCT,
     FFT,
@@ -293,6 +294,7 @@ __all__ = [
     "hypergradient",
     "layers",
     "learn",
+    "minimum",
     "solve",
     "to_deepinv",
     "to_pylops",
