@@ -34,7 +34,7 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
-from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn
+from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
 from .minimum import minimum
 from .operators import (
     DCT,
@@ -296,6 +296,7 @@ __all__ = [
     "learn",
     "minimum",
     "solve",
+    "sure",
     "to_deepinv",
     "to_pylops",
 ]
