@@ -23,13 +23,14 @@ def sure(
     step: float | None = None,
 ) -> Tensor:  # (B,)
     """|model(y) - y|^2 / n - sigma^2 + 2 sigma^2 / n div model(y): Stein's estimate of the mean
-    squared error |model(y) - clean|^2 / n, unbiased, differentiable in the model's parameters.
+    squared error |model(y) - clean|^2 / n, differentiable in the model's parameters.
 
     The divergence is <v, J v> for random signs v, averaged over `probes`, with J v the difference
-    (model(y + step v) - model(y)) / step; step = 2 sigma / n^0.3 unless named [3]. step=0 takes
-    the derivative itself: exactly unbiased, but for learning only where that derivative moves with
-    the parameters. It does not for total variation and thresholds, whose divergence is a number
-    of segments or nonzeros: constant, with jumps that its gradient leaves out.
+    (model(y + step v) - model(y)) / step; step = 2 sigma / n^0.3 [3], at most 0.3 sigma, unless
+    named. step=0 takes the derivative itself: without bias, but for learning only where that
+    derivative moves with the parameters. It does not for total variation and thresholds, whose
+    divergence is a number of segments or nonzeros: constant, with jumps that its gradient leaves
+    out.
 
     Needs Gaussian noise of known sigma, independent from pixel to pixel, and a model that is
     continuous in y. For a loss that is the same at every call pass
@@ -37,7 +38,7 @@ def sure(
 
     [1] Stein. Estimation of the mean of a multivariate normal distribution. Ann. Statist., 1981.
     [2] Ramani, Blu, Unser. Monte-Carlo SURE. IEEE TIP, 2008.
-    [3] Deledalle, Vaiter, Fadili, Peyre. Stein Unbiased GrAdient estimator of the Risk. SIIMS, 2014.
+    [3] Deledalle, Vaiter, Fadili, Peyre. Stein Unbiased GrAdient estimator of the Risk. SIIMS 2014.
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[3.0, 0.5, -2.0]], dtype=torch.float64)
@@ -47,7 +48,7 @@ def sure(
     """
     sigma = _checked(y, sigma, probes, step)
     n = y.shape[1:].numel()
-    width = 2 * sigma / n**0.3 if step is None else torch.full_like(sigma, step)
+    width = min(0.3, 2 / n**0.3) * sigma if step is None else torch.full_like(sigma, step)
     x, along = _linearised(model, y, width)
     traces = [inner(v, along(v)) for v in (_signs(y, generator) for _ in range(probes))]
     divergence = torch.stack(traces).mean(0)
