@@ -122,6 +122,22 @@ def test_a_plain_closure_will_do():
     assert losses[-1] < losses[0] / 2
 
 
+def test_no_parameter_leaps():
+    """A loss that falls without end: each step moves by up to ten times the first, no further."""
+    model = Quadratic()
+    visited = [3.0]
+    options = dict(optimizer=bl.AdaptiveInexact, steps=6, progress=False)
+    loss = lambda m, batch: -m.weight.square()  # noqa: E731
+    learn(model, ONE, loss, on_step=lambda *_: visited.append(model.weight.item()), **options)
+    moves = [b - a for a, b in zip(visited, visited[1:], strict=False)]
+    assert moves[0] == pytest.approx(0.5) and max(moves) == pytest.approx(5.0)
+
+
+def test_the_progress_tells_the_accuracy(capsys):
+    learn(Images(), images(), squared_error, optimizer=bl.AdaptiveInexact, steps=2)
+    assert "lower level" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "message, run",
     [

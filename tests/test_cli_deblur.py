@@ -13,7 +13,7 @@ from command_line import bilevel, psnr, said
 from photos import cartoon
 
 LEARN = [
-    *("learn", "deblur", "--images", "photos", "--kernel", "gaussian:0.6", "--noise", "5"),
+    *("learn", "deblur", "--images", "photos", "--kernel", "gaussian:0.6", "--noise", "20"),
     *("--crop", "12", "--crops", "2", "--steps", "1"),
 ]
 
@@ -117,7 +117,8 @@ def test_inpaint_does_not_read_the_missing_pixels(blurred):
     write(blurred / "holes.png", np.where(mask[..., None] > 0, 1.0, pixels))
     for name in ("clean", "holes"):
         bilevel("inpaint", f"{name}.png", "--mask", "mask.png", "-o", f"out_{name}.png")
-    assert psnr("out_clean.png", "out_holes.png") > 60
+    clean, holes = ((blurred / f"out_{n}.png").read_bytes() for n in ("clean", "holes"))
+    assert clean == holes
 
 
 def test_inpaint_with_a_weight_denoises_too(blurred):

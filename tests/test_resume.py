@@ -44,7 +44,8 @@ OPTIMIZERS = {
     "Rprop": lambda p: torch.optim.Rprop(p, lr=0.05),
     "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.05),
     "AdaptiveInexact": bl.AdaptiveInexact,
-    "GradientSampling": bl.GradientSampling,
+    # `Shrink` drifts by its warm starts: small steps are lost in that
+    "GradientSampling": lambda p: bl.GradientSampling(p, radius=1.0),
 }
 
 

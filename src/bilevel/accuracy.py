@@ -43,7 +43,7 @@ def accuracy(
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
     >>> with bl.accuracy(1e-2, report=[]) as level:
-    ...     x = bl.argmin(bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1))
+    ...     x = bl.argmin(bl.LeastSquares(y) + 0.1 * bl.L1() @ bl.Gradient(1))
     >>> level.report[0].gap <= 1e-2
     tensor([True])
     """

@@ -17,10 +17,10 @@ from string import Template
 from typing import Any
 
 from bilevel import report_figures as figures
+from bilevel import report_slider
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
-from bilevel.report_slider import slider
-from bilevel.tasks import evaluation, images, runs, sweep
+from bilevel.tasks import evaluation, images, runs
 from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
 from bilevel.tasks.task import weight_at
 
@@ -35,6 +35,9 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "distance": "bound of the distance of a solution to the true one, worst sample",
+    "pull": "length of the loss's derivative by the solution, worst sample",
+    "loss_error": "estimate of what the error of a solution adds to the loss, largest",
     "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
@@ -49,7 +52,7 @@ def write(run: str | Path) -> Path:
     config = read_config(run)
     rows = evaluation.read_rows(run)
     sections = [
-        ("What the weight does", _slider(run)),
+        ("What the weight does", report_slider.section(run)),
         ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
@@ -103,20 +106,6 @@ def _summary(rows: Sequence[evaluation.Row], classical: str) -> str:
     if classical in table:
         text += f", {classical} {table[classical][level][0]:.2f} dB"
     return text + "."
-
-
-def _slider(run: Path) -> str:
-    found = sweep.read(run)
-    if found is None:
-        return ""
-    level, history = found.frames[0].noise, read_metrics(run)
-    model, _ = runs.load(run)
-    path = []
-    for row in history:
-        for name, parameter in model.named_parameters():
-            parameter.data.fill_(row[name])
-        path.append(weight_at(model, level))
-    return slider(found, path)
 
 
 def _pictures(run: Path, rows: Sequence[evaluation.Row], classical: str) -> str:

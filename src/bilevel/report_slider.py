@@ -9,22 +9,39 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from bilevel import report_figures as figures
+from bilevel.learning import read_metrics
+from bilevel.tasks import runs, sweep
 from bilevel.tasks.sweep import CLEAN, SEEN, Frame, Sweep
+from bilevel.tasks.task import weight_at
 
 
-def slider(sweep: Sweep, path: Sequence[float]) -> str:
+def section(run: Path) -> str:
+    """The slider of what `bilevel.tasks.sweep` left in a run folder; empty if nothing."""
+    found = sweep.read(run)
+    if found is None:
+        return ""
+    level, path, (model, _) = found.frames[0].noise, [], runs.load(run)
+    for row in read_metrics(run):
+        for name, parameter in model.named_parameters():
+            parameter.data.fill_(row[name])
+        path.append(weight_at(model, level))
+    return slider(found, path)
+
+
+def slider(found: Sweep, path: Sequence[float]) -> str:
     """`path`: the weights that learning went through, marked on the curve."""
-    frames = sweep.frames
+    frames = found.frames
     chosen = min(range(len(frames)), key=lambda k: abs(math.log(frames[k].factor)))
     pictures = "".join(
-        f'<img src="{figures.picture(sweep.pictures[str(k)])}" alt="With {escape(text(frame))}" '
+        f'<img src="{figures.picture(found.pictures[str(k)])}" alt="With {escape(text(frame))}" '
         f'data-value="{frame.weight:.6g}" data-text="{escape(text(frame))}"'
         f"{'' if k == chosen else ' hidden'}>"
         for k, frame in enumerate(frames)
     )
-    seen, clean = (figures.picture(sweep.pictures[name]) for name in (SEEN, CLEAN))
+    seen, clean = (figures.picture(found.pictures[name]) for name in (SEEN, CLEAN))
     noise = f"{frames[0].noise:g}"
     return (
         '<div class="slider" data-name="weight"><div class="tiles three">'

@@ -109,7 +109,9 @@ class _Certified(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):  # type: ignore[override]
-        ctx.certificate.pull = norm_event(cotangent.detach())
+        # not of a batch of cotangents, which Unroll takes and the others refuse
+        if not torch._C._functorch.is_legacy_batchedtensor(cotangent):  # type: ignore[attr-defined]
+            ctx.certificate.pull = norm_event(cotangent.detach())
         return cotangent, None
 
     @staticmethod

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from .._broadcast import Scalar, expand
 from ..problem import Problem
-from ..solvers.base import Solver, Z
-from ..solvers.primal_dual import PrimalDual
 from ..terms.smooth import LeastSquares
 from ..terms.total_variation import TotalVariation
 from .compiled import announced, spread
 
+Z = tuple[Tensor, ...]
 _GROUP = 16  # sweeps between two exchanges of the bands' borders
 _BAND = 64  # rows; a narrower band has more border than work
 
@@ -37,10 +36,8 @@ class ROF:
     steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
 
     @staticmethod
-    def of(problem: Problem, solver: Solver, z: Z) -> ROF | None:
+    def of(problem: Problem, steps: tuple[Scalar, Scalar], z: Z) -> ROF | None:
         """The kernel for a problem of this shape, None for any other."""
-        if not isinstance(solver, PrimalDual) or isinstance(solver.dual_step_size, tuple):
-            return None
         terms = sorted(problem.terms, key=lambda term: type(term).__name__)
         if [type(term) for term in terms] != [LeastSquares, TotalVariation]:
             return None
@@ -48,8 +45,8 @@ class ROF:
         assert isinstance(data, LeastSquares) and isinstance(tv, TotalVariation)
         if tv.dims != 2 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return None
-        steps = [expand(step, x) for step in solver.steps]  # type: ignore[arg-type]
-        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *steps)]
+        spread_out = [expand(step, x) for step in steps]
+        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *spread_out)]
         if any(n is None for n in numbers) or not bool((numbers[1] > 0).all()):  # type: ignore[operator]
             return None
         target = torch.as_tensor(data.target, dtype=x.dtype).detach().expand_as(x)

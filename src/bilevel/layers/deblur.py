@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -34,10 +33,13 @@ class Scene:
 
     @property
     def margins(self) -> tuple[int, int, int, int]:  # left, right, top, bottom, as `pad` has them
+        from scipy.fft import next_fast_len  # not with `import bilevel`
+
         sides: list[int] = []
         for n, k in zip(reversed(self.frame), reversed(self.kernel), strict=True):
             before = k - 1 - k // 2  # the kernel's centre is k // 2
-            sides += [before, next_fast_len(n + k - 1, real=True) - n - before]
+            wide: int = next_fast_len(n + k - 1, real=True)  # type: ignore[assignment]
+            sides += [before, wide - n - before]
         return tuple(sides)  # type: ignore[return-value]
 
     def widen(self, image: Tensor) -> Tensor:

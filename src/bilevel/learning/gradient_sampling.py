@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from bilevel.learning.descent import Closure, Descent
@@ -92,6 +91,8 @@ class GradientSampling(Descent):
 
 def _shortest(gradients: Tensor) -> Tensor:  # (m, n) -> (n,)
     """The shortest vector of the convex hull, 0 if it is that small against the gradients."""
+    from scipy.optimize import nnls  # not with `import bilevel`
+
     G = gradients.double()
     G = G / (scale := G.norm(dim=1).max())
     # the minimiser of |g|^2 + (1 - sum of the weights)^2 has the shortest g, but for its scale

@@ -32,7 +32,7 @@ class Deblur(Task):
 
     def at(self, number: int) -> Deblur:
         here = Deblur(self.kernels, number)
-        here.__dict__["_stack"] = self._stack  # the files are read once
+        object.__setattr__(here, "_stack", self._stack)  # the files are read once
         return here
 
     @cached_property

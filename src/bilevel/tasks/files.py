@@ -47,7 +47,7 @@ class Restoration:
                 f"{run} is a run of the task {job.task.name!r}, not of {task.name!r}. Use bilevel "
                 f"{job.task.name}, or another run."
             )
-        if noise is not None and "sigma" not in model.asks:
+        if noise is not None and "sigma" not in model.asks:  # type: ignore[operator]
             warnings.warn(
                 f"The model in {run} has one weight for every noise level: --noise plays no part.",
                 stacklevel=2,
