@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 import bilevel as bl
 from problems import EXAMPLES
+from registry import TERMS, Draw
 from test_minimum import IMAGE, W, draw
 
 pytestmark = pytest.mark.filterwarnings(
@@ -160,3 +161,43 @@ def test_gradcheck_in_forward_mode():
     f = lambda w: bl.argmin(tv(w, IMAGE), tol=1e-11)  # noqa: E731
     w = W.clone().requires_grad_()
     assert torch.autograd.gradcheck(f, w, atol=1e-4, check_forward_ad=True, fast_mode=True)
+
+
+SPECTRAL = ("Nuclear", "Spectral", "PSD")  # torch refuses: their derivative is a node without jvp
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("case", TERMS, ids=str)
+def test_every_term_pushes_what_it_pulls(case, recorded):
+    draws = Draw(batch=3, event=case.event, dtype=case.dtype)
+    term, x, d = case.make(draws), draws.x(), draws.x()
+    maps = [lambda x: term.prox(x, 0.3)] if isinstance(term, bl.Proximable) else []
+    maps += [term.grad] if isinstance(term, bl.Smooth) else []
+    for f in maps:
+        with torch.set_grad_enabled(recorded), forward_ad.dual_level():
+            if case.name.startswith(SPECTRAL):
+                with pytest.raises(NotImplementedError, match="must implement the jvp"):
+                    f(forward_ad.make_dual(x, d))
+                continue
+            tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(x, d))).tangent
+        leaf = x.clone().requires_grad_()
+        out = f(leaf)
+        g = draws.x()
+        if not out.requires_grad:  # a constant
+            assert tangent is None
+            continue
+        (gradient,) = torch.autograd.grad(out, leaf, g)
+        pushed_, pulled = (g * tangent).sum(), (gradient * d).sum()
+        torch.testing.assert_close(pushed_, pulled, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("diff", [None, *STRATEGIES], ids=repr)
+def test_a_gradient_that_is_autograd_s(diff):
+    """Of a Potential, which differentiates its function at a detached x."""
+    y = draw(2, 5, seed=1)
+
+    def energy(w):
+        function = lambda x: (w * x.cosh()).flatten(1).sum(1)  # noqa: E731
+        return bl.LeastSquares(y) + bl.Potential(function) + 0.2 * bl.L1()
+
+    agrees_with_backward(energy, (torch.tensor(0.7, dtype=torch.float64),), diff=diff, tol=1e-9)

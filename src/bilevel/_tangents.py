@@ -29,6 +29,12 @@ def depends(parts: Iterable[Tensor]) -> bool:
     return any(part.requires_grad for part in parts)
 
 
+def detached(x: Tensor) -> Tensor:
+    """x without its graph, its tangent kept, which Tensor.detach() drops."""
+    tangent = forward_ad.unpack_dual(x).tangent if carried() else None
+    return x.detach() if tangent is None else forward_ad.make_dual(x.detach(), tangent.detach())
+
+
 @contextmanager
 def constant() -> Iterator[None]:
     """torch.no_grad(), of which forward mode takes no notice, for both modes."""

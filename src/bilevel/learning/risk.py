@@ -43,7 +43,7 @@ def sure(
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[3.0, 0.5, -2.0]], dtype=torch.float64)
     >>> soft = lambda y: bl.argmin(bl.LeastSquares(y) + 1.0 * bl.L1())
-    >>> bl.sure(soft, y, sigma=1.0, step=0)  # (1 + 1/4 + 1) / 3 - 1 + 2/3 * 2 nonzeros
+    >>> bl.sure(soft, y, sigma=1.0)  # (1 + 1/4 + 1) / 3 - 1 + 2/3 * 2 nonzeros
     tensor([1.0833], dtype=torch.float64)
     """
     sigma = _checked(y, sigma, probes, step)
