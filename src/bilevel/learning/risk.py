@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ def _signs(y: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randint(0, 2, y.shape, generator=generator, device=device).to(y) * 2 - 1
 
 
-def _checked(y: object, sigma: object, probes: object, step: object) -> Tensor:
+def _checked(y: Any, sigma: Any, probes: Any, step: Any) -> Tensor:
     """sigma as a tensor (B,) or (), or an error that says what to do."""
     if not isinstance(y, Tensor) or y.ndim < 2 or not y.is_floating_point():
         got = f"{tuple(y.shape)}, {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
