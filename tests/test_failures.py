@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from torch.autograd import forward_ad, functional
+from torch.autograd import functional
 
 import bilevel as bl
 
@@ -221,11 +221,6 @@ def test_functional_transforms_are_refused(transform):
     point = torch.tensor([0.1, 0.2] if transform is torch.func.vmap else 0.1, dtype=F64)
     with pytest.raises(RuntimeError, match="cannot run inside torch.func .* Use torch.autograd"):
         transform(loss)(point)
-
-
-def test_forward_mode_is_refused(weight):
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
-        loss(forward_ad.make_dual(weight.detach(), torch.ones_like(weight)))
 
 
 def test_batched_cotangents_are_refused(weight):

@@ -34,7 +34,8 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
-from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn
+from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
+from .minimum import minimum
 from .operators import (
     DCT,
     FFT,
@@ -293,7 +294,9 @@ __all__ = [
     "hypergradient",
     "layers",
     "learn",
+    "minimum",
     "solve",
+    "sure",
     "to_deepinv",
     "to_pylops",
 ]

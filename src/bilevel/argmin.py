@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import warm_start
 from ._autocast import full_precision
+from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
 from .checks import boundary, check_modes, check_options
@@ -77,7 +78,8 @@ def _prepare(
         solver=solver, acceleration=acceleration, diff=diff, report=report, tol=tol,
         max_iter=max_iter, max_time=max_time, on_fail=on_fail,
     )  # fmt: skip
-    problem, x0 = boundary(energy, x0)
+    with constant():
+        problem, x0 = boundary(energy, x0)
     level, certificate = current_accuracy(), report or Certificate()
     adjoint_tol = None
     if level is not None and tol is None:
@@ -90,7 +92,7 @@ def _prepare(
     if solver is None:
         solver = default_solver(problem)
     solver.check(problem)
-    with torch.no_grad():
+    with constant():
         solver = solver.prepare(problem, x0)
         if acceleration is None:
             acceleration = solver.acceleration(problem, x0, tol)
@@ -126,7 +128,7 @@ def solve(
     >>> bl.solve(bl.LeastSquares(y) + 0.2 * bl.TotalVariation(dims=1), tol=1e-10).x
     tensor([[0.1500, 0.1500, 0.9500, 0.9500]], dtype=torch.float64)
     """
-    with torch.no_grad(), full_precision():
+    with constant(), full_precision():
         task = _prepare(
             energy, x0, solver, acceleration, None, tol, max_iter, max_time, on_fail, None
         )
@@ -167,6 +169,19 @@ def argmin(
     >>> weight.grad
     tensor(0.5000, dtype=torch.float64)
     """
+    fixpoint, z, certificate = differentiated(
+        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+    )
+    with full_precision():
+        x = fixpoint.primal(z)
+    return certified(x, certificate) if x.requires_grad else x
+
+
+def differentiated(
+    energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+) -> tuple[Fixpoint, Z, Certificate]:
+    """(the fixed point, its z with a derivative, what is known of its error): what `argmin` and
+    `minimum` read their answers off."""
     with full_precision():
         task = _prepare(
             energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
@@ -177,30 +192,30 @@ def argmin(
         if context is not None:
             z0 = context.recall(like=z0)
         run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
-        z = strategy(run, fixpoint, z0) if torch.is_grad_enabled() else run(fixpoint, z0)
-        x = fixpoint.primal(z)
+        z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
+    with constant():
+        values = tuple(part.detach() for part in z)
         if context is not None:
-            context.keep(tuple(part.detach() for part in z))
-    run.certificate.strategy = type(strategy).__name__
-    run.certificate.update_estimate()
-    if (level := current_accuracy()) is not None and level.report is not None:
-        with torch.no_grad():
-            run.certificate.distance = fixpoint.problem.distance(x, fixpoint.dual(z))
-    if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
-        with torch.no_grad():
-            _judge(task, _solution(task, tuple(part.detach() for part in z)))
-    return certified(x, run.certificate) if x.requires_grad else x  # type: ignore[return-value]
+            context.keep(values)
+        run.certificate.strategy = type(strategy).__name__
+        run.certificate.update_estimate()
+        if (level := current_accuracy()) is not None and level.report is not None:
+            x, y = fixpoint.primal(values), fixpoint.dual(values)
+            run.certificate.distance = fixpoint.problem.distance(x, y)
+        if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
+            _judge(task, _solution(task, values))
+    return fixpoint, z, run.certificate
 
 
 def _asks_gradient(fixpoint: Fixpoint, z: Z) -> bool:
     """Whether a tensor behind T requires a gradient: one recorded step tells, of one sample."""
-    if not torch.is_grad_enabled():
+    if not differentiates():
         return False
     first = torch.arange(min(len(z[0]), 1), device=z[0].device)
     one = fixpoint.take(first, z)
     if one is not None:
         fixpoint, z = one, tuple(part[first] for part in z)
-    return any(part.requires_grad for part in fixpoint.T(z))
+    return depends(fixpoint.T(z))
 
 
 def _solution(task: _Task, z: Z) -> Solution:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ._tangents import constant
 from .acceleration.base import Acceleration
 from .differentiation.certificate import Certificate
 from .errors import OnFail
@@ -43,7 +44,7 @@ class Run:
         if record:
             _check_recordable(fixpoint.solver)
             return Recorded(self, fixpoint, z0).loop(segment)
-        with torch.no_grad():
+        with constant():
             return Free(self, fixpoint, z0).loop()
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from ._tangents import differentiates
 from .problem import Problem
 from .solvers.base import Solver, Z
 
@@ -29,7 +29,7 @@ class Fixpoint:
 
     def kernel(self, z: Z) -> ROF | None:
         """A compiled implementation of this T, where there is one and nothing is recorded."""
-        if torch.is_grad_enabled():
+        if differentiates():
             return None
         if not self._kernel:
             self._kernel.append(self.solver.kernel(self.problem, z))

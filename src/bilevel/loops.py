@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._broadcast import eps, norm_event
+from ._tangents import constant
 from .acceleration.base import Acceleration, Plain, State, merge, where
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
@@ -49,7 +50,7 @@ class _Loop:
         certificate.iterations = torch.zeros_like(batch, dtype=torch.long)
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
         # an energy that falls to 0 has no relative gap: below a millionth of the first, absolute
-        with torch.no_grad():
+        with constant():
             first = fixpoint.problem.value(fixpoint.primal(z)) if len(batch) else batch
         self._energy = torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
         # and so for a solution that is 0
@@ -234,7 +235,7 @@ class Recorded(_Loop):
         state = run.acceleration.start(fixpoint, z)
         while len(rows):
             new, state = self._advance(z, state, self.steps(), segment)
-            with torch.no_grad():
+            with constant():
                 look = self.look(fixpoint, new, rows)
             assert look.residual is not None
             z = new if bool(alive.all()) else where(alive, new, z)

@@ -20,13 +20,8 @@ def check_modes() -> None:
     if torch._C._functorch.peek_interpreter_stack() is not None:  # type: ignore[attr-defined]
         raise RuntimeError(
             "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their "
-            "loop stops by itself. Use torch.autograd.grad or torch.autograd.functional; batches "
-            "go to dim 0 of x."
-        )
-    if torch.autograd.forward_ad._current_level >= 0:
-        raise RuntimeError(
-            "argmin and solve have no forward-mode derivative: inside forward_ad.dual_level() the "
-            "tangents would be lost. Use reverse mode, torch.autograd.grad."
+            "loop stops by itself. Use torch.autograd.grad, torch.autograd.functional, or for "
+            "tangents torch.autograd.forward_ad.dual_level(); batches go to dim 0 of x."
         )
 
 

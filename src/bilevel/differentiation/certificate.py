@@ -114,6 +114,10 @@ class _Certified(torch.autograd.Function):
             ctx.certificate.pull = norm_event(cotangent.detach())
         return cotangent, None
 
+    @staticmethod
+    def jvp(ctx, tangent: Tensor, _: None):  # type: ignore[override]
+        return tangent.view_as(tangent)
+
 
 def certified(x: Tensor, certificate: Certificate) -> Tensor:
     """x, with the certificate hung on its node in the graph."""

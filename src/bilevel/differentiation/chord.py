@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._autocast import full_precision
 from .._broadcast import inner
+from .._tangents import depends
 from ..errors import OnFail
 from .certificate import Certificate
 from .linear_solvers import LinearSolver
@@ -33,6 +34,7 @@ class Solve(torch.autograd.Function):
         ctx.node = (system, transposed, level, order, count)
         rhs = tensors[:count]
         ctx.save_for_backward(*tensors[count:])
+        ctx.save_for_forward(*tensors[count:])
         if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
@@ -54,6 +56,17 @@ class Solve(torch.autograd.Function):
         if level == 0:
             _weigh(system, solved, formal)  # type: ignore[arg-type]
         return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]
+
+    @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):  # type: ignore[override]
+        """M is a constant: the tangent of M^-1 r is M^-1 r', itself such a node."""
+        system, transposed, level, order, count = ctx.node
+        if level >= order:
+            raise RuntimeError(_beyond(order))
+        formal = ctx.saved_tensors
+        pairs = zip(tangents[5 : 5 + count], formal, strict=True)
+        moves = (torch.zeros_like(part) if t is None else t for t, part in pairs)
+        return Solve.apply(system, transposed, level + 1, order, count, *moves, *formal)
 
 
 def _weigh(system: System, adjoint: Z, residual: Z) -> None:
@@ -99,8 +112,8 @@ def differentiable(
     with torch.enable_grad():
         fixed = tuple(part.detach() for part in z)
         rest = residual(fixed)
-        if not any(part.requires_grad for part in rest):
-            return fixed  # no θ requires a gradient
+        if not depends(rest):
+            return fixed  # no θ requires a gradient or carries a tangent
         system = System(z, residual, solver, tol, on_fail, certificate)
         current = fixed
         for k in range(order):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
+from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
 from .linear_solvers import CG, LinearSolver, Neumann
@@ -49,7 +49,7 @@ class FixedPoint(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        with torch.no_grad():
+        with constant():
             z = run(fixpoint, z0)
             fixpoint = fixpoint.near(z)
         return differentiable(
@@ -79,7 +79,7 @@ class Implicit(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        with torch.no_grad():
+        with constant():
             z = run(fixpoint, z0)
             point = (fixpoint.primal(z), *fixpoint.dual(z))
         problem = fixpoint.problem

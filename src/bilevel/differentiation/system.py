@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import eps, tiny
+from .._tangents import constant
 from ..errors import NotConverged, NotUnique, OnFail, fail
 from . import probes
 from .certificate import Certificate
@@ -41,7 +42,7 @@ class System:
         certificate: Certificate,
     ) -> None:
         self.equation = equation
-        with torch.enable_grad():
+        with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
         self.solver, self.certificate = solver, certificate

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .._tangents import constant
 from .base import Strategy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Unroll(Strategy):
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         if self.last is None:
             return run(fixpoint, z0, record=True, segment=self.segment)
-        with torch.no_grad():
+        with constant():
             z = run(fixpoint, z0)
         done = 0
         while done < self.last:

@@ -5,6 +5,7 @@ from bilevel.learning.checkpoint import Damaged
 from bilevel.learning.gradient_sampling import GradientSampling
 from bilevel.learning.learn import Interrupted, LearnResult, learn
 from bilevel.learning.metrics import psnr, ssim
+from bilevel.learning.risk import sure
 from bilevel.learning.run_folder import RunFolder, read_config, read_metrics, read_model
 from bilevel.warm_start import WarmStarts
 
@@ -22,4 +23,5 @@ __all__ = [
     "read_metrics",
     "read_model",
     "ssim",
+    "sure",
 ]

@@ -85,6 +85,10 @@ class _Linear(torch.autograd.Function):
         return forth(x)
 
     @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Any:  # type: ignore[override]
+        return _Linear.apply(tangent, *reversed(ctx.maps))
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         back: Any = _Linear.apply(gradients[0], *ctx.maps)
         return back, None, None

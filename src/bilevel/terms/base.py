@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
+from .._tangents import detached
 
 if TYPE_CHECKING:
     from ..operators.base import Operator
@@ -118,7 +119,7 @@ class Smooth(Term):
         on."""
         record = torch.is_grad_enabled()
         with torch.enable_grad():
-            point = x if record and x.requires_grad else x.detach().requires_grad_()
+            point = x if record and x.requires_grad else detached(x).requires_grad_()
             value = self.value(point).sum()
             if value.requires_grad:
                 (gradient,) = torch.autograd.grad(
@@ -126,7 +127,7 @@ class Smooth(Term):
                 )
                 if gradient is not None:
                     alone = record and not x.requires_grad and not _has_parameters(gradient, point)
-                    return gradient.detach() if alone else gradient
+                    return detached(gradient) if alone else gradient
         raise self._no_gradient()
 
     def _no_gradient(self) -> Exception:

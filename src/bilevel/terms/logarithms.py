@@ -156,12 +156,15 @@ class _Omega(torch.autograd.Function):
             log = log - (w + log - z) / (1 + w)
         w = torch.where(z > 1, z - log, log.exp())  # the one that does not magnify rounding
         ctx.save_for_backward(w)
+        ctx.save_for_forward(w)
         return w
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]
         (w,) = ctx.saved_tensors
         return cotangent * w / (1 + w)
+
+    jvp = backward  # one factor an entry, both ways
 
 
 def wright_omega(z: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+"""Forward mode: whether tensors carry tangents, and how to keep a computation free of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def carried() -> bool:
+    """Whether tensors may carry tangents here: inside forward_ad.dual_level()."""
+    return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
+
+
+def differentiates() -> bool:
+    """Whether a derivative, of either mode, can be asked for here."""
+    return torch.is_grad_enabled() or carried()
+
+
+def depends(parts: Iterable[Tensor]) -> bool:
+    """Whether a part has a derivative: it requires a gradient, or carries a tangent."""
+    if carried():
+        parts = tuple(parts)
+        if any(forward_ad.unpack_dual(part).tangent is not None for part in parts):
+            return True
+    return any(part.requires_grad for part in parts)
+
+
+def detached(x: Tensor) -> Tensor:
+    """x without its graph, its tangent kept, which Tensor.detach() drops."""
+    tangent = forward_ad.unpack_dual(x).tangent if carried() else None
+    return x.detach() if tangent is None else forward_ad.make_dual(x.detach(), tangent.detach())
+
+
+@contextmanager
+def constant() -> Iterator[None]:
+    """torch.no_grad(), of which forward mode takes no notice, for both modes."""
+    before = torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        torch._C._set_fwd_grad_enabled(False)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch._C._set_fwd_grad_enabled(before)  # type: ignore[attr-defined]
