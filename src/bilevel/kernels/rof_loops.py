@@ -83,7 +83,8 @@ def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
     for front in range(rows + len(tau) - 1):
         for k in range(max(0, front - rows + 1), min(len(tau), front + 1)):
             i = front - k
-            _dual_row(x_bar, i, y, sigma[k], weight[i if len(weight) > 1 else 0], tiny, isotropic, a)
+            w = weight[i if len(weight) > 1 else 0]
+            _dual_row(x_bar, i, y, sigma[k], w, tiny, isotropic, a)
             for c in range(len(x)):
                 above = y[c, 0, i - 1] if i else nothing
                 _primal_row(target[c, i], y[c, 0, i], above, y[c, 1, i], x[c, i], x_bar[c, i],
