@@ -110,12 +110,16 @@ def test_the_constrained_form_is_rof_with_the_radius_of_its_residual():
     assert abs(r.grad.item() - answer.vjp(g)["w"] / rate) <= 1e-5 * abs(r.grad.item())
 
 
+def two_colours(y):
+    return bl.LeastSquares(torch.cat([y, 0.5 - 0.6 * y + y**2], 1))
+
+
 FAMILY = {
     "huber": huber_tv,
     "holes": lambda y, w: bl.LeastSquares(tensor(MASK) * y) @ bl.Mask(tensor(MASK)[0, 0])
     + w * bl.TotalVariation() + 1e-2 * bl.LeastSquares(),
     "blur": lambda y, w: bl.LeastSquares(y) @ bl.Blur(KERNEL) + w * bl.TotalVariation(),
-    "coupled": lambda y, w: bl.LeastSquares(torch.cat([y, 0.5 - 0.6 * y + y**2], 1))
+    "coupled": lambda y, w: two_colours(y[..., :4, :3])
     + w * bl.TotalVariation(coupled=True),
     "tv-l1": lambda y, w: bl.Absolute(y) + w * bl.TotalVariation() + 0.1 * bl.LeastSquares(),
 }  # fmt: skip
