@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-cli ## learn a denoiser from photographs, write a repor
 test: $(VENV)/.installed-cli,test ## the whole suite
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-bench: $(VENV)/.installed-cli,test ## the benchmarks, their tables go to benchmarks/results
+bench: $(VENV)/.installed-cli,test,bench ## the benchmarks, their tables go to benchmarks/results
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.installed-cli,docs ## the documentation, in docs/_build/html

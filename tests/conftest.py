@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from bilevel.tasks import data, images, runs
+from photos import write_photos
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -39,3 +43,30 @@ def shared_data():
 def pytest_make_parametrize_id(config, val, argname):
     """Functions go by their names: an address would differ between parallel workers."""
     return getattr(val, "__name__", None) if callable(val) else None
+
+
+# ----------------------------------------------------------------------- for the command line
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory):
+    """A folder with photos and a run for every noise level, made by the command."""
+    folder = tmp_path_factory.mktemp("learned")
+    write_photos(folder / "photos")
+    job = runs.Job(str(folder / "photos"), noise="5:50", crop=16, crops=3)
+    runs.learn(job, folder / "run", steps=2, progress=False)
+    return folder
+
+
+@pytest.fixture
+def here(learned, tmp_path, monkeypatch):
+    """A working folder with photos/, run/ and a noisy.png."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(learned / "photos")
+    (tmp_path / "run").mkdir()
+    for name in ("config.toml", "model.safetensors", "metrics.csv"):
+        (tmp_path / "run" / name).write_bytes((learned / "run" / name).read_bytes())
+    clean = images.read(learned / "photos" / "a1.png")
+    seen = data.noisy(clean.channels, 25, np.random.default_rng(0))
+    images.write(tmp_path / "noisy.png", clean.with_channels(seen))
+    return tmp_path

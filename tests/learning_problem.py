@@ -82,7 +82,7 @@ class Denoiser(nn.Module):
         self.log_weight = nn.Parameter(torch.tensor(-3.0, dtype=torch.float64))
 
     def forward(self, y):
-        return bl.argmin(bl.LeastSquares(y) + self.log_weight.exp() * bl.TotalVariation(dims=1))
+        return bl.argmin(bl.LeastSquares(y) + self.log_weight.exp() * bl.L1() @ bl.Gradient(1))
 
 
 class Signals(list):

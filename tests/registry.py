@@ -118,10 +118,13 @@ TERMS = [
     Case("TotalVariation1D", lambda d: 0.3 * bl.TotalVariation(dims=1)),
     Case("TotalVariation1D, channels", lambda d: 0.3 * bl.TotalVariation(dims=1), (2, 5)),
     Case("TotalVariation1D, per sample", lambda d: d.per_sample() * bl.TotalVariation(dims=1)),
-    Case("TotalVariation1D, per edge", lambda d: d.positive(4) * bl.TotalVariation(dims=1)),
+    Case(
+        "TotalVariation1D, per edge",
+        lambda d: d.positive(d.event[-1] - 1) * bl.TotalVariation(dims=1),
+    ),
     Case(
         "TotalVariation1D, edges of each sample",
-        lambda d: d.positive(d.batch, 4) * bl.TotalVariation(dims=1),
+        lambda d: d.positive(d.batch, d.event[-1] - 1) * bl.TotalVariation(dims=1),
     ),
     Case("TotalVariation, 2-D", lambda d: 0.3 * bl.TotalVariation(), IMAGE),
     Case("TotalVariation, 3-D", lambda d: 0.3 * bl.TotalVariation(dims=3), VOLUME),
@@ -514,9 +517,9 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.LBFGS(memory=3), bl.GradientDescent, ("ridge",)),
     (bl.OverRelaxation(), bl.DouglasRachford, ("l2_ball_projection",)),
     (bl.OverRelaxation(1.5), bl.DavisYin, ("simplex_below_a_bound",)),
-    (bl.OverRelaxation(), bl.ADMM, ("tv1d", "tv2d_anisotropic", "tv2d_isotropic")),
-    (bl.Plain(), bl.ADMM, ("tv1d", "l1_analysis_box")),
-    (bl.Halpern(), bl.ADMM, ("tv1d",)),
+    (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
+    (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [

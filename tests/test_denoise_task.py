@@ -11,17 +11,19 @@ import torch
 from bilevel import learning
 from bilevel.layers import TVDenoise, TVDenoiser
 from bilevel.learning import checkpoint
-from bilevel.tasks import data, denoise, evaluation, images
+from bilevel.tasks import data, denoise, evaluation, grid, images, runs
 from bilevel.tasks.data import Noise
 from bilevel.tasks.images import Image, Kind
+from bilevel.tasks.task import noise_left
 from photos import cartoon, write_photos
 
+DENOISE = denoise.Denoise()
 GRAY = Image(cartoon(40), Kind(np.dtype(np.uint8)))
 
 
 def job(tmp_path, **options):
     folder = write_photos(tmp_path / "photos")
-    return denoise.Job(str(folder), **{"crop": 16, "crops": 3} | options)
+    return runs.Job(str(folder), **{"crop": 16, "crops": 3} | options)
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -47,7 +49,7 @@ def test_noise_out_of_range(text):
 
 
 def test_crops_have_the_noise_they_tell():
-    samples = data.crops([GRAY], Noise(5, 50), size=40, count=60)
+    samples = data.crops([GRAY], Noise(5, 50), DENOISE, size=40, count=60)
     told = torch.stack([sample["sigma"] for sample in samples])
     measured = torch.stack([(s["noisy"] - s["clean"]).std() for s in samples])
     # 1600 values: a standard deviation is measured to 2 %, and four times that is out of reach
@@ -57,9 +59,9 @@ def test_crops_have_the_noise_they_tell():
 
 
 def test_crops_are_parts_of_the_image_and_do_not_depend_on_their_number():
-    few = data.crops([GRAY], Noise(25, 25), size=16, count=2, seed=7)
-    many = data.crops([GRAY], Noise(25, 25), size=16, count=5, seed=7)
-    other = data.crops([GRAY], Noise(25, 25), size=16, count=2, seed=8)
+    few = data.crops([GRAY], Noise(25, 25), DENOISE, size=16, count=2, seed=7)
+    many = data.crops([GRAY], Noise(25, 25), DENOISE, size=16, count=5, seed=7)
+    other = data.crops([GRAY], Noise(25, 25), DENOISE, size=16, count=2, seed=8)
     for a, b in zip(few, many, strict=False):
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert data.digest(few) == data.digest(many[:2]) != data.digest(other)
@@ -70,9 +72,9 @@ def test_crops_are_parts_of_the_image_and_do_not_depend_on_their_number():
 def test_crops_leave_small_images_out():
     small = Image(cartoon(12), Kind(np.dtype(np.uint8)))
     with pytest.warns(UserWarning, match="1 of 2 images are smaller than a crop of 16 x 16"):
-        assert len(data.crops([small, GRAY], Noise(25, 25), size=16, count=3)) == 3
+        assert len(data.crops([small, GRAY], Noise(25, 25), DENOISE, size=16, count=3)) == 3
     with pytest.raises(ValueError, match="All 1 images are smaller .*Use a smaller --crop"):
-        data.crops([small], Noise(25, 25), size=16)
+        data.crops([small], Noise(25, 25), DENOISE, size=16)
 
 
 def test_photographs_of_scikit_image_learn_and_test_share_none():
@@ -86,40 +88,40 @@ def test_photographs_of_scikit_image_learn_and_test_share_none():
 
 def test_learned_weight_is_the_best_of_a_grid(tmp_path):
     work = job(tmp_path, noise="25", crops=4)
-    result = denoise.learn(work, tmp_path / "run", progress=False)
-    grid = evaluation.grid_search(work.samples(), 25.0)
+    result = runs.learn(work, tmp_path / "run", progress=False)
+    searched = grid.grid_search(work.task, work.samples(), 25.0)
     weight = result.model.weight.item()
-    assert abs(np.log(weight / grid.best)) < 0.03  # the grid's ratio is 1.04
-    best = min(grid.losses)
+    assert abs(np.log(weight / searched.best)) < 0.03  # the grid's ratio is 1.04
+    best = min(searched.losses)
     with torch.no_grad():
         batch = learning.batches.stack(work.samples(), torch.arange(4))
-        assert denoise.noise_left(result.model, batch) < best * 1.001
+        assert noise_left(result.model, batch) < best * 1.001
 
 
 def test_run_folder_gives_the_model_back(tmp_path):
     work = job(tmp_path, noise="5:50")
-    result = denoise.learn(work, tmp_path / "run", steps=2, progress=False)
-    model, config = denoise.load(tmp_path / "run")
+    result = runs.learn(work, tmp_path / "run", steps=2, progress=False)
+    model, config = runs.load(tmp_path / "run")
     assert isinstance(model, TVDenoiser) and config["data"]["noise"] == "5:50"
     for a, b in zip(model.parameters(), result.model.parameters(), strict=True):
         assert torch.equal(a, b) and a.dtype == torch.float64
-    assert denoise.Job.of_run(tmp_path / "run") == work
+    assert runs.Job.of_run(tmp_path / "run") == work
 
 
 def test_resume_refuses_other_images(tmp_path):
     work = job(tmp_path, noise="25")
-    denoise.learn(work, tmp_path / "run", steps=1, progress=False)
+    runs.learn(work, tmp_path / "run", steps=1, progress=False)
     image = images.Image(cartoon(24, seed=99), Kind(np.dtype(np.uint8)))
     images.write(tmp_path / "photos" / "a0.png", image, force=True)
     with pytest.raises(ValueError, match="are not those that the run in .* began with"):
-        denoise.learn(work, tmp_path / "run", resume=True, progress=False)
+        runs.learn(work, tmp_path / "run", resume=True, progress=False)
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
     """(config, model bytes) of a run with one weight."""
     folder = tmp_path_factory.mktemp("learned")
-    denoise.learn(job(folder, noise="25"), folder / "run", steps=1, progress=False)
+    runs.learn(job(folder, noise="25"), folder / "run", steps=1, progress=False)
     return [(folder / "run" / n).read_bytes() for n in ("config.toml", "model.safetensors")]
 
 
@@ -139,7 +141,7 @@ def test_a_pickled_model_is_not_loaded(run, monkeypatch):
     monkeypatch.chdir(run)
     (run / "model.safetensors").write_bytes(pickle.dumps({"log_weight": Evil()}))
     with pytest.raises(learning.Damaged, match="no safetensors file"):
-        denoise.load(run)
+        runs.load(run)
     assert not (run / "pwned").exists()
 
 
@@ -148,7 +150,7 @@ def test_one_changed_bit_is_noticed(run):
     content[-1] ^= 1
     (run / "model.safetensors").write_bytes(content)
     with pytest.raises(learning.Damaged, match="do not match its SHA-256"):
-        denoise.load(run)
+        runs.load(run)
 
 
 @pytest.mark.parametrize(
@@ -165,21 +167,22 @@ def test_one_changed_bit_is_noticed(run):
 def test_other_tensors_are_refused(run, state):
     checkpoint.write(run / "model.safetensors", state)
     with pytest.raises(ValueError, match="does not fit the model in config.toml: it holds"):
-        denoise.load(run)
+        runs.load(run)
 
 
 def test_parameters_that_are_not_finite_are_refused(run):
     nan = {"log_weight": torch.tensor(torch.nan, dtype=torch.float64)}
     checkpoint.write(run / "model.safetensors", nan)
     with pytest.raises(ValueError, match="parameters that are not finite"):
-        denoise.load(run)
+        runs.load(run)
 
 
 CONFIGS = {
     "other model": ('name = "tv"', 'name = "os.system"', "which this version of bilevel does not"),
     "more options": ('name = "tv"', 'name = "tv"\ncode = "x"', "does not know"),
     "wrong kind": ("noise_dependent = false", "noise_dependent = 1", "does not know"),
-    "other task": ('task = "denoise"', 'task = "deblur"', "run of the task 'deblur'"),
+    "other task": ('task = "denoise"', 'task = "fly"', "The task is 'fly' .*It knows 'denoise'"),
+    "no kernels": ('task = "denoise"', 'task = "deblur"', "'deblur' with the kernels None"),
     "no TOML": ('task = "denoise"', "task = ", "cannot be read"),
 }
 
@@ -191,15 +194,15 @@ def test_configs_that_are_refused(run, name):
     assert old in text
     (run / "config.toml").write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
-        denoise.load(run)
+        runs.load(run)
 
 
 def test_job_of_a_config_without_its_data(run):
     text = (run / "config.toml").read_text()
     assert tomllib.loads(text)["data"]["crop"] == 16
     (run / "config.toml").write_text(text.replace("crop = 16", 'crop = "big"'))
-    with pytest.raises(ValueError, match=r"not of a denoising run: \['crop'\] is missing"):
-        denoise.Job.of_run(run)
+    with pytest.raises(ValueError, match=r"not of a run of `bilevel learn`: \['crop'\] is missing"):
+        runs.Job.of_run(run)
 
 
 # ---------------------------------------------------------------------------------- evaluation
@@ -210,13 +213,13 @@ def test_channels_are_denoised_alone():
     channels = np.moveaxis(
         data.noisy(cartoon(16, colour=True), 25, np.random.default_rng(0)), -1, 0
     )
-    together = denoise.apply(model, channels, 25)
-    alone = np.concatenate([denoise.apply(model, c[None], 25) for c in channels])
+    together = DENOISE.apply(model, channels, 25)
+    alone = np.concatenate([DENOISE.apply(model, c[None], 25) for c in channels])
     np.testing.assert_allclose(together, alone, atol=1e-12)
 
 
 @pytest.mark.parametrize("colour", [False, True])
-@pytest.mark.parametrize("method", [evaluation.non_local_means, evaluation.wavelets])
+@pytest.mark.parametrize("method", [denoise.non_local_means, denoise.wavelets])
 def test_classical_methods_denoise(method, colour):
     pixels = cartoon(40, colour)
     clean = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
@@ -236,8 +239,10 @@ def test_estimated_noise_is_near_the_truth():
 def test_evaluation_is_written_and_read_back(tmp_path):
     colour = Image(cartoon(24, colour=True), Kind(np.dtype(np.uint8)))
     model = TVDenoise(0.1, tol=denoise.TOL).double()
-    grid = evaluation.Grid(25.0, [0.05, 0.1, 0.2], [0.3, 0.2, 0.4])
-    result = evaluation.evaluate({"TV, learned": model}, [GRAY, colour], [25.0], grids=[grid])
+    searched = grid.Grid(25.0, [0.05, 0.1, 0.2], [0.3, 0.2, 0.4])
+    result = evaluation.evaluate(
+        {"TV, learned": model}, [GRAY, colour], [25.0], DENOISE, grids=[searched]
+    )
     table = evaluation.means(result.rows)
     assert list(table) == [
         "noisy", "TV, grid search", "TV, learned", "non-local means", "wavelets"
@@ -246,7 +251,7 @@ def test_evaluation_is_written_and_read_back(tmp_path):
     assert table["TV, learned"][25.0][0] > table["noisy"][25.0][0] + 5
     evaluation.save(result, tmp_path)
     assert evaluation.read_rows(tmp_path) == result.rows
-    assert evaluation.read_grids(tmp_path) == [grid] and grid.best == 0.1
+    assert evaluation.read_grids(tmp_path) == [searched] and searched.best == 0.1
     assert len(list((tmp_path / "evaluation" / "pictures").iterdir())) == 2 * 6
     with pytest.raises(FileExistsError, match="holds an evaluation. To replace it, pass --force"):
         evaluation.save(result, tmp_path)
@@ -256,8 +261,8 @@ def test_evaluation_is_written_and_read_back(tmp_path):
 
 def test_evaluation_does_not_depend_on_the_other_images():
     colour = Image(cartoon(24, colour=True), Kind(np.dtype(np.uint8)))
-    one = evaluation.evaluate({}, [GRAY], [25.0]).rows
-    two = evaluation.evaluate({}, [GRAY, colour], [15.0, 25.0]).rows
+    one = evaluation.evaluate({}, [GRAY], [25.0], DENOISE).rows
+    two = evaluation.evaluate({}, [GRAY, colour], [15.0, 25.0], DENOISE).rows
     assert one == [row for row in two if row.image == "image 0" and row.noise == 25]
 
 
@@ -271,5 +276,5 @@ def test_grid_search_is_left_out_where_the_images_are_gone(tmp_path):
     work, ticks = job(tmp_path), []
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.warns(UserWarning, match="No grid search: the images of the run are gone"):
-        assert evaluation.grids_of(work, [25.0], lambda: ticks.append(1)) == []
-    assert len(ticks) == evaluation.GRID_SOLVES
+        assert grid.grids_of(work, [25.0], lambda: ticks.append(1)) == []
+    assert len(ticks) == grid.GRID_SOLVES

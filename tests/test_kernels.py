@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import bilevel as bl
-from bilevel import kernels
 from bilevel.fixpoint import Fixpoint
 from bilevel.kernels.rof import ROF
 
@@ -146,7 +145,7 @@ def test_rof_leaves_its_input_and_passes_nan_on():
 def test_a_solve_is_the_same_with_and_without_a_kernel(monkeypatch):
     energy, *_ = rof((2, 1, 40, 30))
     compiled = bl.solve(energy, tol=1e-5)
-    monkeypatch.setattr(kernels, "find", lambda *_: None)
+    monkeypatch.setattr(bl.PrimalDual, "kernel", lambda *_: None)
     reference = bl.solve(energy, tol=1e-5)
     assert torch.equal(compiled.iterations, reference.iterations)
     torch.testing.assert_close(compiled.x, reference.x, rtol=0, atol=1e-12)
@@ -173,7 +172,7 @@ PIXELS = torch.rand(6, 5, dtype=torch.float64)
 def test_rof_covers_no_other_energy(energy):
     y = energy.guess()
     solver = bl.PrimalDual().prepare(energy, y)
-    assert kernels.find(energy, solver, solver.start(energy, y)) is None
+    assert solver.kernel(energy, solver.start(energy, y)) is None
 
 
 def test_a_kernel_never_records():

@@ -203,3 +203,13 @@ def test_bad_input_is_told(error, message, options):
     } | options
     with pytest.raises(error, match=message):
         learn(options.pop("model"), options.pop("data"), options.pop("loss"), **options)
+
+
+def test_the_bar_is_complete_when_a_run_ends_early():
+    from bilevel.learning.progress import Progress
+
+    with Progress(30, shown=True) as bar:
+        bar.update(4)
+        bar.finish(5)
+        (task,) = bar._bar.tasks
+        assert (task.completed, task.total) == (5, 5) and task.finished

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,14 +13,15 @@ import pytest
 from PIL import Image as Pillow
 
 from bilevel import report, report_figures
-from bilevel.tasks import denoise, evaluation, images
+from bilevel.tasks import evaluation, grid, images, runs, sweep
+from bilevel.tasks.task import weight_at
 from photos import cartoon, write_photos
 
 
 class Page(HTMLParser):
     """The elements of a page, and whether they nest."""
 
-    VOID = ("meta", "img", "br", "link")
+    VOID = ("meta", "img", "br", "link", "input")
 
     def __init__(self, text):
         super().__init__()
@@ -31,6 +34,9 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -46,19 +52,22 @@ class Page(HTMLParser):
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_photos(folder / "photos <b>")  # a name that HTML must not read
-    job = denoise.Job(str(folder / "photos <b>"), noise="5:50", crop=16, crops=3)
-    denoise.learn(job, folder / "run", steps=2, progress=False)
+    job = runs.Job(str(folder / "photos <b>"), noise="5:50", crop=16, crops=3)
+    runs.learn(job, folder / "run", steps=2, progress=False)
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def evaluated(run):
-    model, _ = denoise.load(run)
+    model, _ = runs.load(run)
     pictures = [
         images.Image(cartoon(32, c), images.Kind(np.dtype(np.uint8))) for c in (False, True)
     ]
-    grid = evaluation.grid_search(denoise.Job.of_run(run).samples(), 25.0)
-    result = evaluation.evaluate({evaluation.LEARNED: model}, pictures, [25.0], grids=[grid])
+    job = runs.Job.of_run(run)
+    grids = [grid.grid_search(job.task, job.samples(), 25.0)]
+    result = evaluation.evaluate(
+        {evaluation.LEARNED: model}, pictures, [25.0], job.task, grids=grids
+    )
     evaluation.save(result, run, force=True)
     return Page(report.write(run).read_text(encoding="utf-8"))
 
@@ -70,7 +79,8 @@ def test_page_before_an_evaluation(run):
 
 def test_page_needs_nothing_else(evaluated):
     for tag, attributes in evaluated.elements:
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
+        assert tag != "script" or not attributes  # its few lines are in the page
         for name in ("src", "href", "srcset", "data"):
             assert attributes.get(name, "data:").startswith("data:")
 
@@ -87,10 +97,98 @@ def test_every_picture_has_a_text_and_can_be_decoded(evaluated):
         assert len(attributes["alt"]) > 5
         kind, content = re.match(r"data:(.*?);base64,(.*)", attributes["src"]).groups()
         content = base64.b64decode(content)
-        if kind == "image/png":
+        if kind == "image/webp":
             assert Pillow.open(io.BytesIO(content)).size == (32, 32)
         else:
             assert kind == "image/svg+xml" and b"<svg" in content
+
+
+def test_the_page_forbids_the_network(evaluated):
+    """Should a later section forget: the browser itself then refuses to load anything."""
+    rules = [m for m in evaluated.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert len(rules) == 1 and "default-src 'none'; img-src data:" in rules[0]["content"]
+
+
+# -------------------------------------------------------------------------------------- slider
+
+
+@pytest.fixture(scope="module")
+def moved(run):
+    """The sweep of a run, and the page with its slider."""
+    picture = images.Image(cartoon(24), images.Kind(np.dtype(np.uint8)))
+    model, task = runs.load(run)[0], runs.Job.of_run(run).task
+    result = sweep.sweep(task, model, picture, 25.0)
+    sweep.save(result, run)
+    return result, report.write(run).read_text(encoding="utf-8")
+
+
+def test_sweep_goes_through_the_learned_weight(run, moved):
+    result, _ = moved
+    model, _ = runs.load(run)
+    learned = weight_at(model, 25.0)
+    weights = [frame.weight for frame in result.frames]
+    assert weights == sorted(weights) and learned in weights
+    number = weights.index(learned)
+    noisy = result.pictures[sweep.SEEN][None]
+    alone = runs.Job.of_run(run).task.apply(model, noisy, 25.0)[0]
+    # both to the gap of 1e-4: |x - x*|^2 / 2 is at most 1e-4 of an energy of about 1.5
+    assert np.abs(alone - result.pictures[str(number)]).max() < 0.02
+    flat = result.pictures[str(len(weights) - 1)]
+    assert flat.std() < result.pictures["0"].std()  # more weight, fewer details
+
+
+def test_sweep_is_written_and_read_back(run, moved):
+    result, back = moved[0], sweep.read(run)
+    assert back is not None and back.frames == result.frames
+    for name, pixels in result.pictures.items():
+        assert np.abs(back.pictures[name] - pixels.clip(0, 1)).max() < 0.6 / 255  # eight bits
+
+
+def test_without_javascript_the_learned_weight_is_shown(moved):
+    result, text = moved
+    page = Page(text)
+    frames = [image for image in page.all("img") if "data-value" in image]
+    assert len(frames) == len(result.frames)
+    (shown,) = [image for image in frames if "hidden" not in image]
+    assert "learned" in shown["alt"] and shown["data-text"] in page.text  # the caption
+    (control,) = [a for a in page.all("p") if a.get("class") == "control"]
+    assert "hidden" in control  # shown by the script that makes it work
+
+
+def test_slider_has_a_label_and_every_frame_its_numbers(moved):
+    result, text = moved
+    page = Page(text)
+    (control,) = page.all("input")
+    assert control["type"] == "range" and {"for": control["id"]} in page.all("label")
+    assert int(control["max"]) == len(result.frames) - 1
+    texts = [image["data-text"] for image in page.all("img") if "data-text" in image]
+    for told, frame in zip(texts, result.frames, strict=True):
+        assert f"{frame.weight:.3g}" in told and f"{frame.psnr:.2f} dB" in told
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("number", [0, 7])
+def test_slider_in_a_browser(run, moved, number, tmp_path):
+    """The address names a weight, which the script then shows; the pictures change by it alone."""
+    frame = moved[0].frames[number]
+    command = [
+        *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path}"),
+        *("--virtual-time-budget=2000", "--dump-dom"),
+        f"{(run / 'report.html').resolve().as_uri()}#weight={frame.weight:.4g}",
+    ]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = re.findall(r'data-text="([^"]*)">', dom)  # without `hidden`
+    hidden = re.findall(r'data-text="([^"]*)" hidden', dom)
+    assert len(shown) == 1 and len(hidden) == len(moved[0].frames) - 1
+    assert f"{frame.psnr:.2f} dB" in shown[0]
+    assert f'aria-valuetext="{shown[0]}"' in dom and 'class="control">' in dom
+
+
+# ------------------------------------------------------------------------------------- content
 
 
 def test_numbers_are_those_of_the_run(run, evaluated):
@@ -102,7 +200,7 @@ def test_numbers_are_those_of_the_run(run, evaluated):
     for name, value in certificate.items():
         assert name.replace("_", " ") in evaluated.text
         assert report._number(value) in evaluated.text
-    model, _ = denoise.load(run)
+    model, _ = runs.load(run)
     assert "offset = " in evaluated.text and "slope = " in evaluated.text
 
 

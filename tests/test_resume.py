@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import bilevel as bl
 from bilevel.learning import Interrupted, learn, read_config, read_metrics, read_model
 from learning_problem import (
     ONE,
@@ -42,6 +43,9 @@ OPTIMIZERS = {
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.05, momentum=0.5),
     "Rprop": lambda p: torch.optim.Rprop(p, lr=0.05),
     "Adafactor": lambda p: torch.optim.Adafactor(p, lr=0.05),
+    "AdaptiveInexact": bl.AdaptiveInexact,
+    # `Shrink` drifts by its warm starts: small steps are lost in that
+    "GradientSampling": lambda p: bl.GradientSampling(p, radius=1.0),
 }
 
 
@@ -170,10 +174,13 @@ def test_what_is_not_finite_stops_the_run_and_is_never_written(tmp_path, bad, va
     assert read_model(tmp_path)["bias"].isfinite().all() and only_bias.bias.isfinite().all()
 
 
-@pytest.mark.parametrize("batch_size", [None, 2])
-def test_a_denoiser_learns_and_resumes_to_the_last_digit(tmp_path, batch_size):
+@pytest.mark.parametrize(
+    "batch_size, optimizer", [(None, None), (2, None), (None, bl.GradientSampling)]
+)
+def test_a_denoiser_learns_and_resumes_to_the_last_digit(tmp_path, batch_size, optimizer):
     def learn_denoiser(out, steps, **options):
         options = {"progress": False, "batch_size": batch_size, "steps": steps, **options}
+        options["optimizer"] = optimizer
         return learn(Denoiser(), Signals(), squared_error, out=out, **options)
 
     whole = learn_denoiser(None, 6)

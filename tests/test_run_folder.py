@@ -45,7 +45,7 @@ def test_what_a_run_leaves(tmp_path):
     header = (result.out / "metrics.csv").read_text().splitlines()[0]
     assert header == (
         "step,loss,grad_norm,seconds,gap,residual,adjoint_residual,evaluations,"
-        "lower_iterations,log_weight"
+        "lower_iterations,adjoint_products,log_weight"
     )
     assert read_metrics(result.out) == result.history
     assert events(result.out) == [(r["step"], pytest.approx(r["loss"])) for r in result.history]
@@ -192,7 +192,7 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path):
     folder = tmp_path / "cut"
     run(folder, steps=3, optimizer=sgd)
     with (folder / "metrics.csv").open("a") as file:  # rows of steps that no checkpoint has,
-        file.write("4,0.5,1.0,1.0,,,,1,0,0.1\n5,0.2")  # the last cut short by a kill
+        file.write("4,0.5,1.0,1.0,,,,1,0,0,0.1\n5,0.2")  # the last cut short by a kill
     result = run(folder, steps=6, optimizer=sgd, resume=True)
     assert numbers(result) == numbers(whole)
     assert [row["step"] for row in read_metrics(folder)] == [1, 2, 3, 4, 5, 6]

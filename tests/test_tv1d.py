@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -239,20 +240,25 @@ class Slow:
 
     __name__ = "slow"
 
-    def __init__(self):
-        self.overloads = {}
+    def __init__(self, loaded):
+        self.overloads, self.loaded = {}, loaded
+
+    @property
+    def stats(self):
+        return SimpleNamespace(cache_hits=dict.fromkeys(self.overloads, int(self.loaded)))
 
     def __call__(self, begin, end):
         time.sleep(0 if self.overloads else 1.01)
         self.overloads[()] = True
 
 
-def test_a_slow_first_call_says_so_once(caplog):
-    kernel = Slow()
+@pytest.mark.parametrize("loaded, told", [(False, ["compiled slow in "]), (True, [])])
+def test_a_slow_first_call_says_so_once(caplog, loaded, told):
+    kernel = Slow(loaded)
     with caplog.at_level(logging.WARNING, "bilevel"):
         compiled.over_rows(kernel, 2, 3)
         compiled.over_rows(kernel, 2, 3)
-    assert [r.getMessage()[:17] for r in caplog.records] == ["compiled slow in "]
+    assert [r.getMessage()[:17] for r in caplog.records] == told
 
 
 def test_without_a_folder_for_its_cache_a_kernel_compiles_all_the_same(monkeypatch):

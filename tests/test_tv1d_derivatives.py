@@ -90,3 +90,14 @@ def test_argmin(n):
             [y, w],
             h=1e-5,
         )
+
+
+def test_gradients_have_the_dtype_of_their_inputs():
+    x = torch.randn(2, 9, dtype=torch.float32, requires_grad=True)
+    w = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    denoised(x, w).square().sum().backward()
+    assert (x.grad.dtype, w.grad.dtype) == (torch.float32, torch.float64)
+    expected = torch.autograd.functional.jacobian(
+        lambda w: denoised(x.detach().double(), w).square().sum(), w.detach()
+    )
+    torch.testing.assert_close(w.grad, expected, rtol=1e-5, atol=0)

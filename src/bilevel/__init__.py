@@ -13,6 +13,7 @@ from .acceleration import (
     OverRelaxation,
     Plain,
 )
+from .accuracy import accuracy
 from .argmin import Solution, argmin, solve
 from .denoise_tv import denoise_tv
 from .differentiation import (
@@ -33,7 +34,7 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
-from .learning import Interrupted, LearnResult, learn
+from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn
 from .operators import (
     DCT,
     FFT,
@@ -153,6 +154,7 @@ __all__ = [
     "Absolute",
     "Accelerated",
     "Acceleration",
+    "AdaptiveInexact",
     "Affine",
     "Anderson",
     "Armijo",
@@ -190,6 +192,7 @@ __all__ = [
     "Geman",
     "Gradient",
     "GradientDescent",
+    "GradientSampling",
     "GroupL2",
     "Groups",
     "HalfSpace",
@@ -284,6 +287,7 @@ __all__ = [
     "Wavelet",
     "Weighted",
     "Zero",
+    "accuracy",
     "argmin",
     "denoise_tv",
     "hypergradient",

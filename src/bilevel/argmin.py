@@ -10,6 +10,7 @@ from torch import Tensor
 from . import warm_start
 from ._autocast import full_precision
 from .acceleration import Acceleration
+from .accuracy import current_accuracy
 from .checks import boundary, check_modes, check_options
 from .choice import default_solver, default_strategy
 from .differentiation.base import Strategy
@@ -77,6 +78,14 @@ def _prepare(
         max_iter=max_iter, max_time=max_time, on_fail=on_fail,
     )  # fmt: skip
     problem, x0 = boundary(energy, x0)
+    level, certificate = current_accuracy(), report or Certificate()
+    adjoint_tol = None
+    if level is not None and tol is None:
+        tol, adjoint_tol = level.tol, level.adjoint_tol
+        if level.report is not None:
+            level.report.append(certificate)
+    elif level is not None:
+        level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
     if solver is None:
         solver = default_solver(problem)
@@ -93,7 +102,8 @@ def _prepare(
         max_time,
         dtype=x0.dtype,
         on_fail=on_fail,
-        certificate=report or Certificate(),
+        certificate=certificate,
+        asked_adjoint_tol=adjoint_tol,
     )
     return _Task(Fixpoint(problem, solver), run, z0)
 
@@ -144,10 +154,10 @@ def argmin(
 
     x0: the start, needed where no data term tells the shape of x; it has no gradient. solver,
     acceleration, diff: by the problem's structure ("how to choose"). tol: relative duality gap
-    where there is one, else relative residual of T; both where a gradient is needed; default 1e-8
-    in float64 (1e-6 with composed terms), 1e-5 in float32. max_time in seconds. on_fail: "raise"
-    NotConverged, "warn" or "ignore", for the forward and the adjoint solve. report: a Certificate
-    to be filled, its adjoint part when backward runs.
+    where there is one, else relative residual of T; both where a gradient is needed; default that
+    of the surrounding `accuracy`, else 1e-8 in float64 (1e-6 with composed terms), 1e-5 in float32.
+    max_time in seconds. on_fail: "raise" NotConverged, "warn" or "ignore", for the forward and the
+    adjoint solve. report: a Certificate to be filled, its adjoint part when backward runs.
 
     >>> import torch, bilevel as bl
     >>> y = torch.tensor([[0.0, 0.1, 1.0, 1.1]], dtype=torch.float64)
@@ -173,6 +183,9 @@ def argmin(
             context.keep(tuple(part.detach() for part in z))
     run.certificate.strategy = type(strategy).__name__
     run.certificate.update_estimate()
+    if (level := current_accuracy()) is not None and level.report is not None:
+        with torch.no_grad():
+            run.certificate.distance = fixpoint.problem.distance(x, fixpoint.dual(z))
     if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
         with torch.no_grad():
             _judge(task, _solution(task, tuple(part.detach() for part in z)))

@@ -42,6 +42,7 @@ class Run:
     settle: bool = False  # a gradient will be asked for
     on_fail: OnFail = "raise"
     certificate: Certificate = field(default_factory=Certificate)
+    asked_adjoint_tol: float | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __call__(
@@ -55,7 +56,10 @@ class Run:
 
     @property
     def adjoint_tol(self) -> float:
-        """The relative residual that suffices for the adjoint of a solution of this accuracy."""
+        """The relative residual that suffices for the adjoint of a solution of this accuracy,
+        unless another was asked for."""
+        if self.asked_adjoint_tol is not None:
+            return self.asked_adjoint_tol
         return max(self.tol / 10, 1e-12 if self.dtype == torch.float64 else 1e-4)
 
     def out_of_time(self) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import kernels
 from .problem import Problem
 from .solvers.base import Solver, Z
 
@@ -33,7 +32,7 @@ class Fixpoint:
         if torch.is_grad_enabled():
             return None
         if not self._kernel:
-            self._kernel.append(kernels.find(self.problem, self.solver, z))
+            self._kernel.append(self.solver.kernel(self.problem, z))
         return self._kernel[0]
 
     def residual(self, z: Z) -> Z:

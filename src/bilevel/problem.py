@@ -126,6 +126,21 @@ class Problem:
         """
         if not self.has_gap:
             return None
+        primal, dual = self._values(x, y)
+        size = torch.maximum(primal.abs(), dual.abs()).clamp_min(torch.finfo(x.dtype).tiny)
+        return (primal - dual) / torch.maximum(size, torch.as_tensor(floor).to(size))
+
+    def distance(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor | None:  # -> (B,)
+        """|x - x*| <= sqrt(2 (P - D) / mu): a bound, up to rounding, where there is a gap and the
+        terms know that the energy is mu-strongly convex; else None."""
+        mu = torch.as_tensor(sum(t.strong_convexity(x) for t in self.terms)).to(x)
+        if not self.has_gap or not bool((mu > 0).all()):
+            return None
+        primal, dual = self._values(x, y)
+        return (2 * (primal - dual).clamp_min(0.0) / mu).sqrt()
+
+    def _values(self, x: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:  # both (B,)
+        """P and D at x and the duals y of the h_i, which are scaled to be feasible."""
         assert self._split is not None
         base, parts = self._split
         images = [part.operator(x) for part in parts]
@@ -145,9 +160,7 @@ class Problem:
         dual = -base.conjugate(pull)
         for outer, d in zip(outers, duals, strict=True):
             dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
-        primal = self.value(x)
-        size = torch.maximum(primal.abs(), dual.abs()).clamp_min(torch.finfo(x.dtype).tiny)
-        return (primal - dual) / torch.maximum(size, torch.as_tensor(floor).to(size))
+        return self.value(x), dual
 
 
 def relative_change(

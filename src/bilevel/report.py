@@ -17,10 +17,12 @@ from string import Template
 from typing import Any
 
 from bilevel import report_figures as figures
+from bilevel import report_slider
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
-from bilevel.tasks import denoise, evaluation, images
-from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY, NON_LOCAL
+from bilevel.tasks import evaluation, images, runs
+from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
+from bilevel.tasks.task import weight_at
 
 VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
 
@@ -33,6 +35,9 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "distance": "bound of the distance of a solution to the true one, worst sample",
+    "pull": "length of the loss's derivative by the solution, worst sample",
+    "loss_error": "estimate of what the error of a solution adds to the loss, largest",
     "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
@@ -47,7 +52,8 @@ def write(run: str | Path) -> Path:
     config = read_config(run)
     rows = evaluation.read_rows(run)
     sections = [
-        ("Before and after", _pictures(run, rows)),
+        ("What the weight does", report_slider.section(run)),
+        ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
         ("How far the last gradient can be trusted", _certificate(run)),
@@ -59,7 +65,7 @@ def write(run: str | Path) -> Path:
     html = page.substitute(
         title=escape(f"bilevel: {run.resolve().name}"),
         heading=_heading(config),
-        summary=_summary(rows),
+        summary=_summary(rows, _classical(config)),
         body=body,
     )
     path = run / "report.html"
@@ -73,10 +79,16 @@ def write(run: str | Path) -> Path:
 def _heading(config: Mapping[str, Any]) -> str:
     data = config.get("data", {})
     noise = str(data.get("noise", "?")).replace(":", " to ")
-    return escape(f"A denoiser learned from {data.get('crops', '?')} crops, noise {noise}")
+    maker = runs.task_of(config).maker
+    return escape(f"A {maker} learned from {data.get('crops', '?')} crops, noise {noise}")
 
 
-def _summary(rows: Sequence[evaluation.Row]) -> str:
+def _classical(config: Mapping[str, Any]) -> str:
+    """The classical method that stands beside the learned one."""
+    return next(iter(runs.task_of(config).classical()))
+
+
+def _summary(rows: Sequence[evaluation.Row], classical: str) -> str:
     """One sentence: what it was worth."""
     table = evaluation.means(rows)
     learned = _learned_name(table)
@@ -91,12 +103,12 @@ def _summary(rows: Sequence[evaluation.Row]) -> str:
     )
     if GRID in table:
         text += f"; the best weight of a grid search reaches {table[GRID][level][0]:.2f} dB"
-    if NON_LOCAL in table:
-        text += f", non-local means {table[NON_LOCAL][level][0]:.2f} dB"
+    if classical in table:
+        text += f", {classical} {table[classical][level][0]:.2f} dB"
     return text + "."
 
 
-def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
+def _pictures(run: Path, rows: Sequence[evaluation.Row], classical: str) -> str:
     folder, level = run / "evaluation", _middle(rows)
     html = []
     for name in dict.fromkeys(row.image for row in rows):
@@ -106,15 +118,15 @@ def _pictures(run: Path, rows: Sequence[evaluation.Row]) -> str:
         clean = images.read(clean_path).pixels
         here = [r for r in rows if r.image == name and r.noise == level]
         learned = _learned_name(row.method for row in here)
-        tiles = [_tile([figures.png(clean)], [f"{name}, clean"], "clean")]
+        tiles = [_tile([figures.picture(clean)], [f"{name}, clean"], "clean")]
         for row in here:
             path = evaluation.picture_path(folder, name, row.method)
-            if row.method not in (NOISY, learned, NON_LOCAL) or not path.exists():
+            if row.method not in (NOISY, learned, classical) or not path.exists():
                 continue
             pixels = images.read(path).pixels
             tiles.append(
                 _tile(
-                    [figures.png(pixels), figures.error_map(pixels, clean)],
+                    [figures.picture(pixels), figures.error_map(pixels, clean)],
                     [f"{name}, {row.method}", f"{name}, error of {row.method}"],
                     f"{escape(row.method)}<br>"
                     f"<small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>",
@@ -205,10 +217,10 @@ def _weights(run: Path) -> str:
     grids = evaluation.read_grids(run)
     if not grids:
         return ""
-    model, _ = denoise.load(run)
+    model, _ = runs.load(run)
     losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
-    levels = sorted({grid.noise for grid in grids} | set(denoise.Job.of_run(run).ends))
-    learned = {"learned": (levels, [denoise.weight_at(model, level) for level in levels])}
+    levels = sorted({grid.noise for grid in grids} | set(runs.Job.of_run(run).ends))
+    learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
     best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
     tiles = [
         _tile(

@@ -1,4 +1,4 @@
-"""The pictures of a report, as data URIs: curves by matplotlib, images and error maps as PNG."""
+"""The pictures of a report, as data URIs: curves by matplotlib, images and error maps as WebP."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def uri(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def png(pixels: np.ndarray) -> str:
-    """(H, W) or (H, W, 3) in [0, 1]."""
+def picture(pixels: np.ndarray) -> str:
+    """(H, W) or (H, W, 3) in [0, 1], exactly: WebP without loss is a quarter smaller than PNG."""
     from PIL import Image
 
     stream = io.BytesIO()
     Image.fromarray(np.rint(pixels.clip(0, 1) * 255).astype(np.uint8)).save(
-        stream, "PNG", optimize=True
+        stream, "WEBP", lossless=True, method=4
     )
-    return uri("image/png", stream.getvalue())
+    return uri("image/webp", stream.getvalue())
 
 
 def error_map(result: np.ndarray, clean: np.ndarray) -> str:
@@ -38,7 +38,7 @@ def error_map(result: np.ndarray, clean: np.ndarray) -> str:
     error = np.abs(result - clean)
     error = error.mean(-1) if error.ndim == 3 else error
     levels = np.rint((error / WORST).clip(0, 1) * 15) / 15  # few levels: small files
-    return png(colormaps["magma"](levels)[..., :3])
+    return picture(colormaps["magma"](levels)[..., :3])
 
 
 def curves(

@@ -2,7 +2,8 @@
 
 Forward differences, the last one along each axis zero (and so the gradient in its weight). x has
 shape (n,) or (H, W). The density, against which the weight broadcasts, has the shape of x, or if
-anisotropic in 2-D (2, H, W): the axis of the difference first. Coupled: x (C, H, W), density (H, W).
+anisotropic in 2-D (2, H, W): the axis of the difference first. Coupled: x (C, H, W), density
+(H, W).
 """
 
 from dataclasses import dataclass

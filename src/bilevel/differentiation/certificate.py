@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from .._broadcast import norm_event
+
 
 @dataclass(eq=False)
 class Certificate:
@@ -26,7 +28,10 @@ class Certificate:
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     contraction: Tensor | None = None
+    distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
+    pull: Tensor | None = None  # |d loss / d x|
+    loss_error: Tensor | None = None  # ESTIMATE of loss(x) - loss(solution): -<w, z - T(z)>
     adjoint_residual: Tensor | None = None  # |g - M* w| / |g|: of the last adjoint solve
     adjoint_iterations: int | None = None
     # probes: the relative change of the gradient ...
@@ -104,6 +109,9 @@ class _Certified(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, cotangent: Tensor):  # type: ignore[override]
+        # not of a batch of cotangents, which Unroll takes and the others refuse
+        if not torch._C._functorch.is_legacy_batchedtensor(cotangent):  # type: ignore[attr-defined]
+            ctx.certificate.pull = norm_event(cotangent.detach())
         return cotangent, None
 
 

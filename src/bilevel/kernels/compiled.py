@@ -71,11 +71,17 @@ def announced(*kernels: Any) -> Iterator[None]:
     known, start = sum(len(kernel.overloads) for kernel in kernels), time.perf_counter()
     yield
     seconds = time.perf_counter() - start
-    if sum(len(kernel.overloads) for kernel in kernels) > known and seconds > 1:
+    new = sum(len(kernel.overloads) for kernel in kernels) > known
+    if new and seconds > 1 and not all(map(_all_loaded, kernels)):
         names = ", ".join(kernel.__name__ for kernel in kernels)
         logging.getLogger("bilevel").warning(
             "compiled %s in %.1f s; it is kept on disk for the next time", names, seconds
         )
+
+
+def _all_loaded(kernel: Any) -> bool:
+    """Whether all of its machine code came from the disk."""
+    return sum(kernel.stats.cache_hits.values()) == len(kernel.overloads)
 
 
 _pools: dict[int, ThreadPoolExecutor] = {}  # by process: a fork inherits no threads

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from .._broadcast import Scalar, expand
 from ..problem import Problem
-from ..solvers.base import Solver, Z
-from ..solvers.primal_dual import PrimalDual
 from ..terms.smooth import LeastSquares
 from ..terms.total_variation import TotalVariation
 from .compiled import announced, spread
 
+Z = tuple[Tensor, ...]
 _GROUP = 16  # sweeps between two exchanges of the bands' borders
 _BAND = 64  # rows; a narrower band has more border than work
 
@@ -38,10 +37,8 @@ class ROF:
     steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
 
     @staticmethod
-    def of(problem: Problem, solver: Solver, z: Z) -> ROF | None:
+    def of(problem: Problem, steps: tuple[Scalar, Scalar], z: Z) -> ROF | None:
         """The kernel for a problem of this shape, None for any other."""
-        if not isinstance(solver, PrimalDual) or isinstance(solver.dual_step_size, tuple):
-            return None
         terms = sorted(problem.terms, key=lambda term: type(term).__name__)
         if [type(term) for term in terms] != [LeastSquares, TotalVariation]:
             return None
@@ -52,8 +49,8 @@ class ROF:
         if tv.coupled and not tv.isotropic:
             return None
         image = x.shape[-3:] if tv.coupled else (1, *x.shape[-2:])
-        steps = [expand(step, x) for step in solver.steps]  # type: ignore[arg-type]
-        numbers = [_per_image(n, x, image) for n in (data.weight, *steps)]
+        spread_out = [expand(step, x) for step in steps]
+        numbers = [_per_image(n, x, image) for n in (data.weight, *spread_out)]
         if any(n is None for n in numbers) or not bool((numbers[0] > 0).all()):  # type: ignore[operator]
             return None
         target = torch.as_tensor(data.target, dtype=x.dtype).detach().expand_as(x)

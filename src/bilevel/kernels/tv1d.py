@@ -39,7 +39,7 @@ class _Segments:
     signs: np.ndarray  # of the jump behind it
     first: np.ndarray  # (R,): the place of a row's first segment
     count: np.ndarray  # (R,)
-    weights: torch.Size  # (1 or R, 1 or n - 1)
+    weights: Tensor  # (1 or R, 1 or n - 1)
 
     @property
     def _fields(self) -> tuple[np.ndarray, ...]:
@@ -55,11 +55,11 @@ class _Segments:
     def pull(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """(du/dx)* g and (du/dw)* g."""
         gx = np.empty_like(source := _array(g))
-        gw = np.empty((len(gx), self.weights[1]))
+        gw = np.empty((len(gx), self.weights.shape[1]))
         over_rows(taut_string.pull, *gx.shape, *self._fields, source, gx, gw)
         each = torch.from_numpy(gw)
-        each = each if self.weights[0] == len(gx) else each.sum(0, keepdim=True)
-        return _tensor(gx, g), each.to(g)
+        each = each if len(self.weights) == len(gx) else each.sum(0, keepdim=True)
+        return _tensor(gx, g), each.to(self.weights)
 
 
 def _solve(
@@ -94,7 +94,7 @@ class _Prox(Function):
         room = x.numel()  # for the worst case: memory that is not touched costs nothing
         ends, signs = np.empty(room, np.int32), np.empty(room, np.int8)
         u, first, count = _solve(x, w, ends, signs)
-        ctx.segments = _Segments(ends, signs, first, count, w.shape)
+        ctx.segments = _Segments(ends, signs, first, count, w.detach())
         return u
 
     @staticmethod

@@ -1,13 +1,17 @@
 """The upper level: learning the parameters of models whose layers solve optimisation problems."""
 
+from bilevel.learning.adaptive import AdaptiveInexact
 from bilevel.learning.checkpoint import Damaged
+from bilevel.learning.gradient_sampling import GradientSampling
 from bilevel.learning.learn import Interrupted, LearnResult, learn
 from bilevel.learning.metrics import psnr, ssim
 from bilevel.learning.run_folder import RunFolder, read_config, read_metrics, read_model
 from bilevel.warm_start import WarmStarts
 
 __all__ = [
+    "AdaptiveInexact",
     "Damaged",
+    "GradientSampling",
     "Interrupted",
     "LearnResult",
     "RunFolder",

@@ -118,6 +118,7 @@ def _run(
             error.add_note(message)
             raise
         if learner.finished:
+            bar.finish(learner.step)
             bar.say(f"Finished: step {learner.step} moved no parameter.")
     return LearnResult(
         learner.model, history, learner.certificate, learner.step, folder.path if folder else None

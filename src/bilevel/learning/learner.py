@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bilevel.accuracy import current_accuracy
 from bilevel.differentiation import Certificate
 from bilevel.errors import NoSolution
 from bilevel.hypergradient import hypergradient
@@ -32,6 +33,7 @@ class Evaluation:
     loss: float
     gradient: list[Tensor]
     certificate: Certificate | None  # of the hypergradient; None if the loss solves no problem
+    tol: float | None  # of the surrounding `accuracy`, as passed by the optimizer
 
     def state_dict(self) -> dict[str, Any]:
         return {**vars(self), "certificate": self.certificate and vars(self.certificate)}
@@ -43,7 +45,7 @@ class Evaluation:
 
         certificate = state["certificate"] and Certificate(**state["certificate"])
         theta, gradient = placed(state["theta"]), placed(state["gradient"])
-        return cls(theta, state["loss"], gradient, certificate)
+        return cls(theta, state["loss"], gradient, certificate, state["tol"])
 
 
 class Learner:
@@ -90,22 +92,21 @@ class Learner:
         start = time.perf_counter()
         batch = self.batches.next()
         used: list[Evaluation] = []
-        iterations: list[int] = []  # of the lower level, one entry an evaluation that was computed
+        work: list[tuple[int, int]] = []  # of the lower level, for each evaluation computed
 
         @torch.enable_grad()
         def closure() -> float:
-            # L-BFGS begins a step where its last line search ended: that evaluation is not repeated
-            if self.last is None or not self.batches.whole or self._moved_from(self.last.theta):
-                self.last = (
-                    self.evaluate_here(batch)
-                    if self.team is None
-                    else shards.evaluate(self.team, self, batch)
-                )
-                iterations.append(_total_iterations(self.last.certificate))
-            used.append(self.last)
-            for parameter, slope in zip(self.parameters.values(), self.last.gradient, strict=True):
+            # a line search ends where the next step begins: that evaluation is not repeated
+            last = self._known()
+            if last is None:
+                last = self.last = self._evaluate(batch)
+                work.append(_work(last.certificate))
+            else:
+                _report(last.certificate)
+            used.append(last)
+            for parameter, slope in zip(self.parameters.values(), last.gradient, strict=True):
                 parameter.grad = slope.clone()  # which the optimizer may change
-            return self.last.loss
+            return last.loss
 
         self.optimizer.step(closure)
         self.optimizer.zero_grad()
@@ -121,8 +122,9 @@ class Learner:
             "grad_norm": float(nn.utils.get_total_norm(first.gradient)),
             "seconds": self.seconds,
             **_worst(first.certificate),
-            "evaluations": len(iterations),
-            "lower_iterations": sum(iterations),
+            "evaluations": len(work),
+            "lower_iterations": sum(solver for solver, _ in work),
+            "adjoint_products": sum(adjoint for _, adjoint in work),
         }
         return row | {f"parameter {k}" if k in row else k: v for k, v in self._scalars(first.theta)}
 
@@ -168,6 +170,16 @@ class Learner:
     def certificate(self) -> Certificate | None:
         return self.last and self.last.certificate
 
+    def _evaluate(self, batch: Batch) -> Evaluation:
+        if self.team is None:
+            return self.evaluate_here(batch)
+        if current_accuracy() is not None:
+            raise ValueError(
+                f"{type(self.optimizer).__name__} reads the errors of all solves, and those of "
+                "other processes do not reach it. Run it in one process, or use L-BFGS or Adam."
+            )
+        return shards.evaluate(self.team, self, batch)
+
     def evaluate_here(self, batch: Batch) -> Evaluation:
         """By this process alone."""
         parameters = list(self.parameters.values())
@@ -183,7 +195,16 @@ class Learner:
             loss=loss.item(),
             gradient=[slope.detach() for slope in gradient],
             certificate=certificate,
+            tol=_asked(),
         )
+
+    def _known(self) -> Evaluation | None:
+        """The last evaluation, if it was of this loss, here, and as accurate as is asked now."""
+        last, asked = self.last, _asked()
+        if last is None or not self.batches.whole or self._moved_from(last.theta):
+            return None
+        tighter = asked is not None and last.tol is not None and last.tol <= asked
+        return last if tighter or asked == last.tol else None
 
     def _moved_from(self, theta: list[Tensor]) -> bool:
         now = self.parameters.values()
@@ -221,9 +242,25 @@ def _worst(certificate: Certificate | None) -> dict[str, float | None]:
     return {k: None if v is None else float(v.max()) for k, v in values.items()}
 
 
-def _total_iterations(certificate: Certificate | None) -> int:
-    iterations = None if certificate is None else certificate.iterations
-    return 0 if iterations is None else int(iterations.sum())
+def _work(certificate: Certificate | None) -> tuple[int, int]:
+    """(steps of the solver, products of the adjoint solver), summed over the samples; those of a
+    batch of adjoints are all counted as the longest."""
+    if certificate is None or certificate.iterations is None:
+        return 0, 0
+    adjoint = (certificate.adjoint_iterations or 0) * len(certificate.iterations)
+    return int(certificate.iterations.sum()), adjoint
+
+
+def _report(certificate: Certificate | None) -> None:
+    """Tell a surrounding `accuracy` of solves that were not repeated."""
+    level = current_accuracy()
+    if certificate is not None and level is not None and level.report is not None:
+        level.report.append(certificate)
+
+
+def _asked() -> float | None:
+    level = current_accuracy()
+    return None if level is None else level.tol
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -36,9 +36,21 @@ class Progress:
     def update(self, step: int, record: dict[str, Any] | None = None) -> None:
         if self._bar is None:
             return
-        text = f"loss {record['loss']:.5g}  gradient {record['grad_norm']:.1e}" if record else ""
+        text = "" if record is None else _told(record)
         self._bar.update(self._task, completed=step, description=text)
+
+    def finish(self, step: int) -> None:
+        """The run ended at this step, before its time: nothing is left to do."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=step, completed=step)
 
     def say(self, text: str) -> None:
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
+
+
+def _told(record: dict[str, Any]) -> str:
+    """Loss, gradient norm and how accurately the lower level was solved: gap, else residual."""
+    text = f"loss {record['loss']:.5g}  gradient {record['grad_norm']:.1e}"
+    reached = [record[k] for k in ("gap", "residual") if record.get(k) is not None]
+    return f"{text}  lower level {reached[0]:.0e}" if reached else text

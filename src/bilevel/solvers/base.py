@@ -14,6 +14,7 @@ from ..terms.composition import named
 
 if TYPE_CHECKING:
     from ..acceleration import Acceleration
+    from ..kernels.rof import ROF
 
 Z = tuple[Tensor, ...]  # what a solver iterates on; dim 0 of every part is the batch
 
@@ -37,6 +38,10 @@ class Solver(ABC):
     @abstractmethod
     def step(self, problem: Problem, z: Z) -> Z:
         """T(z)."""
+
+    def kernel(self, problem: Problem, z: Z) -> ROF | None:
+        """A compiled implementation of this T for this problem, where there is one."""
+        return None
 
     def near(self, problem: Problem, z: Z) -> Self:
         """The solver with what its steps at and around z share worked out once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from ..terms.norms import L1
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
 from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
+
+if TYPE_CHECKING:
+    from ..kernels.rof import ROF
 
 _MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
 
@@ -142,6 +146,12 @@ class PrimalDual(Solver):
     def steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:
         assert self.step_size is not None and self.dual_step_size is not None, "not prepared"
         return self.step_size, self.dual_step_size
+
+    def kernel(self, problem: Problem, z: Z) -> ROF | None:
+        from ..kernels.rof import ROF  # compiled when first used
+
+        tau, sigma = self.steps
+        return None if isinstance(sigma, tuple) else ROF.of(problem, (tau, sigma), z)
 
     def step(self, problem: Problem, z: Z) -> Z:
         return self.sweep(problem, z, *self.steps, 1.0)

@@ -1,4 +1,4 @@
-"""What a denoiser learns from: crops of photographs with known noise.
+"""What a model learns from: crops of photographs, seen through the task, with known noise.
 
 Noise levels are standard deviations in units of 255 where a person reads or writes them, and in the
 images' own units ([0, 1]) in everything that computes.
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from bilevel.tasks import images
 from bilevel.tasks.images import Image
+from bilevel.tasks.task import Task
 
-Sample = dict[str, Tensor]  # noisy and clean (1, H, W), sigma ()
+Sample = dict[str, Tensor]  # noisy and clean (1, H, W), sigma (), and what the task tells
 
 # Photographs that ship inside scikit-image, under the name "skimage"; no image is in both lists.
 SKIMAGE = {
@@ -96,34 +97,50 @@ def noisy(clean: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarr
 
 
 def crops(
-    pictures: Sequence[Image], noise: Noise, *, size: int = 64, count: int = 48, seed: int = 0
+    pictures: Sequence[Image],
+    noise: Noise,
+    task: Task,
+    *,
+    size: int = 64,
+    count: int = 48,
+    seed: int = 0,
 ) -> list[Sample]:
-    """Gray crops from each picture in turn; sample i is the same whatever the count."""
-    large = [picture.gray() for picture in pictures if min(picture.gray().shape) >= size]
+    """Gray crops from each picture in turn; sample i is the same whatever the count.
+
+    What is seen is size x size; the crop is larger by the margin of the task.
+    """
+    need = tuple(size + margin for margin in task.margin)
+    gray = [picture.gray() for picture in pictures]
+    large = [g for g in gray if all(n >= m for n, m in zip(g.shape, need, strict=True))]
+    needed = f"a crop of {need[0]} x {need[1]}"
     if not large:
-        shapes = ", ".join(str(picture.gray().shape) for picture in pictures[:5])
+        shapes = ", ".join(str(g.shape) for g in gray[:5])
         raise ValueError(
-            f"All {len(pictures)} images are smaller than a crop of {size} x {size} "
-            f"(the first: {shapes}). Use a smaller --crop or larger images."
+            f"All {len(pictures)} images are smaller than {needed} (the first: {shapes}). Use a "
+            "smaller --crop or larger images."
         )
     if len(large) < len(pictures):
         warnings.warn(
-            f"{len(pictures) - len(large)} of {len(pictures)} images are smaller than a crop of "
-            f"{size} x {size} and are not used.",
+            f"{len(pictures) - len(large)} of {len(pictures)} images are smaller than {needed} "
+            "and are not used.",
             stacklevel=2,
         )
     samples = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
-        picture = large[i % len(large)]
-        top, left = (int(rng.integers(0, n - size, endpoint=True)) for n in picture.shape)
-        clean = picture[None, top : top + size, left : left + size]
+        picture, here = large[i % len(large)], task.at(i)
+        top, left = (
+            int(rng.integers(0, n - m, endpoint=True))
+            for n, m in zip(picture.shape, need, strict=True)
+        )
+        clean = picture[None, top : top + need[0], left : left + need[1]]
         level = noise.draw(rng)
         samples.append(
             {
-                "noisy": torch.from_numpy(noisy(clean, level, rng)),
-                "clean": torch.from_numpy(clean.copy()),
+                "noisy": torch.from_numpy(noisy(here.see(clean), level, rng)),
+                "clean": torch.from_numpy(here.target(clean).copy()),
                 "sigma": torch.tensor(level / 255, dtype=torch.float64),
+                **here.told(),
             }
         )
     return samples

@@ -12,34 +12,36 @@ from dataclasses import replace
 from pathlib import Path
 
 from bilevel import report
-from bilevel.tasks import data, denoise, evaluation
+from bilevel.tasks import data, evaluation, grid, runs, sweep
 from bilevel.tasks.images import Image
 
-JOB = denoise.Job(images="skimage", noise="5:50", crops=32)
+JOB = runs.Job(images="skimage", noise="5:50", crops=32)
 LEVELS = (15.0, 25.0, 50.0)
 ONE_WEIGHT = "one weight"  # the folder, inside the run folder, of the second run
 SIZE = 256  # side of the part of each test photograph that is looked at
 
 
-def jobs(run: Path) -> dict[Path, denoise.Job]:
+def jobs(run: Path) -> dict[Path, runs.Job]:
     return {run: JOB, run / ONE_WEIGHT: replace(JOB, noise="25")}
 
 
 def judge(run: Path, tick: Callable[[], object] = lambda: None) -> list[evaluation.Row]:
     """Grid search, evaluation and report; ticks `TICKS` times."""
-    grids = evaluation.grids_of(JOB, LEVELS, tick)
+    grids = grid.grids_of(JOB, LEVELS, tick)
     models = {
-        f"{evaluation.LEARNED} for every noise": denoise.load(run)[0],
-        f"{evaluation.LEARNED} at noise 25": denoise.load(run / ONE_WEIGHT)[0],
+        f"{evaluation.LEARNED} for every noise": runs.load(run)[0],
+        f"{evaluation.LEARNED} at noise 25": runs.load(run / ONE_WEIGHT)[0],
     }
     pictures = [middle(picture, SIZE) for picture in data.photographs("skimage", "test")]
-    result = evaluation.evaluate(models, pictures, LEVELS, grids=grids, tick=tick)
+    result = evaluation.evaluate(models, pictures, LEVELS, JOB.task, grids=grids, tick=tick)
     evaluation.save(result, run, force=True)
+    middle_level = LEVELS[len(LEVELS) // 2]
+    sweep.save(sweep.sweep(JOB.task, runs.load(run)[0], pictures[0], middle_level, tick), run)
     report.write(run)
     return result.rows
 
 
-TICKS = len(LEVELS) * (evaluation.GRID_SOLVES + len(data.SKIMAGE["test"]))
+TICKS = len(LEVELS) * (grid.GRID_SOLVES + len(data.SKIMAGE["test"])) + len(sweep.FACTORS)
 
 
 def middle(picture: Image, size: int) -> Image:

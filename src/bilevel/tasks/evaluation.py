@@ -1,4 +1,4 @@
-"""How good a denoiser is: PSNR and SSIM beside classical methods, as a table and as pictures.
+"""How good a model is: PSNR and SSIM beside classical methods, as a table and as pictures.
 
 An evaluation leaves in the run folder
 
@@ -9,11 +9,7 @@ An evaluation leaves in the run folder
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -25,18 +21,14 @@ import torch
 from torch import nn
 
 from bilevel import learning
-from bilevel.layers import TVDenoise
-from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import images
-from bilevel.tasks.data import Noise, Sample, noisy
-from bilevel.tasks.denoise import TOL, Job, apply, noise_left
-from bilevel.tasks.images import Image, ImageError
-from bilevel.warm_start import WarmStarts, warm_starts
-
-Method = Callable[[np.ndarray, float], np.ndarray]  # (C, H, W), noise level of 255 -> the same
+from bilevel.tasks.data import noisy
+from bilevel.tasks.grid import Grid
+from bilevel.tasks.images import Image
+from bilevel.tasks.tables import read_csv, replacing, write_csv
+from bilevel.tasks.task import Method, Task
 
 CLEAN, NOISY, GRID, LEARNED = "clean", "noisy", "TV, grid search", "TV, learned"
-NON_LOCAL, WAVELETS = "non-local means", "wavelets"
 SHOWN = 4  # so many images are kept as pictures
 
 
@@ -47,102 +39,6 @@ class Row:
     method: str
     psnr: float
     ssim: float
-
-
-# --------------------------------------------------------------------------- classical methods
-
-
-def non_local_means(channels: np.ndarray, level: float) -> np.ndarray:
-    """Buades, Coll, Morel (2005), told the noise level; colours decide together what is alike."""
-    from skimage.restoration import denoise_nl_means
-
-    sigma, gray = level / 255, len(channels) == 1
-    result = denoise_nl_means(
-        channels[0] if gray else channels,
-        patch_size=5,
-        patch_distance=6,
-        h=0.8 * sigma,  # as scikit-image advises for its fast mode
-        sigma=sigma,
-        fast_mode=True,
-        channel_axis=None if gray else 0,
-    )
-    return result.reshape(channels.shape)
-
-
-def wavelets(channels: np.ndarray, level: float) -> np.ndarray:
-    """BayesShrink (Chang, Yu, Vetterli 2000), averaged over 16 shifts (Coifman, Donoho 1995)."""
-    from skimage.restoration import denoise_wavelet
-
-    def shifted(channel: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
-        moved = np.roll(channel, shift, (0, 1))
-        clean = denoise_wavelet(
-            moved, sigma=level / 255, method="BayesShrink", mode="soft", rescale_sigma=False
-        )
-        return np.roll(clean, (-shift[0], -shift[1]), (0, 1))
-
-    shifts = [(i, j) for i in range(4) for j in range(4)]
-    return np.stack([np.mean([shifted(c, s) for s in shifts], axis=0) for c in channels])
-
-
-# --------------------------------------------------------------------------------- grid search
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The loss over a grid of weights, at one noise level."""
-
-    noise: float
-    weights: list[float]
-    losses: list[float]
-
-    @property
-    def best(self) -> float:
-        return self.weights[int(np.argmin(self.losses))]
-
-
-def grid_search(
-    samples: Sequence[Sample], level: float, tick: Callable[[], object] = lambda: None
-) -> Grid:
-    """The best weight of TV for all samples together: a coarse grid, then a fine one.
-
-    The coarse grid goes from 0.15 to 2.6 times the noise level. The fine one has a ratio of 1.04
-    between neighbours, so the best is missed by 2 % at most; near the minimum that costs less than
-    0.001 dB. Each solve starts from its neighbour's solution.
-    """
-    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
-    store, index = WarmStarts(), torch.arange(len(samples))
-    losses: dict[float, float] = {}
-
-    @torch.no_grad()
-    def loss(weight: float) -> float:
-        if weight not in losses:
-            with warm_starts(store, index):
-                model = TVDenoise(weight, tol=TOL).double()
-                losses[weight] = float(noise_left(model, batch))
-            tick()
-        return losses[weight]
-
-    ratio = 1.04**6
-    coarse = [level / 255 * ratio**k for k in range(-8, 5)]
-    start = min(coarse, key=loss)
-    min((start * 1.04**k for k in range(-5, 6)), key=loss)
-    weights = sorted(losses)
-    return Grid(level, weights, [losses[weight] for weight in weights])
-
-
-GRID_SOLVES = 23  # how often grid_search ticks
-
-
-def grids_of(job: Job, levels: Sequence[float], tick: Callable[[], object]) -> list[Grid]:
-    """On the crops that a run learned from; none, after a warning, where they are gone."""
-    try:
-        samples = [job.samples(Noise(level, level)) for level in levels]
-    except ImageError as error:
-        warnings.warn(f"No grid search: the images of the run are gone. {error}", stacklevel=2)
-        for _ in range(GRID_SOLVES * len(levels)):
-            tick()
-        return []
-    return [grid_search(s, level, tick) for s, level in zip(samples, levels, strict=True)]
 
 
 # ------------------------------------------------------------------------------------ evaluate
@@ -159,6 +55,7 @@ def evaluate(
     models: Mapping[str, nn.Module],
     pictures: Sequence[Image],
     levels: Sequence[float],
+    task: Task,
     *,
     grids: Sequence[Grid] = (),
     seed: int = 0,
@@ -168,14 +65,16 @@ def evaluate(
     middle = levels[len(levels) // 2]
     rows, shown = [], {}
     for number, (name, picture) in enumerate(zip(names(pictures), pictures, strict=True)):
+        here = task.at(number)
+        clean, exact = here.target(picture.channels), here.see(picture.channels)
         for level in levels:
-            seen = noisy(picture.channels, level, np.random.default_rng([seed, number]))
-            for method, denoise in methods(models, level, grids).items():
-                result = denoise(seen, level)
-                rows.append(Row(name, level, method, *quality(result, picture.channels)))
+            seen = noisy(exact, level, np.random.default_rng([seed, number]))
+            for method, restored in methods(models, level, here, grids).items():
+                result = restored(seen, level)
+                rows.append(Row(name, level, method, *quality(result, clean)))
                 if level == middle and number < SHOWN:
                     shown[name, method] = picture.with_channels(result)
-                    shown[name, CLEAN] = picture
+                    shown[name, CLEAN] = picture.with_channels(clean)
             tick()
     return Evaluation(rows, list(grids), shown)
 
@@ -188,15 +87,15 @@ def names(pictures: Sequence[Image]) -> list[str]:
 
 
 def methods(
-    models: Mapping[str, nn.Module], level: float, grids: Sequence[Grid] = ()
+    models: Mapping[str, nn.Module], level: float, task: Task, grids: Sequence[Grid] = ()
 ) -> dict[str, Method]:
     """What a table compares, in its order."""
     chosen: dict[str, Method] = {NOISY: lambda seen, level: seen}
     for grid in grids:
         if grid.noise == level:
-            chosen[GRID] = partial(apply, TVDenoise(grid.best, tol=TOL).double())
-    learned = {name: partial(apply, model) for name, model in models.items()}
-    return {**chosen, **learned, NON_LOCAL: non_local_means, WAVELETS: wavelets}
+            chosen[GRID] = partial(task.apply, task.model(False, grid.best))
+    learned = {name: partial(task.apply, model) for name, model in models.items()}
+    return {**chosen, **learned, **task.classical()}
 
 
 def quality(result: np.ndarray, clean: np.ndarray) -> tuple[float, float]:
@@ -224,25 +123,19 @@ def means(rows: Sequence[Row]) -> dict[str, dict[float, tuple[float, float]]]:
 
 def save(evaluation: Evaluation, run: Path, force: bool = False) -> None:
     """Into RUN/evaluation: complete or not at all."""
-    final, temporary = run / "evaluation", run / ".evaluation.tmp"
     check_free(run, force)
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        (temporary / "pictures").mkdir(parents=True)
-        _write_csv(temporary / "table.csv", [asdict(row) for row in evaluation.rows])
+    with replacing(run / "evaluation") as folder:
+        (folder / "pictures").mkdir()
+        write_csv(folder / "table.csv", [asdict(row) for row in evaluation.rows])
         points = [
             {"noise": grid.noise, "weight": weight, "loss": loss}
             for grid in evaluation.grids
             for weight, loss in zip(grid.weights, grid.losses, strict=True)
         ]
-        _write_csv(temporary / "grid.csv", points or [{"noise": "", "weight": "", "loss": ""}])
+        write_csv(folder / "grid.csv", points or [{"noise": "", "weight": "", "loss": ""}])
         for (name, method), picture in evaluation.pictures.items():
             kind = images.Kind(np.dtype(np.uint8))
-            images.write(picture_path(temporary, name, method), replace(picture, kind=kind))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            images.write(picture_path(folder, name, method), replace(picture, kind=kind))
 
 
 def picture_path(evaluation: Path, image: str, method: str) -> Path:
@@ -259,12 +152,12 @@ def read_rows(run: Path) -> list[Row]:
     types: dict[str, Any] = {"image": str, "method": str}
     return [
         Row(**{f.name: types.get(f.name, float)(line[f.name]) for f in fields(Row)})
-        for line in _read_csv(run / "evaluation" / "table.csv", [f.name for f in fields(Row)])
+        for line in read_csv(run / "evaluation" / "table.csv", [f.name for f in fields(Row)])
     ]
 
 
 def read_grids(run: Path) -> list[Grid]:
-    points = _read_csv(run / "evaluation" / "grid.csv", ["noise", "weight", "loss"])
+    points = read_csv(run / "evaluation" / "grid.csv", ["noise", "weight", "loss"])
     grids: dict[float, Grid] = {}
     for point in points:
         if point["noise"]:
@@ -273,20 +166,3 @@ def read_grids(run: Path) -> list[Grid]:
             grid.weights.append(float(point["weight"]))
             grid.losses.append(float(point["loss"]))
     return list(grids.values())
-
-
-def _write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    write_bytes(path, text.getvalue().encode())
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    if reader.fieldnames != list(columns):
-        raise ValueError(f"{path} has the columns {reader.fieldnames}, not {list(columns)}.")
-    return list(reader)

@@ -1,67 +1,104 @@
-"""`bilevel denoise`: files in, files out."""
+"""`bilevel denoise`, `deblur`, `inpaint`: files in, files out."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from bilevel.layers import TVDenoise, TVDenoiser
-from bilevel.tasks import data, images
-from bilevel.tasks import denoise as task
-from bilevel.tasks.images import ImageError
+from bilevel.tasks import data, images, runs
+from bilevel.tasks.denoise import estimate_noise
+from bilevel.tasks.images import Image, ImageError
+from bilevel.tasks.task import Task
+
+Restorer = Callable[[Image], tuple[np.ndarray, str]]  # -> (C, H, W) and what to tell of it
 
 
 @dataclass(frozen=True)
-class Denoiser:
-    """A model and, where it asks for one, the noise level: given, or estimated from each image."""
+class Restoration:
+    """A task, a model and, where that asks for one, the noise level: given, or estimated."""
 
+    task: Task
     model: nn.Module
     noise: float | None  # of 255
     learned: data.Noise | None = None
 
     @classmethod
-    def of(cls, run: Path | None, weight: float | None, noise: float | None) -> Denoiser:
+    def of(
+        cls, task: Task, run: Path | None, weight: float | None, noise: float | None
+    ) -> Restoration:
+        if (run is None) == (weight is None):
+            raise ValueError("Give one of --model RUN and --weight NUMBER.")
         if noise is not None and not 0 < noise < math.inf:
             raise ValueError(f"--noise is {noise:g}: give a standard deviation > 0, of 255.")
-        if run is None:
-            assert weight is not None
-            if not 0 < weight < math.inf:
-                raise ValueError(f"--weight is {weight:g}: give a number > 0, such as 0.1.")
-            if weight > 0.5:
-                warnings.warn(
-                    f"--weight is {weight:g}, which leaves little of an image in [0, 1] and takes "
-                    "long; 0.05 to 0.2 is usual.",
-                    stacklevel=2,
-                )
-            return cls(TVDenoise(weight, tol=task.TOL).double(), None)
-        model, _ = task.load(run)
-        if noise is not None and not isinstance(model, TVDenoiser):
+        if weight is not None:
+            check_weight(weight)
+            return cls(task, task.model(False, weight), None)
+        assert run is not None
+        model, _ = runs.load(run)
+        job = runs.Job.of_run(run)
+        if job.task.name != task.name:
+            raise ValueError(
+                f"{run} is a run of the task {job.task.name!r}, not of {task.name!r}. Use bilevel "
+                f"{job.task.name}, or another run."
+            )
+        if noise is not None and "sigma" not in model.asks:  # type: ignore[operator]
             warnings.warn(
                 f"The model in {run} has one weight for every noise level: --noise plays no part.",
                 stacklevel=2,
             )
-        return cls(model, noise, data.Noise.parse(task.Job.of_run(run).noise))
+        return cls(task, model, noise, data.Noise.parse(job.noise))
 
-    def level(self, image: images.Image) -> float | None:
+    def level(self, image: Image) -> float | None:
         """The noise level for this image; None where the model asks for none."""
-        if not isinstance(self.model, TVDenoiser):
+        if "sigma" not in self.model.asks:  # type: ignore[operator]
             return None
-        return task.estimate_noise(image) if self.noise is None else self.noise
+        level = estimate_noise(image) if self.noise is None else self.noise
+        if level < 0.1:
+            raise ImageError(
+                f"{image.path}: no noise was found in it. Name its level with --noise."
+            )
+        if self.learned and not self.learned.low / 1.2 <= level <= self.learned.high * 1.2:
+            warnings.warn(
+                f"{image.path}: its noise of {level:.1f} lies outside of what the model has "
+                f"learned ({self.learned}).",
+                stacklevel=2,
+            )
+        return level
+
+    def __call__(self, image: Image) -> tuple[np.ndarray, str]:
+        level = self.level(image)
+        how = "estimated" if self.noise is None else "given"
+        told = "" if level is None else f" (noise {level:.1f}, {how})"
+        return self.task.apply(self.model, image.channels, level or math.nan), told
 
 
-def plan(inputs: Sequence[Path], output: Path | None, force: bool) -> list[tuple[Path, Path]]:
+def check_weight(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        raise ValueError(f"--weight is {weight:g}: give a number > 0, such as 0.1.")
+    if weight > 0.5:
+        warnings.warn(
+            f"--weight is {weight:g}, which leaves little of an image in [0, 1] and takes "
+            "long; 0.05 to 0.2 is usual for denoising, less for other tasks.",
+            stacklevel=2,
+        )
+
+
+def plan(
+    inputs: Sequence[Path], output: Path | None, force: bool, done: str
+) -> list[tuple[Path, Path]]:
     """(source, target) for every image, checked before the long work begins."""
     sources: list[Path] = []
     for path in inputs:
         sources += images.scan(path) if path.is_dir() else [path]
     many = len(sources) > 1 or any(path.is_dir() for path in inputs)
     if output is None:
-        targets = [p.with_name(f"{p.stem}_denoised{p.suffix}") for p in sources]
+        targets = [p.with_name(f"{p.stem}_{done}{p.suffix}") for p in sources]
     elif many or output.is_dir():
         if output.exists() and not output.is_dir():
             raise ImageError(f"The output {output} is a file; {len(sources)} images need a folder.")
@@ -79,8 +116,8 @@ def plan(inputs: Sequence[Path], output: Path | None, force: bool) -> list[tuple
     return list(zip(sources, targets, strict=True))
 
 
-def denoise(source: Path, target: Path, denoiser: Denoiser, force: bool, alone: bool) -> str | None:
-    """Reads, denoises, writes; what to tell. None, after a warning, for one bad file of several."""
+def restore(source: Path, target: Path, restorer: Restorer, force: bool, alone: bool) -> str | None:
+    """Reads, restores, writes; what to tell. None, after a warning, for one bad file of several."""
     try:
         image = images.read(source)
     except ImageError as error:
@@ -88,22 +125,8 @@ def denoise(source: Path, target: Path, denoiser: Denoiser, force: bool, alone: 
             raise
         warnings.warn(f"Skipped: {error}", stacklevel=2)
         return None
-    level = denoiser.level(image)
-    if level is not None and level < 0.1:
-        raise ImageError(f"{source}: no noise was found in it. Name its level with --noise.")
-    told = ""
-    if level is not None:
-        how = "estimated" if denoiser.noise is None else "given"
-        told = f" (noise {level:.1f}, {how})"
-        learned = denoiser.learned
-        if learned is not None and not learned.low / 1.2 <= level <= learned.high * 1.2:
-            warnings.warn(
-                f"{source}: its noise of {level:.1f} lies outside of what the model has learned "
-                f"({learned}).",
-                stacklevel=2,
-            )
-    result = image.with_channels(task.apply(denoiser.model, image.channels, level or math.nan))
-    images.write(target, result, force)
+    channels, told = restorer(image)
+    images.write(target, image.with_channels(channels), force)
     return f"{target}{told}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 _ROUNDS = 48  # random rows of a million entries take about 20
@@ -37,6 +36,8 @@ def blocks(rows: Tensor) -> Tensor:  # (N, n) -> (N, n), 0, 1, ... along each ro
     after 48 rounds (a cascade joins one block a round) are handed to SciPy's sequential algorithm,
     and so are few long rows on the CPU from the start: it is the faster one there.
     """
+    from scipy.optimize import isotonic_regression  # not with `import bilevel`
+
     head = torch.ones_like(rows, dtype=torch.bool)  # whether a block begins here
     label = head.cumsum(1) - 1
     few = rows.is_cpu and rows.shape[0] < rows.shape[1]

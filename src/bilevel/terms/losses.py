@@ -76,6 +76,10 @@ class Quantile(Weighted, Proximable, Dualizable):
         t = expand(step, x) * self.weight
         return x + _clamp(self.target - x, t * (self.level - 1), t * self.level)
 
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # by Moreau it would lose digits
+        shifted = y - expand(step, y) * self.target  # where one side of the domain is narrow
+        return _clamp(shifted, -self.weight * self.level, self.weight * (1 - self.level))
+
     def conjugate(self, y: Tensor) -> Tensor:
         return _indicator(self._excess(y), self.weight) + sum_event(y * self.target)
 

@@ -1,0 +1,158 @@
+"""bilevel learn denoise, bilevel learn deblur."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bilevel.console import progress, say
+
+from .app import command, learn_app, parameters
+
+Out = Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder of clean images, or 'skimage' for the photographs inside scikit-image.",
+        show_default=False,
+    ),
+]
+LearnNoise = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation of 255 (25), or a range (5:50).  \\[default: 25]"),
+]
+ModelName = Annotated[str | None, typer.Option(help="Only 'tv' so far.  \\[default: tv]")]
+Steps = Annotated[int, typer.Option(help="At most so many; it ends when it is there.")]
+Crop = Annotated[int | None, typer.Option(help="Side of a crop.  \\[default: 64]")]
+Crops = Annotated[int | None, typer.Option(help="How many crops.  \\[default: 48]")]
+LearnSeed = Annotated[int | None, typer.Option(help="Of crops and noise.  \\[default: 0]")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; it knows its options.")
+]
+Kernels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kernel",
+        help="A kernel, as for bilevel deblur; several in turn, or an NPZ file of several.",
+        show_default=False,
+    ),
+]
+
+
+@command(learn_app, "denoise", "bilevel learn denoise --images photos --noise 5:50 --out runs/tv")
+def learn_denoise(
+    out: Out,
+    images: Images = None,
+    noise: LearnNoise = None,
+    model: ModelName = None,
+    steps: Steps = 30,
+    crop: Crop = None,
+    crops: Crops = None,
+    seed: LearnSeed = None,
+    resume: Resume = False,
+) -> None:
+    """Learn a denoiser from the clean images of a folder.
+
+    With one noise level it learns the weight of total variation; with a range, the weight as a
+    function of the noise level.
+    """
+    given: dict[str, Any] = dict(
+        images=images, noise=noise, model=model, crop=crop, crops=crops, seed=seed
+    )
+    _learn("denoise", given, out, steps, resume)
+
+
+@command(
+    learn_app,
+    "deblur",
+    "bilevel learn deblur --images photos --kernel k.png --noise 2 --out runs/sharp",
+)
+def learn_deblur(
+    out: Out,
+    images: Images = None,
+    kernel: Kernels = None,
+    noise: LearnNoise = None,
+    model: ModelName = None,
+    steps: Steps = 30,
+    crop: Crop = None,
+    crops: Crops = None,
+    seed: LearnSeed = None,
+    resume: Resume = False,
+) -> None:
+    """Learn to deblur from the clean images of a folder, which it blurs with known kernels.
+
+    As bilevel learn denoise: it learns the weight of total variation, or with a range of noise
+    levels the weight as a function of the noise level.
+    """
+    from bilevel.tasks import kernels
+
+    given: dict[str, Any] = dict(
+        images=images, noise=noise, model=model, crop=crop, crops=crops, seed=seed
+    )
+    if kernel:
+        given["kernel"] = [kernels.resolve(text) for text in kernel]
+    elif not resume:
+        raise ValueError("No kernel. Name one with --kernel: a file, or gaussian:2.")
+    _learn("deblur", given, out, steps, resume)
+
+
+def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool) -> None:
+    from bilevel import report
+    from bilevel.learning.processes import is_first
+    from bilevel.tasks import data, runs, sweep
+
+    given = {option: value for option, value in given.items() if value is not None}
+    if "noise" in given:
+        given["noise"] = str(data.Noise.parse(given["noise"]))
+    if given.get("images", "skimage") != "skimage":
+        given["images"] = str(Path(given["images"]).resolve())
+    if resume:
+        job = runs.Job.of_run(out)
+        if job.task.name != name:
+            raise ValueError(
+                f"The run in {out} is of the task {job.task.name!r}, not of {name!r}. Resume it "
+                f"with bilevel learn {job.task.name}."
+            )
+        for option, value in given.items():
+            if value != job.options[option]:
+                raise ValueError(
+                    f"The run in {out} began with --{option} {job.options[option]}, got {value}. "
+                    "Leave the option out, or begin a new run in another folder."
+                )
+    elif "images" not in given:
+        raise ValueError("No images. Name a folder of clean images with --images.")
+    else:
+        job = runs.Job.of(name, given)
+    with how_to_resume(out, job.task.name):
+        result = runs.learn(job, out, steps=steps, resume=resume)
+    if not is_first():
+        return
+    with progress(len(sweep.FACTORS), "weights") as tick:
+        picture = sweep.worth_showing(job.task, data.photographs(job.images))
+        level = job.levels[len(job.levels) // 2]
+        sweep.save(sweep.sweep(job.task, result.model, picture, level, tick), out)
+    path = report.write(out)
+    say(f"Learned in {result.steps} steps: {parameters(out)}")
+    say(f"Report: {path}")
+    kernel = " --kernel K" * (job.task.name == "deblur")
+    use = f"bilevel {job.task.name} IN{kernel} -o OUT --model {out}"
+    say(f"Next: bilevel evaluate {out} --images DIR, or {use}")
+
+
+@contextmanager
+def how_to_resume(run: Path, task: str) -> Iterator[None]:
+    from bilevel.learning import Interrupted
+    from bilevel.learning.shards import is_echo
+
+    try:
+        yield
+    except Interrupted as stop:
+        if is_echo(stop):
+            raise
+        command = f"bilevel learn {task} --out {shlex.quote(str(run))} --resume"
+        raise Interrupted(f"{stop} Type: {command}") from stop

@@ -1,0 +1,134 @@
+"""bilevel denoise, bilevel deblur, bilevel inpaint: files in, files out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bilevel.console import progress, say
+
+from .app import Force, app, command
+
+if TYPE_CHECKING:
+    from bilevel.tasks.files import Restorer
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="IN...", help="Images, or folders of them.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", help="A file; a folder where there are several images."),
+]
+Model = Annotated[Path | None, typer.Option(help="A run folder with a learned model.")]
+Weight = Annotated[
+    float | None, typer.Option(help="Without a model: the weight of total variation.")
+]
+Noise = Annotated[
+    float | None,
+    typer.Option(help="Standard deviation of the noise, of 255.  \\[default: estimated]"),
+]
+
+
+@command(app, "denoise", "bilevel denoise noisy.png -o clean.png --model runs/tv")
+def denoise_files(
+    inputs: Inputs,
+    output: Output = None,
+    model: Model = None,
+    weight: Weight = None,
+    noise: Noise = None,
+    force: Force = False,
+) -> None:
+    """Denoise images: gray or colour, PNG, TIFF, JPEG or NPY, 8 or 16 bits or floats.
+
+    Give a learned --model or a --weight. Results have the kind of the images; without -o they lie
+    beside them as NAME_denoised. Files that cannot be read are skipped with a warning.
+    """
+    from bilevel.tasks.denoise import Denoise
+    from bilevel.tasks.files import Restoration
+
+    restorer = Restoration.of(Denoise(), model, weight, noise)
+    _restore_files(restorer, inputs, output, force, "denoised")
+
+
+@command(app, "deblur", "bilevel deblur shaken.png --kernel k.png -o sharp.png --weight 0.002")
+def deblur_files(
+    inputs: Inputs,
+    kernel: Annotated[
+        str,
+        typer.Option(
+            help="What one bright point became: a gray image, NPY or NPZ (k.npz:NAME), divided by "
+            "its sum; or gaussian:SIGMA, motion:LENGTH:DEGREES.",
+            show_default=False,
+        ),
+    ],
+    output: Output = None,
+    model: Model = None,
+    weight: Weight = None,
+    noise: Noise = None,
+    force: Force = False,
+) -> None:
+    """Deblur images whose blur kernel is known, with total variation. Files as bilevel denoise.
+
+    Give a learned --model or a --weight, about 0.0005 to 0.01: the less noise, the smaller. Nothing
+    is assumed of what lies beyond the edges. Without -o results are NAME_deblurred.
+    """
+    from bilevel.tasks import kernels
+    from bilevel.tasks.deblur import Deblur
+    from bilevel.tasks.files import Restoration
+
+    kernels.read_one(kernel)
+    restorer = Restoration.of(Deblur((kernel,)), model, weight, noise)
+    _restore_files(restorer, inputs, output, force, "deblurred")
+
+
+@command(app, "inpaint", "bilevel inpaint scratched.png --mask scratches.png -o whole.png")
+def inpaint_files(
+    inputs: Inputs,
+    mask: Annotated[
+        Path,
+        typer.Option(
+            help="An image of the same size: black is known, white (and gray) is missing.",
+            show_default=False,
+        ),
+    ],
+    output: Output = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(
+            help="Denoise the known pixels, too, with this weight of total variation.  "
+            "\\[default: they are kept as they are]"
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Fill in missing pixels by total variation, from those around them. Files as bilevel denoise.
+
+    Scratches, text and lost pixels fill well; large holes become flat. Without -o results are
+    NAME_inpainted.
+    """
+    from bilevel.tasks.files import check_weight
+    from bilevel.tasks.inpaint import Inpainter
+
+    if weight is not None:
+        check_weight(weight)
+    _restore_files(Inpainter.of(mask, weight), inputs, output, force, "inpainted")
+
+
+def _restore_files(
+    restorer: Restorer, inputs: list[Path], output: Path | None, force: bool, done: str
+) -> None:
+    from bilevel.tasks import files
+
+    pairs, count = files.plan(inputs, output, force, done), 0
+    with progress(len(pairs), done) as tick:
+        for source, target in pairs:
+            line = files.restore(source, target, restorer, force, alone=len(pairs) == 1)
+            count += line is not None
+            if line is not None:
+                say(line)
+            tick()
+    if not count:
+        raise ValueError(f"None of the {len(pairs)} images could be {done}: see the warnings.")

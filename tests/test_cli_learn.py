@@ -1,0 +1,131 @@
+"""bilevel learn: what it leaves, what it says, what it refuses."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bilevel import learning
+from bilevel.tasks import runs
+from command_line import bilevel, said
+from photos import write_photos
+
+LEARN = ["learn", "denoise", "--images", "photos", "--crop", "16", "--crops", "3"]
+
+
+def test_learn_leaves_a_run_folder(here):
+    result = bilevel(*LEARN, "--noise", "25", "--model", "tv", "--steps", "2", "--out", "new")
+    assert result.exit_code == 0, result.output
+    assert "Learned in 2 steps: weight = 0." in said(result)
+    names = {path.name for path in (here / "new").iterdir()}
+    assert {"model.safetensors", "config.toml", "metrics.csv", "report.html"} <= names
+    job = runs.Job.of_run(here / "new")
+    assert job == runs.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
+
+
+def test_learn_refuses_a_folder_that_is_in_use(here):
+    result = bilevel(*LEARN, "--out", "run")
+    assert result.exit_code == 1
+    assert re.search("Error: .*run is not empty.* --resume", said(result))
+
+
+def test_interruption_saves_and_resume_gives_the_same_numbers(here, monkeypatch):
+    options = [*LEARN, "--noise", "5:50", "--steps", "4"]
+    assert bilevel(*options, "--out", "whole").exit_code == 0
+    plain, calls = runs.noise_left, []
+
+    def interrupted(model, batch):
+        calls.append(1)
+        if len(calls) == 4:  # within the third step
+            raise KeyboardInterrupt
+        return plain(model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "noise_left", interrupted)
+        result = bilevel(*options, "--out", "parts")
+    assert result.exit_code == 130
+    assert re.search(r"Interrupted. Step \d is saved in parts", said(result))
+    assert "Type: bilevel learn denoise --out parts --resume" in said(result)
+    assert len(learning.read_metrics(here / "parts")) < 4
+    assert bilevel("learn", "denoise", "--out", "parts", "--resume", "--steps", 4).exit_code == 0
+    for name in ("whole", "parts"):
+        rows = learning.read_metrics(here / name)
+        assert len(rows) == 4
+    numbers = [
+        [
+            {k: v for k, v in row.items() if k != "seconds"}
+            for row in learning.read_metrics(here / n)
+        ]
+        for n in ("whole", "parts")
+    ]
+    assert numbers[0] == numbers[1]
+
+
+def test_ctrl_c_in_a_terminal(here):
+    """A real process and a real signal, in the middle of learning."""
+    options = [*LEARN, "--noise", "5:50", "--steps", "99", "--out", "run2"]
+    code = (
+        "from bilevel.tasks import runs; plain = runs._optimizer\n"
+        "import torch, bilevel.cli\n"  # an optimizer that does not end early
+        "runs._optimizer = lambda p: torch.optim.SGD(p, lr=1e-3)\n"
+        "bilevel.cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(learning.read_metrics(here / "run2")) < 2:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert b"is saved in run2" in errors and b"--resume" in errors and b"Traceback" not in errors
+    model, _ = runs.load(here / "run2")
+    assert model.slope.item() != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "image folder .*nowhere does not exist. Give a folder that"),
+        (["--images", "empty"], "empty holds no image file"),
+        (["--images", "photos", "--noise", "loud"], "noise is 'loud': give a number such as 25"),
+        (
+            ["--images", "photos", "--model", "unet"],
+            "model is 'unet', which is not known. Use 'tv'",
+        ),
+        (["--images", "photos", "--crop", "100"], "All 3 images are smaller than a crop of 100"),
+        (
+            ["--images", "photos", "--crops", "0"],
+            "--crops 0, --crop 64: there must be",
+        ),
+        (
+            ["--images", "photos", "--crop", "16", "--steps", "-1"],
+            "steps=-1: pass the number of steps",
+        ),
+        ([], "No images. Name a folder of clean images with --images"),
+        (["--resume"], "new holds no config.toml, so it is not a run folder"),
+    ],
+)
+def test_learn_says_what_is_wrong(here, arguments, message):
+    (here / "empty").mkdir()
+    result = bilevel("learn", "denoise", "--out", "new", *arguments)
+    assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
+
+
+def test_resume_refuses_other_options(here):
+    result = bilevel("learn", "denoise", "--out", "run", "--resume", "--noise", "25")
+    assert result.exit_code == 1
+    assert "began with --noise 5:50, got 25. Leave the option out" in said(result)
+
+
+def test_bad_image_is_skipped_with_a_warning(here):
+    folder = write_photos(here / "mixed")
+    (folder / "broken.png").write_bytes(b"junk")
+    options = ["--crop", "16", "--crops", "2", "--steps", "1", "--out", "new"]
+    result = bilevel("learn", "denoise", "--images", "mixed", *options)
+    assert result.exit_code == 0, result.output
+    assert re.search("Warning: Skipped: .*broken.png could not be read as PNG", said(result))
