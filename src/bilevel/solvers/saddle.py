@@ -134,6 +134,7 @@ class Saddle:
             dx = dx - self.V @ dw
         dx, dw = dx[..., 0], dw[..., 0]
         if self.soft is not None:
+            assert self.weight is not None
             dw = torch.where(self.soft, self.weight * (self.program.image(dx) - e), dw)
         return dx.to(like), dw.to(like)
 
