@@ -165,8 +165,5 @@ EXAMPLES = [
         singular=True,
     ),
     Example("tv2d_isotropic", _tv, (AD, PD), {"shape": (3, 4)}, singular=True),
-    Example(
-        "tv2d_coupled", lambda t: _tv(t, coupled=True), (AD, PD), {"shape": (3, 3)}, singular=True
-    ),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}

@@ -33,8 +33,6 @@ CASES = [
     ("tv2d_anisotropic", {"shape": (8, 7), "weight_shape": (8, 7)}),
     ("tv2d_isotropic", {"shape": (8, 7)}),
     ("tv2d_isotropic", {"shape": (8, 7), "weight_shape": (8, 7)}),
-    ("tv2d_coupled", {}),
-    ("tv2d_coupled", {"weight_shape": (5, 4)}),
 ]
 cases = pytest.mark.parametrize("name, size", CASES, ids=str)
 

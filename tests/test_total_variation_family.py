@@ -8,7 +8,7 @@ from scipy.optimize import linprog, minimize
 import bilevel as bl
 from bilevel import testing
 from references import REFERENCES
-from references.total_variation import differences
+from references.total_variation import differences, tv2d_coupled
 
 F64 = torch.float64
 SHAPE = (5, 4)
@@ -133,7 +133,7 @@ def test_the_derivative_is_that_of_differences(name):
 
 
 def test_coupled_channels_are_those_of_the_reference():
-    theta, answer = REFERENCES["tv2d_coupled"].instance()
+    theta, answer = tv2d_coupled.instance()
     y, w = tensor(theta["y"])[0], torch.tensor(theta["w"])
     x = bl.solve(bl.LeastSquares(y) + w * bl.TotalVariation(coupled=True), tol=1e-11).x
     np.testing.assert_allclose(x[0].numpy(), answer.x, rtol=0, atol=1e-6)

@@ -18,7 +18,7 @@ from .sets import (
 )
 from .smooth import logistic, ridge
 from .sparse import elastic_net, group_lasso, lasso
-from .total_variation import tv1d, tv2d_anisotropic, tv2d_coupled, tv2d_isotropic
+from .total_variation import tv1d, tv2d_anisotropic, tv2d_isotropic
 
 REFERENCES: dict[str, Reference] = {
     reference.name: reference
@@ -36,7 +36,6 @@ REFERENCES: dict[str, Reference] = {
         tv1d,
         tv2d_anisotropic,
         tv2d_isotropic,
-        tv2d_coupled,
     )
 }
 
