@@ -78,7 +78,7 @@ class Case:
         return self.name
 
 
-IMAGE, VOLUME = (1, 4, 5), (1, 3, 4, 2)
+IMAGE, COLOUR, VOLUME = (1, 4, 5), (3, 4, 5), (1, 3, 4, 2)
 
 
 def cosh(x: Tensor) -> Tensor:
@@ -131,6 +131,11 @@ TERMS = [
     Case("TotalVariation, aniso", lambda d: bl.TotalVariation(isotropic=False), IMAGE),
     Case("TotalVariation, per sample", lambda d: d.per_sample() * bl.TotalVariation(), IMAGE),
     Case("TotalVariation, per pixel", lambda d: d.full() * bl.TotalVariation(), IMAGE),
+    Case("TotalVariation, coupled", lambda d: 0.3 * bl.TotalVariation(coupled=True), COLOUR),
+    Case("TotalVariation, coupled, aniso", lambda d: bl.TotalVariation(2, False, True), COLOUR),
+    Case("TotalVariation, coupled signals", lambda d: bl.TotalVariation(1, coupled=True), (3, 5)),
+    Case("TotalVariation, coupled, per pixel", lambda d: per_colour(d), COLOUR),
+    Case("L21, several dims", lambda d: 0.5 * bl.L21(dim=(1, 3)), COLOUR),
     Case("Box", lambda d: bl.Box(-0.4, 0.6)),
     Case("Box, half open", lambda d: bl.Box(-0.4, torch.inf)),
     Case("Box, per feature", lambda d: bl.Box(-d.per_pixel(), d.per_pixel())),
@@ -282,6 +287,10 @@ TERMS += [
     Case("Monotone, decreasing", lambda d: bl.Monotone(1, False), MATRICES, scalable=False),
     Case("PSD", lambda d: bl.PositiveSemidefinite(), (4, 4), square=True, scalable=False),
 ]
+
+
+def per_colour(d: Draw) -> bl.Term:
+    return d.positive(d.batch, 1, *d.event[1:]) * bl.TotalVariation(coupled=True)
 
 
 def size(d: Draw) -> int:

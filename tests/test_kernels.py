@@ -10,11 +10,11 @@ from bilevel.kernels.rof import ROF
 SHAPES = [(2, 9, 7), (1, 3, 8, 5), (2, 1, 1, 6), (1, 1, 6, 1), (1, 1, 1, 1), (1, 200, 33)]
 
 
-def rof(shape, dtype=torch.float64, isotropic=True, weight=0.2, mu=1.0, seed=0):
+def rof(shape, dtype=torch.float64, isotropic=True, weight=0.2, mu=1.0, seed=0, coupled=False):
     """(energy, fixpoint, a state near the start) of a noisy image."""
     rng = torch.Generator().manual_seed(seed)
     y = torch.rand(shape, generator=rng, dtype=torch.float64).to(dtype)
-    energy = mu * bl.LeastSquares(y) + weight * bl.TotalVariation(isotropic=isotropic)
+    energy = mu * bl.LeastSquares(y) + weight * bl.TotalVariation(2, isotropic, coupled)
     solver = bl.PrimalDual().prepare(energy, y)
     z = solver.start(energy, y)
     z = tuple(part + 0.3 * torch.randn(part.shape, generator=rng).to(dtype) for part in z)
@@ -71,8 +71,52 @@ def test_rof_takes_a_weight_and_steps_for_each_sample():
     agree(kernel.sweeps(z, [tau], [0.1 / tau], [1.0]), expected)
 
 
-def test_rof_does_not_depend_on_the_number_of_threads():
-    _, fixpoint, z = rof((1, 1, 300, 40), torch.float32)
+def positive(*shape, dtype=torch.float64):
+    weight = torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (weight * (weight > 0.1)).to(dtype)  # some of them 0
+
+
+MAPS = [
+    (9, 7),
+    (7,),
+    (1, 9, 7),
+    (2, 3, 9, 7),
+    (2, 1, 9, 7),
+    (2, 1, 1, 7),
+    (2, 3, 1, 1),
+    (2, 1, 9, 1),
+]
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_rof_takes_a_weight_for_each_pixel(shape, isotropic):
+    energy, fixpoint, z = rof((2, 3, 9, 7), isotropic=isotropic, weight=positive(*shape))
+    held_to_the_solver(energy, fixpoint, z)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), *MAPS[:3], *MAPS[4:6], MAPS[7]], ids=str)
+def test_rof_couples_channels(shape, dtype):
+    weight = positive(*shape, dtype=dtype)
+    held_to_the_solver(*rof((2, 3, 9, 7), dtype, weight=weight, coupled=True))
+    held_to_the_solver(*rof((2, 1, 9, 7), dtype, weight=weight, coupled=True))
+
+
+def held_to_the_solver(energy, fixpoint, z):
+    kernel, solver = covered(fixpoint, z), fixpoint.solver
+    t = kernel.T(z)
+    agree(t, solver.step(energy, z))
+    agree(kernel.sweeps(z, [0.7], [0.15], [0.9]), solver.sweep(energy, z, 0.7, 0.15, 0.9))
+    expected = energy.gap(t[0], (t[2],), 1e-3)
+    rtol = 100 * torch.finfo(expected.dtype).eps
+    torch.testing.assert_close(kernel.gap(t, 1e-3), expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("shape, coupled", [((1, 1, 300, 40), False), ((1, 3, 300, 40), True)])
+def test_rof_does_not_depend_on_the_number_of_threads(shape, coupled):
+    weight = positive(300, 40, dtype=torch.float32)
+    _, fixpoint, z = rof(shape, torch.float32, weight=weight, coupled=coupled)
     kernel = covered(fixpoint, z)
     steps = [[0.5] * 40, [0.2] * 40, [0.9] * 40]
     before = torch.get_num_threads()
@@ -108,23 +152,27 @@ def test_a_solve_is_the_same_with_and_without_a_kernel(monkeypatch):
 
 
 Y = torch.rand(2, 1, 6, 5, dtype=torch.float64)
+COLOUR = Y.repeat(1, 2, 1, 1)
 PIXELS = torch.rand(6, 5, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
     "energy",
     [
-        bl.LeastSquares(Y) + PIXELS * bl.TotalVariation(),
         PIXELS * bl.LeastSquares(Y) + bl.TotalVariation(),
         bl.LeastSquares(Y) + bl.TotalVariation(dims=3),
+        bl.LeastSquares(Y) + bl.TotalVariation(isotropic=False, coupled=True),
+        torch.ones(2, 2, 1, 1).cumsum(1) * bl.LeastSquares(COLOUR)
+        + bl.TotalVariation(coupled=True),
         bl.Huber(0.1, Y) + bl.TotalVariation(),
         bl.LeastSquares(Y) + bl.TotalVariation() + bl.NonNegative(),
         bl.LeastSquares(Y) + 0.1 * bl.TotalVariation() + 0.1 * bl.TotalVariation(),
     ],
 )
 def test_rof_covers_no_other_energy(energy):
-    solver = bl.PrimalDual().prepare(energy, Y)
-    assert solver.kernel(energy, solver.start(energy, Y)) is None
+    y = energy.guess()
+    solver = bl.PrimalDual().prepare(energy, y)
+    assert solver.kernel(energy, solver.start(energy, y)) is None
 
 
 def test_a_kernel_never_records():

@@ -182,3 +182,12 @@ def test_a_law_that_is_broken_says_so():
         testing.values_are_per_sample(Mixing(), x)
     with pytest.raises(AssertionError, match="Potential: take_is_indexing is broken: take gave"):
         testing.take_is_indexing(bl.Potential(torch.sum), x, torch.tensor([0]))
+
+
+def test_groups_of_weight_0_leave_a_gap():
+    """Their dual is 0, which is inside a ball of radius 0."""
+    weight = torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None]
+    y = torch.tensor([[[0.0, 0.0], [0.6, 0.8]]], dtype=torch.float64)
+    term = weight * bl.L21()
+    assert term.conjugate(y) == 0 and term.dual_scale(y) == 1
+    assert term.conjugate(y + 1e-9) == torch.inf

@@ -2,7 +2,8 @@
 
 Forward differences, the last one along each axis zero (and so the gradient in its weight). x has
 shape (n,) or (H, W). The density, against which the weight broadcasts, has the shape of x, or if
-anisotropic in 2-D (2, H, W): the axis of the difference first.
+anisotropic in 2-D (2, H, W): the axis of the difference first. Coupled: x (C, H, W), density
+(H, W).
 """
 
 from dataclasses import dataclass
@@ -157,17 +158,27 @@ def _answer(theta: Theta, jumps: Jumps, flat: np.ndarray, x: np.ndarray, z: np.n
         return {"y": u.reshape(shape), "w": sum_to(for_w, theta["w"].shape)}
 
     active = np.sign(n) if jumps.groups == len(n) else flat  # isotropic directions may turn
-    dual = z.reshape(-1, *shape) if len(shape) > 1 else z
+    dual = z.reshape(-1, *shape[-2:]) if len(shape) > 1 else z
     return Answer(x.reshape(shape), float(residual), margin, active, vjp, dual)
 
 
 def _density_shape(jumps: Jumps, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if jumps.groups == np.prod(shape[1:]):
+        return shape[1:]
     return shape if jumps.groups == np.prod(shape) else (len(shape), *shape)
 
 
-def solve_by_newton(theta: Theta, isotropic: bool) -> Answer:
+def _jumps(shape: tuple[int, ...], isotropic: bool, coupled: bool = False) -> Jumps:
+    if coupled:  # rows (channel, axis, *pixel)
+        D = sparse.kron(sparse.eye_array(shape[0]), differences(shape[1:]), format="csr")
+        return Jumps(D, int(np.prod(shape[1:])))
+    pixels = int(np.prod(shape))
+    return Jumps(differences(shape), pixels if isotropic else len(shape) * pixels)
+
+
+def solve_by_newton(theta: Theta, isotropic: bool, coupled: bool = False) -> Answer:
     y = theta["y"].ravel()
-    jumps = Jumps(differences(theta["y"].shape), len(y) if isotropic else 2 * len(y))
+    jumps = _jumps(theta["y"].shape, isotropic, coupled)
     w = np.broadcast_to(theta["w"], _density_shape(jumps, theta["y"].shape)).ravel()
     x, z = smoothed(jumps, y, w, eps=1e-9)  # flat jumps are now about eps, the others are not
     jump = jumps.norm(jumps.D @ x) / np.std(y)
@@ -202,10 +213,16 @@ def _draw_2d(rng, shape: tuple[int, int], weight_shape=(), low: float = 0.2) -> 
     return {"y": y, "w": uniform(rng, low, 1.5 * low, weight_shape)}
 
 
-def _energy(theta: Theta, x: np.ndarray, isotropic: bool) -> float:
+def _draw_colour(rng, shape: tuple[int, int], weight_shape=()) -> Theta:
+    """Two channels: the second a copy of the first, inverted and fainter, with its own noise."""
+    first = _draw_2d(rng, shape, weight_shape)
+    second = 0.5 - 0.6 * first["y"] + 0.1 * rng.standard_normal(shape)
+    return {"y": np.stack([first["y"], second]), "w": first["w"]}
+
+
+def _energy(theta: Theta, x: np.ndarray, isotropic: bool, coupled: bool = False) -> float:
     """1/2 |x - y|^2 + sum w |Dx|."""
-    pixels = x.size
-    jumps = Jumps(differences(x.shape), pixels if isotropic else x.ndim * pixels)
+    jumps = _jumps(x.shape, isotropic, coupled)
     density = jumps.norm(jumps.D @ x.ravel()).reshape(_density_shape(jumps, x.shape))
     return 0.5 * np.sum((x - theta["y"]) ** 2) + float(np.sum(theta["w"] * density))
 
@@ -222,4 +239,10 @@ tv2d_isotropic = Reference(
     partial(_draw_2d, shape=(12, 12)),
     partial(solve_by_newton, isotropic=True),
     partial(_energy, isotropic=True),
+)
+tv2d_coupled = Reference(
+    "tv2d_coupled",
+    partial(_draw_colour, shape=(5, 4)),
+    partial(solve_by_newton, isotropic=True, coupled=True),
+    partial(_energy, isotropic=True, coupled=True),
 )

@@ -29,7 +29,8 @@ _REDUCED = ("radius", "total", "offset", "smoothing")
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
     """Evaluate the term once at x, as far as its shapes are not known."""
     dim = getattr(term, "dim", None)
-    if isinstance(dim, int) and (not -x.ndim <= dim < x.ndim or dim % x.ndim == 0):
+    dims = [d for d in (dim if isinstance(dim, tuple) else (dim,)) if isinstance(d, int)]
+    if any(not -x.ndim <= d < x.ndim or d % x.ndim == 0 for d in dims):
         raise ValueError(
             f"{label} has dim={dim} at x of shape {tuple(x.shape)}: it must name a dim of the "
             f"event, 1 to {x.ndim - 1} or {1 - x.ndim} to -1. Dim 0 is the batch."
@@ -104,7 +105,7 @@ def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
 def _pointwise(term: Any, x: Tensor) -> bool:
     """Whether the density is known to have the shape of x."""
     if type(term) is TotalVariation:
-        return x.ndim > term.dims
+        return x.ndim > term.dims and not term.coupled
     return type(term) in _POINTWISE
 
 

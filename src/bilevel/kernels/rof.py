@@ -23,14 +23,15 @@ _BAND = 64  # rows; a narrower band has more border than work
 
 @dataclass(frozen=True, eq=False)
 class ROF:
-    """The images of a batch in a row, (N, H, W); weight, mu and the two steps of T one an image.
+    """The images of a batch in a row, (N, C, H, W), C the channels that one norm couples, else 1;
+    mu and the two steps of T one an image, the weight one an image and column, or pixel.
 
     An image is cut into bands of rows where there are fewer images than threads. A band computes
     a border of its neighbours' rows, too, so that its own are those of the whole image, bit by bit.
     """
 
-    target: np.ndarray  # (N, H, W)
-    weight: np.ndarray  # (N,)
+    target: np.ndarray  # (N, C, H, W)
+    weight: np.ndarray  # (N, 1 or H, W)
     mu: np.ndarray  # (N,)
     isotropic: bool
     steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
@@ -45,12 +46,17 @@ class ROF:
         assert isinstance(data, LeastSquares) and isinstance(tv, TotalVariation)
         if tv.dims != 2 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return None
+        if tv.coupled and not tv.isotropic:
+            return None
+        image = x.shape[-3:] if tv.coupled else (1, *x.shape[-2:])
         spread_out = [expand(step, x) for step in steps]
-        numbers = [_per_image(n, x) for n in (tv.weight, data.weight, *spread_out)]
-        if any(n is None for n in numbers) or not bool((numbers[1] > 0).all()):  # type: ignore[operator]
+        numbers = [_per_image(n, x, image) for n in (data.weight, *spread_out)]
+        if any(n is None for n in numbers) or not bool((numbers[0] > 0).all()):  # type: ignore[operator]
             return None
         target = torch.as_tensor(data.target, dtype=x.dtype).detach().expand_as(x)
-        return ROF(_images(target, 2), *numbers[:2], tv.isotropic, tuple(numbers[2:]))  # type: ignore[arg-type]
+        target = target.reshape(-1, *image).contiguous().numpy()
+        weight = _per_pixel(tv.weight, x, image)
+        return ROF(target, weight, numbers[0], tv.isotropic, tuple(numbers[1:]))  # type: ignore[arg-type]
 
     def T(self, z: Z) -> Z:
         return self._advance(z, [*(step[None] for step in self.steps), np.ones((1, len(self.mu)))])
@@ -64,10 +70,10 @@ class ROF:
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
         z = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in z)
-        x, x_bar, y = (_images(part, dims) for part, dims in zip(z, (2, 2, 3), strict=True))
-        y[:, 0, -1], y[:, 1, :, -1] = 0, 0  # read by nobody
+        x, x_bar, y = self._views(z)
+        y[..., 0, -1, :], y[..., 1, :, -1] = 0, 0  # read by nobody
         self._compile()
-        if len(x) >= torch.get_num_threads() or x.shape[1] < 2 * _BAND:
+        if len(x) >= torch.get_num_threads() or x.shape[2] < 2 * _BAND:
             spread(self._image, [(i, x, x_bar, y, schedule) for i in range(len(x))])
         else:
             for i in range(len(x)):
@@ -79,7 +85,7 @@ class ROF:
         """As Problem.gap."""
         from .rof_loops import energies
 
-        x, y = _images(z[0], 2), _images(z[2], 3)
+        x, _, y = self._views(z)
         found = np.empty((len(x), 2))
 
         def one(i: int) -> None:
@@ -87,23 +93,33 @@ class ROF:
 
         spread(one, [(i,) for i in range(len(x))])
         sums = torch.from_numpy(found).reshape(len(z[0]), -1, 2).sum(1)
-        size = torch.maximum(sums[:, 1], torch.as_tensor(floor, dtype=sums.dtype))
-        return (sums[:, 0] / size.clamp_min(torch.finfo(z[0].dtype).tiny)).to(z[0].dtype)
+        gap, primal = sums.unbind(1)
+        size = torch.maximum(primal, (primal - gap).abs()).clamp_min(torch.finfo(z[0].dtype).tiny)
+        return (gap / torch.maximum(size, torch.as_tensor(floor).to(size))).to(z[0].dtype)
+
+    def _views(self, z: Z) -> list[np.ndarray]:
+        """(N, C, H, W) of x and x_bar, (N, C, 2, H, W) of y, on the memory of a contiguous z."""
+        n, c, h, w = self.target.shape
+        shapes = ((n, c, h, w), (n, c, h, w), (n, c, 2, h, w))
+        return [
+            part.detach().reshape(s).contiguous().numpy() for part, s in zip(z, shapes, strict=True)
+        ]
 
     def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
         if all(isinstance(number, float) for number in numbers):
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
             return np.broadcast_to(column, (len(numbers), len(self.target)))
-        return np.stack([_per_image(expand(number, x), x) for number in numbers])  # type: ignore[arg-type]
+        image = self.target.shape[1:]
+        return np.stack([_per_image(expand(number, x), x, image) for number in numbers])  # type: ignore[arg-type]
 
     def _compile(self) -> None:
         """Once, by one thread: a sweep of an image of one pixel."""
         from .rof_loops import energies, sweeps
 
-        dot = np.zeros((1, 1), self.target.dtype)
-        pair, one = np.zeros((2, 1, 1), dot.dtype), np.ones(1, dot.dtype)
+        dot = np.zeros((1, 1, 1), self.target.dtype)
+        pair, one = np.zeros((1, 2, 1, 1), dot.dtype), np.ones(1, dot.dtype)
         with announced(sweeps, energies):
-            constants = (dot, self.weight[0], self.mu[0], self.isotropic)
+            constants = (dot, dot[0], one[0], self.isotropic)
             sweeps(*constants, dot.copy(), dot.copy(), pair, one, one, one, self._tiny)
             energies(*constants, dot, pair)
 
@@ -124,32 +140,41 @@ class ROF:
         """At most _GROUP sweeps of image i."""
         from .rof_loops import sweeps
 
-        target, *constants = self._constant(i)
+        target, weight, *constants = self._constant(i)
         steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
         new = np.empty_like(x[i]), np.empty_like(x_bar[i]), np.empty_like(y[i])
+        height = x.shape[2]
 
         def band(first: int, end: int) -> None:
-            low, high = max(0, first - len(steps[0])), min(len(target), end + len(steps[0]))
+            low, high = max(0, first - len(steps[0])), min(height, end + len(steps[0]))
             wide = (part[..., low:high, :].copy() for part in (x[i], x_bar[i], y[i]))
             bx, bx_bar, by = wide
-            sweeps(target[low:high], *constants, bx, bx_bar, by, *steps, self._tiny)
+            w = weight[low:high] if len(weight) > 1 else weight
+            data = np.ascontiguousarray(target[:, low:high])
+            sweeps(data, w, *constants, bx, bx_bar, by, *steps, self._tiny)
             for whole, part in zip(new, (bx, bx_bar, by), strict=True):
                 whole[..., first:end, :] = part[..., first - low : end - low, :]
 
-        cuts = np.linspace(0, len(target), torch.get_num_threads() + 1).astype(int)
+        cuts = np.linspace(0, height, torch.get_num_threads() + 1).astype(int)
         spread(band, list(pairwise(cuts)))
         x[i], x_bar[i], y[i] = new
 
 
-def _images(tensor: Tensor, dims: int) -> np.ndarray:  # (B, ..., H, W) -> (N, ..., H, W)
-    tensor = tensor.detach().contiguous()
-    return tensor.reshape(-1, *tensor.shape[tensor.ndim - dims :]).numpy()
-
-
-def _per_image(number: Scalar, x: Tensor) -> np.ndarray | None:  # -> (N,)
-    """A number, or one a sample, for every image of x (B, ..., H, W); None if it varies inside."""
+def _per_image(number: Scalar, x: Tensor, image: Sequence[int]) -> np.ndarray | None:  # -> (N,)
+    """A number, or one a sample, for every image (C, H, W) of x; None if it varies inside."""
     number = torch.as_tensor(number, dtype=x.dtype).detach()
-    if number.ndim > x.ndim or (number.numel() > 1 and number.shape[-2:] != (1, 1)):
+    inside = 3 if image[0] > 1 else 2  # the dims of x that are one image
+    if number.ndim > x.ndim or (number.numel() > 1 and number.shape[-inside:].numel() > 1):
         return None
-    number = number.reshape(number.shape or (1, 1))
-    return number.expand(*x.shape[:-2], 1, 1).contiguous().reshape(-1).numpy()
+    lead = (*x.shape[:-inside], *[1] * inside)
+    return number.reshape(number.shape or (1,)).expand(lead).contiguous().reshape(-1).numpy()
+
+
+def _per_pixel(weight: Scalar, x: Tensor, image: Sequence[int]) -> np.ndarray:
+    """A weight that broadcasts against the density, as (N, 1 or H, W)."""
+    weight = torch.as_tensor(weight, dtype=x.dtype).detach()
+    rows = weight.shape[-2] if weight.ndim > 1 else 1
+    lead = x.shape[:-2] if image[0] == 1 else (*x.shape[:-3], 1)
+    return (
+        weight.expand(*lead, rows, x.shape[-1]).reshape(-1, rows, x.shape[-1]).contiguous().numpy()
+    )

@@ -20,29 +20,40 @@ _fast = compiled(fastmath={"contract", "nsz", "arcp", "afn", "reassoc"})  # NaN 
 
 
 @_fast
-def _dual_row(x_bar, below, y1, y2, sigma, down, weight, tiny, isotropic, a, b, t):
-    """y = proj(y + sigma D x_bar) on a row; `below` is the next row, down = 0 on the last one."""
+def _dual_row(x_bar, i, y, sigma, weight, tiny, isotropic, t):
+    """y = proj(y + sigma D x_bar) on row i of the channels; y is 0 across the far edges, and stays.
+
+    weight: one for each pixel of the row. Isotropic: one 2-norm of a pixel's differences, over all
+    channels.
+    """
     # one output a loop: with more, LLVM's alias checks stop the vectoriser
-    m = len(x_bar)
-    zero, square = a.dtype.type(0), max(weight * weight, tiny)
-    step = sigma * down
-    for j in range(m):
-        a[j] = y1[j] + step * (below[j] - x_bar[j])
-    for j in range(m - 1):
-        b[j] = y2[j] + sigma * (x_bar[j + 1] - x_bar[j])
-    b[m - 1] = zero
+    rows, m = x_bar.shape[1:]
+    for c in range(len(x_bar)):
+        row, below, y1, y2 = x_bar[c, i], x_bar[c, min(i + 1, rows - 1)], y[c, 0, i], y[c, 1, i]
+        for j in range(m):
+            y1[j] += sigma * (below[j] - row[j])
+        for j in range(m - 1):
+            y2[j] += sigma * (row[j + 1] - row[j])
+        if not isotropic:
+            for j in range(m):
+                y1[j] = min(max(y1[j], -weight[j]), weight[j])
+            for j in range(m):
+                y2[j] = min(max(y2[j], -weight[j]), weight[j])
+        elif c == 0:
+            for j in range(m):
+                t[j] = y1[j] * y1[j] + y2[j] * y2[j]
+        else:
+            for j in range(m):
+                t[j] += y1[j] * y1[j] + y2[j] * y2[j]
     if isotropic:
         for j in range(m):
-            t[j] = weight / math.sqrt(max(a[j] * a[j] + b[j] * b[j], square))
-        for j in range(m):
-            y1[j] = a[j] * t[j]
-        for j in range(m):
-            y2[j] = b[j] * t[j]
-    else:
-        for j in range(m):
-            y1[j] = min(max(a[j], -weight), weight)
-        for j in range(m):
-            y2[j] = min(max(b[j], -weight), weight)
+            t[j] = weight[j] / math.sqrt(max(t[j], weight[j] * weight[j], tiny))
+        for c in range(len(x_bar)):
+            y1, y2 = y[c, 0, i], y[c, 1, i]
+            for j in range(m):
+                y1[j] *= t[j]
+            for j in range(m):
+                y2[j] *= t[j]
 
 
 @_fast
@@ -63,22 +74,21 @@ def _primal_row(target, y1, above, y2, x, x_bar, tau, mu, theta, a):
 
 @_fast
 def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
-    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (H, W).
+    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (C, H, W).
 
-    tiny: the least positive number of the dtype.
+    weight: (H, W), or (1, W) for all rows. tiny: the least positive number of the dtype.
     """
-    rows, columns = x.shape
-    a, b, t = np.empty(columns, x.dtype), np.empty(columns, x.dtype), np.empty(columns, x.dtype)
-    nothing = np.zeros(columns, x.dtype)
-    zero, one = x.dtype.type(0), x.dtype.type(1)
+    rows, columns = x.shape[1:]
+    a, nothing = np.empty(columns, x.dtype), np.zeros(columns, x.dtype)
     for front in range(rows + len(tau) - 1):
         for k in range(max(0, front - rows + 1), min(len(tau), front + 1)):
             i = front - k
-            last = i == rows - 1
-            _dual_row(x_bar[i], x_bar[i] if last else x_bar[i + 1], y[0, i], y[1, i], sigma[k],
-                      zero if last else one, weight, tiny, isotropic, a, b, t)
-            _primal_row(target[i], y[0, i], y[0, i - 1] if i else nothing, y[1, i], x[i], x_bar[i],
-                        tau[k], mu, theta[k], a)
+            w = weight[i if len(weight) > 1 else 0]
+            _dual_row(x_bar, i, y, sigma[k], w, tiny, isotropic, a)
+            for c in range(len(x)):
+                above = y[c, 0, i - 1] if i else nothing
+                _primal_row(target[c, i], y[c, 0, i], above, y[c, 1, i], x[c, i], x_bar[c, i],
+                            tau[k], mu, theta[k], a)
 
 
 @_fast
@@ -87,23 +97,40 @@ def energies(target, weight, mu, isotropic, x, y):
 
     P - D = 1/(2 mu) |mu (x - target) + D* y|^2 + sum weight |Dx| - <Dx, y>: nothing cancels.
     """
-    rows, columns = x.shape
+    rows, m = x.shape[1:]
+    zero, nothing = x.dtype.type(0), np.zeros(m, x.dtype)
+    size, inner, pull = np.empty(m, x.dtype), np.empty(m, x.dtype), np.empty(m, x.dtype)
     gap, primal = 0.0, 0.0
     for i in range(rows):
-        row_gap, row_primal = 0.0, 0.0
-        for j in range(columns):
-            d1 = x[i + 1, j] - x[i, j] if i + 1 < rows else x.dtype.type(0)
-            d2 = x[i, j + 1] - x[i, j] if j + 1 < columns else x.dtype.type(0)
-            pull = -y[0, i, j] - y[1, i, j]
-            if i:
-                pull += y[0, i - 1, j]
-            if j:
-                pull += y[1, i, j - 1]
-            size = math.sqrt(d1 * d1 + d2 * d2) if isotropic else abs(d1) + abs(d2)
-            r = x[i, j] - target[i, j]
-            s = mu * r + pull
-            row_gap += s * s / (2 * mu) + (weight * size - d1 * y[0, i, j] - d2 * y[1, i, j])
-            row_primal += mu * r * r / 2 + weight * size
-        gap += row_gap
-        primal += row_primal
+        size[:], inner[:] = zero, zero
+        fit, slack, total = 0.0, 0.0, 0.0
+        for c in range(len(x)):
+            row, below, data = x[c, i], x[c, min(i + 1, rows - 1)], target[c, i]
+            y1, y2, above = y[c, 0, i], y[c, 1, i], y[c, 0, i - 1] if i else nothing
+            for j in range(m):
+                d = below[j] - row[j]
+                size[j] += d * d if isotropic else abs(d)
+            for j in range(m - 1):
+                d = row[j + 1] - row[j]
+                size[j] += d * d if isotropic else abs(d)
+            for j in range(m):
+                inner[j] += (below[j] - row[j]) * y1[j]
+            for j in range(m - 1):
+                inner[j] += (row[j + 1] - row[j]) * y2[j]
+            pull[0] = above[0] - y1[0] - y2[0]
+            for j in range(1, m):
+                pull[j] = above[j] - y1[j] + y2[j - 1] - y2[j]
+            for j in range(m):
+                r = row[j] - data[j]
+                s = mu * r + pull[j]
+                fit += mu * r * r / 2
+                slack += s * s / (2 * mu)
+        w = weight[i if len(weight) > 1 else 0]
+        for j in range(m):
+            size[j] = w[j] * (math.sqrt(size[j]) if isotropic else size[j])
+        for j in range(m):
+            slack += size[j] - inner[j]
+            total += size[j]
+        gap += slack
+        primal += fit + total
     return gap, primal

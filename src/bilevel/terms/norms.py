@@ -29,15 +29,20 @@ def _clip_norm(y: Tensor, radius: Tensor | float, dim: int | tuple[int, ...]) ->
     return y * (radius / torch.maximum(length, radius).clamp_min(tiny(y)))
 
 
+def _zero(size: Tensor) -> float:
+    """What is at most the _length of 0."""
+    return 2 * tiny(size) ** 0.5
+
+
 def _fitting(size: Tensor, weight: Tensor | float) -> Tensor:
     """(B,): the largest s <= 1 with s size <= weight everywhere."""
-    ratio = torch.where(size > 0, weight / size, torch.inf)
+    ratio = torch.where(size > _zero(size), weight / size, torch.inf)
     return ratio.flatten(1).amin(1).clamp(max=1)
 
 
 def _indicator(size: Tensor, weight: Tensor | float) -> Tensor:
     """(B,): 0 where size <= weight everywhere, up to rounding, else inf."""
-    outside = (size > weight * (1 + 64 * eps(size)) + tiny(size)).flatten(1).any(1)
+    outside = (size > weight * (1 + 64 * eps(size)) + _zero(size)).flatten(1).any(1)
     return size.new_zeros(len(size)).masked_fill(outside, torch.inf)
 
 
@@ -99,13 +104,14 @@ class L2(Weighted, Proximable, Dualizable):
 
 @dataclass(frozen=True, eq=False)
 class L21(Weighted, Proximable, Dualizable):
-    """g(x) = sum over groups of weight |x_group|_2, the groups being the vectors along `dim`.
+    """g(x) = sum over groups of weight |x_group|_2, the groups being the vectors along `dim`,
+    or the blocks along several dims.
 
     prox      x - projection of each group onto the ball of radius step weight (0 for a group inside
     it)
     """
 
-    dim: int = -1  # the weight broadcasts against x with this dim of size 1
+    dim: int | tuple[int, ...] = -1  # the weight broadcasts against x with these dims of size 1
 
     def density(self, x: Tensor) -> Tensor:
         return _length(x, self.dim)

@@ -19,22 +19,34 @@ class TotalVariation(Weighted, Composed):
     """TV(x) = sum over pixels of weight |(Dx)_pixel|, D the forward differences along the last
     `dims` dims (0 at the edge).
 
-    Isotropic: the 2-norm of a pixel's differences (Rudin, Osher, Fatemi 1992); anisotropic: their
-    1-norm. Channels and other leading dims are separate images. Per-pixel weights have the image's
-    shape.
+    isotropic    the 2-norm of a pixel's differences [1]; else their 1-norm
+    coupled      the dim before the image dims holds the channels of one image, and the 2-norms go
+                 over the differences of all of them [2]: edges at the same place are cheaper. Else
+                 channels and other leading dims are separate images
+    weight       per pixel of the shape of the image, coupled with one channel: (B, 1, H, W)
 
-    Signals have an exact prox, images have none: TotalVariation(dims=1) is a TotalVariation1D.
+    Signals have an exact prox, images and coupled channels have none: TotalVariation(dims=1) is a
+    TotalVariation1D.
+    [1] Rudin, Osher, Fatemi. Nonlinear total variation based noise removal. Physica D, 1992.
+    [2] Bresson, Chan. Fast dual minimization of the vectorial total variation norm. IPI, 2008.
     """
 
     dims: int = 2  # 1, 2 or 3
     isotropic: bool = True
+    coupled: bool = False
 
     batched: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __new__(
-        cls, dims: int = 2, isotropic: bool = True, *, weight: Tensor | float = 1.0
+        cls,
+        dims: int = 2,
+        isotropic: bool = True,
+        coupled: bool = False,
+        *,
+        weight: Tensor | float = 1.0,
     ) -> TotalVariation | TotalVariation1D:  # type: ignore[misc]
-        return TotalVariation1D(weight=weight) if dims == 1 else super().__new__(cls)
+        alone = dims == 1 and not coupled
+        return TotalVariation1D(weight=weight) if alone else super().__new__(cls)
 
     def __post_init__(self) -> None:
         if not isinstance(self.dims, int) or self.dims not in (1, 2, 3):
@@ -42,6 +54,22 @@ class TotalVariation(Weighted, Composed):
                 f"TotalVariation needs dims 1, 2 or 3, got {self.dims!r}: the number of trailing "
                 "image dims."
             )
+
+    def check(self, x: Tensor) -> None:
+        if self.coupled and x.ndim < self.dims + 2:
+            raise ValueError(
+                f"TotalVariation(dims={self.dims}, coupled=True) needs x of shape (B, ..., "
+                f"channels, *image), got {tuple(x.shape)}: the dim before the image dims is the "
+                "batch. For one colour image pass x[None]; for gray ones leave coupled out."
+            )
+
+    @property
+    def _axes(self) -> int | tuple[int, ...]:
+        """Of the differences (B, ..., channels, dims, *image): those that a 2-norm goes over."""
+        axes = ((-self.dims - 2,) if self.coupled else ()) + (
+            (-self.dims - 1,) if self.isotropic else ()
+        )
+        return axes if len(axes) > 1 else axes[0]
 
     @property
     def operator(self) -> Gradient:  # type: ignore[override]
@@ -52,14 +80,15 @@ class TotalVariation(Weighted, Composed):
         weight = self.weight
         if isinstance(weight, Tensor) and weight.ndim > self.dims:
             weight = weight.unsqueeze(-self.dims - 1)  # the same for all differences of a pixel
-        if self.isotropic:
-            return L21(dim=-self.dims - 1, weight=weight)
+        if self.isotropic or self.coupled:
+            return L21(dim=self._axes, weight=weight)
         return L1(weight=weight)
 
-    def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same
+    def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same, channels 1 if coupled
+        self.check(x)
         differences, axis = self.operator(x), -self.dims - 1
-        if self.isotropic:
-            return _length(differences, axis).squeeze(axis)
+        if self.isotropic or self.coupled:
+            return _length(differences, self._axes).sum(axis)
         return differences.abs().sum(axis)
 
 
