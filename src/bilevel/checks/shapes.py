@@ -124,7 +124,7 @@ def _whole(term: Any) -> tuple[str, ...]:
     return getattr(term, "per_sample", ())
 
 
-def _room(name: str, dim: int | None, x: Tensor) -> tuple[int, ...]:
+def _room(name: str, dim: Any, x: Tensor) -> tuple[int, ...]:
     """The shape that the field must broadcast into."""
     if name not in _REDUCED:
         return tuple(x.shape)

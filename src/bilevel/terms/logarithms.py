@@ -164,7 +164,7 @@ class _Omega(torch.autograd.Function):
         (w,) = ctx.saved_tensors
         return cotangent * w / (1 + w)
 
-    jvp = backward  # one factor an entry, both ways
+    jvp = backward  # type: ignore[assignment]  # one factor an entry, both ways
 
 
 def wright_omega(z: Tensor) -> Tensor:

@@ -66,10 +66,10 @@ class TotalVariation(Weighted, Composed):
     @property
     def _axes(self) -> int | tuple[int, ...]:
         """Of the differences (B, ..., channels, dims, *image): those that a 2-norm goes over."""
-        axes = ((-self.dims - 2,) if self.coupled else ()) + (
-            (-self.dims - 1,) if self.isotropic else ()
-        )
-        return axes if len(axes) > 1 else axes[0]
+        channels, differences = -self.dims - 2, -self.dims - 1
+        if self.coupled and self.isotropic:
+            return channels, differences
+        return channels if self.coupled else differences
 
     @property
     def operator(self) -> Gradient:  # type: ignore[override]
