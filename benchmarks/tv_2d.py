@@ -132,19 +132,6 @@ def sizes() -> list[dict]:
 def main() -> None:
     torch.set_num_threads(1)
     rows = [*compared(True), *compared(False), *sizes()]
-    torch.set_num_threads(2)
-    y = photograph(512)
-    for isotropic in (True, False):
-        problem = energy(y, isotropic)
-
-        def on(threads: int, problem=problem) -> None:
-            torch.set_num_threads(threads)
-            bl.solve(problem, tol=1e-6)
-
-        times = ratio(lambda on=on: on(2), lambda on=on: on(1))
-        kind = "isotropic" if isotropic else "anisotropic"
-        rows.append({"what": f"{kind}, gap 1e-06, two threads", "peer": "one thread", **times})
-        rows[-1]["faster"] = 1 / times["ratio"]
     columns = [
         *("what", "gap", "excess", "iterations", "ours_ms", "peer", "its iterations", "theirs_ms"),
         *("faster", "interval_90", "ns a pixel and iteration"),

@@ -113,7 +113,7 @@ def held_to_the_solver(energy, fixpoint, z):
     torch.testing.assert_close(kernel.gap(t, 1e-3), expected, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("shape, coupled", [((1, 1, 300, 40), False), ((1, 3, 300, 40), True)])
+@pytest.mark.parametrize("shape, coupled", [((3, 1, 300, 40), False), ((3, 3, 300, 40), True)])
 def test_rof_does_not_depend_on_the_number_of_threads(shape, coupled):
     weight = positive(300, 40, dtype=torch.float32)
     _, fixpoint, z = rof(shape, torch.float32, weight=weight, coupled=coupled)
