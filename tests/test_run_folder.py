@@ -100,6 +100,8 @@ def test_an_unwritable_folder_is_told(tmp_path):
 def lose_permission(folder, report):
     """Learn in a folder that others may not write to any more after step 3."""
     learn_module.PATIENCE = 0  # a checkpoint a step
+    with tempfile.TemporaryDirectory() as first:  # all is imported while everything can be read
+        run(first, optimizer=sgd, steps=1)
     if os.geteuid() == 0:  # who may write everywhere
         os.chown(folder, 65534, 65534)
         os.setuid(65534)
