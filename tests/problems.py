@@ -154,16 +154,16 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (AD, PD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (PD, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
-    Example("tv1d_composed", _tv_composed, (AD, PD), {"n": 14}, reference="tv1d"),
+    Example("tv1d_composed", _tv_composed, (PD, AD), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),
-        (AD, PD),
+        (PD, AD),
         {"shape": (3, 4)},
         singular=True,
     ),
-    Example("tv2d_isotropic", _tv, (AD, PD), {"shape": (3, 4)}, singular=True),
+    Example("tv2d_isotropic", _tv, (PD, AD), {"shape": (3, 4)}, singular=True),
 ]
 BY_NAME = {example.name: example for example in EXAMPLES}
