@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class ROF:
         z = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in z)
         x, x_bar, y = self._views(z)
         y[..., 0, -1, :], y[..., 1, :, -1] = 0, 0  # read by nobody
-        self._compile()
+        _compile(self.target.dtype)
         spread(self._image, [(i, x, x_bar, y, schedule) for i in range(len(x))])
         return z
 
@@ -104,17 +105,6 @@ class ROF:
         image = self.target.shape[1:]
         return np.stack([_per_image(expand(number, x), x, image) for number in numbers])  # type: ignore[arg-type]
 
-    def _compile(self) -> None:
-        """Once, by one thread: a sweep of an image of one pixel."""
-        from .rof_loops import energies, sweeps
-
-        dot = np.zeros((1, 1, 1), self.target.dtype)
-        pair, one = np.zeros((1, 2, 1, 1), dot.dtype), np.ones(1, dot.dtype)
-        with announced(sweeps, energies):
-            constants = (dot, dot[0], one[0], self.isotropic)
-            sweeps(*constants, dot.copy(), dot.copy(), pair, one, one, one, self._tiny)
-            energies(*constants, dot, pair)
-
     @property
     def _tiny(self) -> np.floating:
         return np.finfo(self.target.dtype).tiny
@@ -127,6 +117,18 @@ class ROF:
 
         steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
         sweeps(*self._constant(i), x[i], x_bar[i], y[i], *steps, self._tiny)
+
+
+@lru_cache
+def _compile(dtype: np.dtype) -> None:
+    """Once, by one thread: a sweep of an image of one pixel."""
+    from .rof_loops import energies, sweeps
+
+    dot, pair, one = np.zeros((1, 1, 1), dtype), np.zeros((1, 2, 1, 1), dtype), np.ones(1, dtype)
+    with announced(sweeps, energies):
+        constants = (dot, dot[0], one[0], True)
+        sweeps(*constants, dot.copy(), dot.copy(), pair, one, one, one, np.finfo(dtype).tiny)
+        energies(*constants, dot, pair)
 
 
 def _per_image(number: Scalar, x: Tensor, image: Sequence[int]) -> np.ndarray | None:  # -> (N,)
