@@ -109,10 +109,10 @@ class _Loop:
     def _runs_away(self, x: Tensor, residual: Tensor, rows: Tensor) -> Tensor:  # -> (B,) bool
         """Whether x is only far out, and moves as fast as at the start: |x - T(x)| / |x| is small
         there for an energy without a minimiser, too."""
+        if isinstance(self.fixpoint.solver, External):  # x did not come from the start by T
+            return torch.zeros_like(residual, dtype=torch.bool)
         size = norm_event(x)
         far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
-        if isinstance(self.fixpoint.solver, External):  # it did not come from the start by T
-            far = torch.zeros_like(far)
         if not bool(far.any()):
             return far
         t = self.fixpoint.T(self.z)
@@ -158,10 +158,9 @@ class Free(_Loop):
         alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
         state = run.acceleration.start(fixpoint, z)
         # in float32 rounding stops the first-order method no sooner than Newton
-        polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64
-        polishes, polish_at = polishes and not fixpoint.solver.newton, 400
-        if run.settle:
-            polish_at = 50
+        by_newton = fixpoint.solver.newton
+        polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
+        polish_at = 50 if run.settle else 400
         while len(rows):
             steps, at_once = 0 if at_once else self.steps(), False
             z, state = run.acceleration.advance(fixpoint, z, state, steps)
@@ -170,7 +169,7 @@ class Free(_Loop):
                 polish_at = 2 * self.k
                 look = self.look(fixpoint, z, rows)
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
-            elif run.acceleration.feasible and not run.settle and not fixpoint.solver.newton:
+            elif run.acceleration.feasible and not run.settle and not by_newton:
                 look = self.glance(fixpoint, z, rows)
             else:
                 look = self.look(fixpoint, z, rows)
@@ -180,7 +179,7 @@ class Free(_Loop):
             if look.residual is not None:
                 leaving = leaving | ~look.residual.isfinite()
             contraction = None
-            if run.settle and bool(leaving.any()) and not fixpoint.solver.newton:
+            if run.settle and bool(leaving.any()) and not by_newton:
                 contraction = self._contraction(fixpoint, look)
             self.note(rows, alive, look, contraction)
             fresh = alive & leaving
