@@ -7,6 +7,7 @@ from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
+from .linear_program import LinearProgram
 from .newton import Newton
 from .primal_dual import PrimalDual
 from .splitting import DavisYin, DouglasRachford
@@ -21,6 +22,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LinearProgram",
     "Newton",
     "PrimalDual",
     "Solver",

@@ -136,8 +136,12 @@ def restore(model: Dequantize, audio: Audio, bits: int) -> Audio:
     result = np.empty_like(audio.samples)
     for channel, samples in zip(result, audio.samples, strict=True):
         x = torch.from_numpy(quantize(samples, bits))
-        frames = wide(windows.cut(x).float(), half)
-        joined = windows.join(frames.double(), len(x))
+        frames = windows.cut(x)
+        loud = (frames.abs() > half).any(1)  # in the others u = 0, whatever K is
+        fine = torch.zeros_like(frames)
+        if bool(loud.any()):
+            fine[loud] = wide(frames[loud].float(), half).double()
+        joined = windows.join(fine, len(x))
         channel[:] = torch.minimum(torch.maximum(joined, x - half), x + half).numpy()
     return audio.with_samples(result)
 
