@@ -47,7 +47,7 @@ def learn_dequantize(
         Path | None, typer.Option(help="A folder of clean WAV files.", show_default=False)
     ] = None,
     bits: Annotated[int | None, typer.Option(help="To quantise to.  \\[default: 4]")] = None,
-    steps: Annotated[int, typer.Option(help="Of learning, 32 frames each.")] = 1500,
+    steps: Annotated[int, typer.Option(help="Of learning, 32 frames each.")] = 3000,
     resume: Resume = False,
 ) -> None:
     """Learn to dequantise from clean sound, which it quantises.

@@ -27,8 +27,8 @@ class LinearProgram(Borrowed):
     """min sum_i |weight_i K_i x|_1 with lower <= x <= upper: some 15 to 25 Newton steps, however
     badly scaled K is, each a Cholesky factor of an n x n matrix a sample, in float64.
 
-    T is that of PrimalDual. For n up to a few hundred; the operators are written out, the
-    same for all samples or a Matrix each. The bounds must be finite and apart, the weights positive.
+    T is that of PrimalDual. For n up to a few hundred; the operators are written out, the same for
+    all samples or a Matrix each. The bounds must be finite and apart, the weights positive.
     """
 
     by: PrimalDual = PrimalDual()

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from bilevel import learning
-from bilevel.acceleration import Plain
 from bilevel.differentiation import Truncated
 from bilevel.layers import Dequantize
 from bilevel.tasks.audio import Audio, AudioError, Windows
 
 NAME = "dequantize"
 SECONDS = 0.02  # of a frame
-TOL, STEPS = 1e-3, 5000  # relative duality gap, and the steps at most
+STEPS = 100  # of the solver: a model is learned for as many as it is used with
+HALVED = 700  # steps of learning after which its step sizes have halved
+GROUP, BATCH = 4, 8  # frames an item, items a batch
 SHIPPED = "dequantize_4bit"
 
 
@@ -116,7 +117,7 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
     if not all(bool(part.isfinite().all()) for part in state.values()):
         raise ValueError(f"{run} holds parameters that are not finite. Learn it again.")
     m, n = rows.shape  # type: ignore[union-attr]
-    model = build(n, m, tol=TOL, max_iter=STEPS, on_fail="warn")
+    model = build(n, m, steps=STEPS)
     model.load_state_dict({name: part.float() for name, part in state.items()})
     return model.eval(), config
 
@@ -129,9 +130,7 @@ def restore(model: Dequantize, audio: Audio, bits: int) -> Audio:
     """Every channel alone, from frames that overlap by half."""
     check_levels(audio, bits)
     half, n = radius(bits), max(round(SECONDS * audio.rate), 2)
-    wide = Dequantize(
-        at_length(model.analysis, n), tol=model.tol, max_iter=model.max_iter, on_fail=model.on_fail
-    )
+    wide = Dequantize(at_length(model.analysis, n), steps=model.steps, solver=model.solver)
     windows = Windows(n, -(-n // 2))
     result = np.empty_like(audio.samples)
     for channel, samples in zip(result, audio.samples, strict=True):
@@ -161,11 +160,14 @@ def smooth(quantized: np.ndarray, bits: int) -> np.ndarray:  # (..., n) -> the s
 
 
 class Frames:
-    """Frames of clean sound with what the quantiser leaves of them: a dataset for `learn`."""
+    """Clean sound and what the quantiser leaves of it, GROUP frames an item: no rows of a batch, so
+    that `learn` starts each solve from x, as it will be used."""
 
     def __init__(self, clean: np.ndarray, bits: int) -> None:  # (frames, n)
-        self.clean = torch.from_numpy(clean.astype(np.float32))
-        self.quantized = torch.from_numpy(quantize(clean, bits).astype(np.float32))
+        groups = clean[: max(len(clean) // GROUP, 1) * GROUP]
+        groups = groups.reshape(-1, min(GROUP, len(groups)), clean.shape[1])
+        self.clean = torch.from_numpy(groups.astype(np.float32))
+        self.quantized = torch.from_numpy(quantize(groups, bits).astype(np.float32))
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -193,8 +195,8 @@ def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
 
 def noise_left(half: float, model: Dequantize, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean squared error over that of a value anywhere in its cell, half^2 / 3."""
-    error = (model(batch["quantized"], half) - batch["clean"]).square().mean()
-    return error / (half**2 / 3)
+    x, clean = batch["quantized"].flatten(0, 1), batch["clean"].flatten(0, 1)
+    return (model(x, half) - clean).square().mean() / (half**2 / 3)
 
 
 def learn(
@@ -203,27 +205,21 @@ def learn(
     out: str | Path | None,
     *,
     data: Mapping[str, Any],  # of config.toml: where the sounds are from
-    steps: int = 1500,
+    steps: int = 3000,
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
     on_step: Callable[[int, learning.Record], object] | None = None,
 ) -> learning.LearnResult:
-    """Learns K by Adam from the spectral start; 30 steps of the solver from where each frame was
-    left before, and as many terms of the relaxed derivative."""
-    frames = Frames(cut(sounds, bits), bits)
-    model = Dequantize(
-        spectral(frames.clean),
-        acceleration=Plain(),
-        diff=Truncated(30),
-        relaxed=True,
-        max_iter=30,
-        on_fail="ignore",
-    )
+    """Learns K by Adam from the spectral start, with 20 terms of the relaxed derivative."""
+    clean = cut(sounds, bits)
+    frames = Frames(clean, bits)
+    start = spectral(torch.from_numpy(clean)).float()
+    model = Dequantize(start, steps=STEPS, relaxed=True, diff=Truncated(20))
     config = {
         "task": NAME,
         "bilevel": metadata.version("bilevel"),
-        "data": {**data, "bits": bits, "rate": sounds[0].rate, "frames": len(frames)},
+        "data": {**data, "bits": bits, "rate": sounds[0].rate, "frames": len(clean)},
     }
     return learning.learn(
         model,
@@ -231,7 +227,7 @@ def learn(
         partial(noise_left, radius(bits)),
         optimizer=_adam,
         steps=steps,
-        batch_size=min(32, len(frames)),
+        batch_size=min(BATCH, len(frames)),
         seed=seed,
         out=out,
         resume=resume,
@@ -243,4 +239,14 @@ def learn(
 
 def _adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     rows, log_weight = parameters
-    return torch.optim.Adam([{"params": [rows], "lr": 5e-4}, {"params": [log_weight], "lr": 5e-3}])
+    return _Shrinking([{"params": [rows], "lr": 1e-3}, {"params": [log_weight], "lr": 1e-2}])
+
+
+class _Shrinking(torch.optim.Adam):
+    """Adam whose step sizes halve every `HALVED` steps."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= 0.5 ** (1 / HALVED)
+        return loss
