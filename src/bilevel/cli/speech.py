@@ -92,7 +92,7 @@ def learn_dequantize(
         model, _ = dequantize.load(out)
         rows = hearing.judge(model, held, bits, out, tick)
     say(f"Learned in {result.steps} steps. Mean squared error on {len(held)} other sounds:")
-    for row in rows:
-        say(f"  {row.speech:.3e} in speech, {row.all:.3e} in all  {row.method}")
+    for line in hearing.described(out)[-len(rows) :]:
+        say(line)
     say(f"Report: {report_speech.write(out)}")
     say(f"Next: bilevel dequantize IN.wav -o OUT.wav --bits {bits} --model {out}")
