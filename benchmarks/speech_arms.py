@@ -21,7 +21,6 @@ from torch import Tensor
 
 import bilevel as bl
 from bilevel.layers import Dequantize
-from bilevel.layers.dequantize import STEP
 from bilevel.tasks.dequantize import cosines, spectral
 
 STEPS, BATCH, HALVED = 600, 32, 150
@@ -101,7 +100,7 @@ def learned(name: str, clean: Tensor, start: Tensor) -> tuple[Dequantize, float,
 def curve(model: Dequantize, clean: Tensor) -> dict[str, float]:
     """Mean squared error after each number of steps of the solver."""
     energy, x = model.energy(coarse(clean), HALF), coarse(clean)
-    solver = bl.PrimalDual(step_size=STEP * HALF).prepare(energy, x)
+    solver = model.default_solver(HALF).prepare(energy, x)
     z, at, errors = solver.start(energy, x), 0, {}
     for count in COUNTS:
         for _ in range(count - at):

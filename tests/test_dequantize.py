@@ -62,7 +62,7 @@ def test_the_spectral_start_is_a_weighted_cosine_transform():
     weight = K.norm(dim=1)
     assert torch.allclose(K / weight[:, None], dequantize.cosines(12))
     size = (clean @ dequantize.cosines(12).mT).abs().mean(0) + 0.01
-    assert torch.allclose(weight * size, size.mean().expand(12))
+    assert torch.allclose(weight * size, (weight * size)[0].expand(12))
 
 
 @pytest.mark.parametrize("n", [160, 441])
@@ -119,6 +119,14 @@ def test_the_relaxed_derivative_leaves_the_solution_alone():
     assert torch.allclose(u, v)
     u.square().sum().backward(), v.square().sum().backward()
     assert not torch.allclose(exact.rows.grad, relaxed.rows.grad)
+
+
+@pytest.mark.parametrize("steps", [20, None])
+def test_the_scales_of_sound_and_operator_play_no_part(steps):
+    K, x = dequantize.cosines(16), torch.randn(4, 16, dtype=torch.float64)
+    u = Dequantize(K, steps=steps)(x, HALF)
+    v = Dequantize(30 * K, steps=steps)(1e-3 * x, 1e-3 * HALF)
+    assert torch.allclose(1e3 * v, u, atol=1e-4)
 
 
 @pytest.mark.parametrize(

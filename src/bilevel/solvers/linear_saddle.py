@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .saddle import sturdy, times
+from .saddle import cholesky, times
 
 _MOST = 60  # steps; more do not help
 _TO_THE_BOUNDARY = 0.995  # part of the step that would reach it
@@ -36,6 +36,11 @@ class Boxes:
 
     def value(self, x: Tensor) -> Tensor:  # -> (B,)
         return (self.weight * self.image(x).abs()).sum(1)
+
+    def gap(self, at: Point) -> Tensor:  # -> (B,)
+        """value(x) - min over the box of <K* y, x>."""
+        slope = self.pull(at.y)
+        return self.value(at.x) - torch.minimum(self.lower * slope, self.upper * slope).sum(1)
 
     def slacks(self, at: Point) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return at.x - self.lower, self.upper - at.x, self.weight - at.y, self.weight + at.y
@@ -73,29 +78,33 @@ Products = tuple[Tensor, Tensor, Tensor, Tensor]
 def solve(
     p: Boxes, tol: float, max_iter: int, out_of_time: Callable[[], bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(x, y, steps): a finished sample, of relative gap <= tol, leaves the batch.
+    """(x, y, steps): a sample of relative gap <= tol leaves the batch, as does one whose gap three
+    steps have not lessened, with the best that it had.
 
-    Strictly feasible from the start to the end, primal and dual: the products of slacks and
-    multipliers sum to the duality gap. A step is the Cholesky factor of an n x n matrix.
+    Strictly feasible from the start to the end, primal and dual. A step is the Cholesky factor of
+    an n x n matrix.
 
     [1] Mehrotra. On the implementation of a primal-dual interior point method. SIOPT, 1992.
     """
     at = _start(p)
-    x, y = torch.empty_like(at.x), torch.empty_like(at.y)
+    x, y, first = at.x.clone(), at.y.clone(), p.value(at.x)
     rows = torch.arange(len(x), device=x.device)
-    steps, first = torch.zeros_like(rows), p.value(at.x)
+    steps, least = torch.zeros_like(rows), torch.full_like(first, torch.inf)
     for k in range(1 + min(max_iter, _MOST)):
-        gap = sum(part.sum(1) for part in _products(p, at))
-        size = torch.maximum(p.value(at.x), 1e-6 * first)  # the least energy may be 0
-        done = (gap <= tol * size) | ~gap.isfinite()  # type: ignore[operator]
-        if k == min(max_iter, _MOST) or out_of_time():
-            done = torch.ones_like(done)
-        if bool(done.any()):
-            leaving, keep = rows[done], (~done).nonzero()[:, 0]
-            x[leaving], y[leaving], steps[leaving] = at.x[done], at.y[done], k
-            p, at, rows, first = p.take(keep), at.take(keep), rows[keep], first[keep]
-        if not len(rows):
+        gap = p.gap(at)
+        better = gap < least[rows]
+        least[rows], steps[rows] = (
+            torch.minimum(gap, least[rows]),
+            torch.where(better, k, steps[rows]),
+        )
+        x[rows[better]], y[rows[better]] = at.x[better], at.y[better]
+        size = torch.maximum(p.value(at.x), 1e-6 * first[rows])  # the least energy may be 0
+        going = (gap > tol * size) & (k - steps[rows] < 3)
+        if k == min(max_iter, _MOST) or out_of_time() or not bool(going.any()):
             break
+        if not bool(going.all()):
+            keep = going.nonzero()[:, 0]
+            p, at, rows = p.take(keep), at.take(keep), rows[keep]
         at = _advance(p, at)
     return x, y, steps
 
@@ -149,7 +158,8 @@ class _Newton:
         s, t, u, v = self.slacks
         self.on_x, self.on_y = at.a / s + at.b / t, at.c / u + at.d / v
         H = p.K.mT @ (p.K / self.on_y[..., None]) + torch.diag_embed(self.on_x)
-        self.factor = sturdy(H)
+        self.scale = H.diagonal(dim1=1, dim2=2).rsqrt()
+        self.factor = cholesky(self.scale[..., None] * H * self.scale[:, None])
         # rounding in the equations is taken back by each step
         self.off_y = p.image(at.x) - at.c + at.d
         self.off_x = p.pull(at.y) - at.a + at.b
@@ -162,7 +172,8 @@ class _Newton:
         )
         on_rows = self.off_y - (to_c - to_d)
         right = to_a - to_b - self.off_x - p.pull(on_rows / self.on_y)
-        x = torch.cholesky_solve(right[..., None], self.factor)[..., 0]
+        scaled = (self.scale * right)[..., None]
+        x = self.scale * torch.cholesky_solve(scaled, self.factor)[..., 0]
         y = (p.image(x) + on_rows) / self.on_y
         return Point(
             x, y, to_a - at.a / s * x, to_b + at.b / t * x, to_c + at.c / u * y, to_d - at.d / v * y

@@ -77,8 +77,8 @@ def spectral(clean: Tensor, floor: float = 0.01) -> Tensor:  # (frames, n) -> (n
     """The DCT with each row divided by the mean size of its coefficient in clean sound: the most
     likely independent Laplacian coefficients. The floor is in units of the full scale."""
     C = cosines(clean.shape[1]).to(clean)
-    size = (clean @ C.mT).abs().mean(0) + floor
-    return size.mean() / size[:, None] * C
+    weight = 1 / ((clean @ C.mT).abs().mean(0) + floor)
+    return (weight / weight.mean())[:, None] * C
 
 
 def at_length(analysis: Tensor, n: int) -> Tensor:  # (m, n0) -> (m or more, n)
@@ -239,7 +239,7 @@ def learn(
 
 def _adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     rows, log_weight = parameters
-    return _Shrinking([{"params": [rows], "lr": 1e-3}, {"params": [log_weight], "lr": 1e-2}])
+    return _Shrinking([{"params": [rows], "lr": 7e-4}, {"params": [log_weight], "lr": 7e-3}])
 
 
 class _Shrinking(torch.optim.Adam):
