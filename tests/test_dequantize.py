@@ -213,6 +213,19 @@ def test_restored_sound_stays_in_its_cells_and_has_no_seams(model, rate, seconds
         assert np.square(fine - clean).mean() < 0.7 * np.square(coarse.samples - clean).mean()
 
 
+def test_the_model_that_comes_along_is_better_than_five_taps(shared_data):
+    model, config = dequantize.load(None)
+    assert config["data"]["bits"] == 4 and model.steps == dequantize.STEPS
+    errors = {}
+    for name in ("S_01_09_16k.wav", "S_05_04_16k.wav"):
+        clean = hearing.scaled(audio.read(shared_data("speech_ieee") / "dev" / name))
+        for method, sound in hearing.answers(model, clean, 4).items():
+            assert (np.abs(sound.samples - dequantize.quantize(clean.samples, 4)) <= HALF).all()
+            errors.setdefault(method, []).append(np.square(sound.samples - clean.samples).mean())
+    coarse, mean, learned = (np.mean(parts) for parts in errors.values())
+    assert learned < 0.8 * mean < 0.8 * 0.5 * coarse
+
+
 def test_silence_is_restored_to_silence(model):
     quiet = Audio(dequantize.quantize(0.05 * speech()[None], 4), 16000)
     assert (dequantize.restore(model, quiet, 4).samples == 0).all()
