@@ -196,7 +196,7 @@ def test_bad_files_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     frames = dequantize.Frames(dequantize.cut([Audio(speech(2.0)[None], 16000)], 4), 4)
-    return Dequantize(dequantize.spectral(frames.clean.flatten(0, 1)), steps=100)
+    return Dequantize(dequantize.spectral(frames.clean.flatten(0, 1)), steps=dequantize.STEPS)
 
 
 @pytest.mark.parametrize(
