@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import bilevel as bl
-from registry import Draw
 from test_terms import build, selected
 
 pytestmark = pytest.mark.usefixtures("float64")

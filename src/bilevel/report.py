@@ -35,6 +35,7 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "margin": "how far the active set is from changing; 0 is a kink, nan not known",
     "distance": "bound of the distance of a solution to the true one, worst sample",
     "pull": "length of the loss's derivative by the solution, worst sample",
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",

@@ -28,6 +28,7 @@ class Certificate:
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     contraction: Tensor | None = None
+    margin: Tensor | None = None  # least slack of what holds the active set; 0 at a kink
     distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
     pull: Tensor | None = None  # |d loss / d x|
