@@ -50,7 +50,8 @@ class L1Ball(Proximable, Dualizable):
         p = project_l1(flat(offset), radius, -1).reshape(x.shape)
         level = (size - p.abs()).amax(dims, keepdim=True)
         slack = torch.where(tied, torch.minimum((size - level).abs(), excess), -excess)
-        return Face(~tied | (p != 0), least(slack), p.sign(), tied, total(dims))
+        margin = least(torch.where(radius > 0, slack, torch.inf))
+        return Face(~tied | (p != 0), margin, p.sign(), tied, total(dims))
 
     def guess(self) -> Tensor | None:
         return _center(self)
