@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .._broadcast import eps
 from .._tangents import constant
+from ..terms.base import Proximable
 from ..terms.manifolds import LARGEST, Manifold
 from .linear_solvers import CG
 
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from ..problem import Problem
 
 Z = tuple[Tensor, ...]
+
+
+def declared(problem: Problem) -> bool:
+    """Whether all manifolds of a problem come in closed form."""
+    outers = [] if problem.g is None else [problem.g]
+    outers += [h.outer for h in problem.h]
+    return all(type(outer).manifold is not Proximable.manifold for outer in outers)
 
 
 class Active:
