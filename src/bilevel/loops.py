@@ -12,9 +12,11 @@ from torch import Tensor
 from ._broadcast import eps, norm_event
 from ._tangents import constant
 from .acceleration.base import Acceleration, Plain, State, merge, where
+from .differentiation.active import declared
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
 from .fixpoint import Fixpoint
+from .identification import Watch
 from .polish import newton
 from .problem import relative_change
 from .solvers.base import Solver, Z
@@ -148,6 +150,12 @@ class Free(_Loop):
     stay in it, their answers kept.
     """
 
+    def __init__(self, run: Run, fixpoint: Fixpoint, z: Z, identified: int | None) -> None:
+        super().__init__(run, fixpoint, z)
+        self._steady = identified
+        watched = identified is not None or (run.settle and declared(fixpoint.problem))
+        self._watch = Watch.of(z) if watched else None
+
     def loop(self) -> Z:
         run, fixpoint, z = self.run, self.fixpoint, self.z
         at_once = isinstance(fixpoint.solver, External) and len(z[0]) > 0
@@ -175,7 +183,7 @@ class Free(_Loop):
                 look = self.look(fixpoint, z, rows)
                 if isinstance(run.acceleration, Plain):  # the look was a step
                     self.k, z = min(self.k + 1, run.max_iter), look.z
-            leaving = look.finished | self.ended
+            leaving = look.finished | self.ended | self._identified(fixpoint, look, rows)
             if look.residual is not None:
                 leaving = leaving | ~look.residual.isfinite()
             contraction = None
@@ -195,7 +203,23 @@ class Free(_Loop):
                 if smaller is not None:
                     fixpoint, rows, alive = smaller, rows[keep], alive[keep]
                     z, state = tuple(part[keep] for part in z), run.acceleration.take(state, keep)
-        return out
+        if self._watch is not None:
+            run.certificate.identified = self._watch.steady
+            run.certificate.margin = self._watch.margin
+        if self._steady is None:
+            return out
+        run.certificate.residual = self._watch.residual
+        return self._watch.first
+
+    def _identified(self, fixpoint: Fixpoint, look: Look, rows: Tensor) -> Tensor | bool:
+        """Whether the active set has kept long enough to leave; seen at every look then, else at
+        ever rarer ones."""
+        watch = self._watch
+        if watch is None:
+            return False
+        if self._steady is not None or self.k >= watch.due or bool(look.finished.any()):
+            watch.look(fixpoint, look, rows, self.k)
+        return False if self._steady is None else watch.steady[rows] >= self._steady
 
     def _polish(
         self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor

@@ -35,6 +35,8 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "identified": "steps for which the active set has not changed at the end, worst sample",
+    "margin": "how far the active set is from changing, worst sample; 0 is a kink",
     "distance": "bound of the distance of a solution to the true one, worst sample",
     "pull": "length of the loss's derivative by the solution, worst sample",
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",

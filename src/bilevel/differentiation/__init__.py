@@ -4,6 +4,7 @@ from .base import Strategy
 from .certificate import Certificate
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
+from .partly_smooth import PartlySmooth
 from .unrolled import Unroll
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LinearSolver",
     "Neumann",
     "OneStep",
+    "PartlySmooth",
     "Strategy",
     "Truncated",
     "Unroll",

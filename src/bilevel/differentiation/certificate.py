@@ -28,6 +28,9 @@ class Certificate:
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     contraction: Tensor | None = None
+    # where all terms declare their manifolds, and a gradient is asked for:
+    identified: Tensor | None = None  # steps for which the active set has been seen unchanged
+    margin: Tensor | None = None  # least slack of what holds the active set; 0 at a kink
     distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
     pull: Tensor | None = None  # |d loss / d x|

@@ -13,7 +13,7 @@ from .._tangents import depends
 from ..errors import OnFail
 from .certificate import Certificate
 from .linear_solvers import LinearSolver
-from .system import System
+from .system import Direct, System
 
 Z = tuple[Tensor, ...]
 
@@ -102,6 +102,7 @@ def differentiable(
     tol: float,
     on_fail: OnFail,
     certificate: Certificate,
+    direct: Direct | None = None,
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
     steps, recorded.
@@ -114,7 +115,7 @@ def differentiable(
         rest = residual(fixed)
         if not depends(rest):
             return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate)
+        system = System(z, residual, solver, tol, on_fail, certificate, direct)
         current = fixed
         for k in range(order):
             if k:

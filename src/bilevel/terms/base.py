@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
 from .._tangents import detached
+from .manifolds import Manifold, of_prox, of_separable_prox
 
 if TYPE_CHECKING:
     from ..operators.base import Operator
@@ -191,6 +192,16 @@ class Proximable(Term):
         """prox of step * conjugate, by Moreau: y - step prox(y / step, 1 / step)."""
         s = expand(step, y)
         return y - s * self.prox(y / s, 1 / step)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        """The smooth set through x along which this term is smooth, for a subgradient `dual` at x.
+
+        Here from the derivative of the prox at x + dual: of separable terms one backward pass, of
+        others one a coordinate. The distance to a kink is not known then.
+        """
+        w = x + dual
+        find = of_separable_prox if self.admissible(w) is w else of_prox
+        return find(self, w)
 
 
 class Dualizable(Term):
