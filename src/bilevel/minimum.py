@@ -67,10 +67,10 @@ def minimum(
             "minimum has no forward-mode derivative. Use torch.autograd.grad, which costs no more: "
             "there is one number a sample, and no adjoint to solve."
         )
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x, y = fixpoint.primal(z), fixpoint.dual(z)
         if x.requires_grad:
             x = certified(x, certificate)

@@ -47,9 +47,10 @@ class Certificate:
         constants unknown."""
         if self.residual is None:
             return
-        rate = self.contraction if self.contraction is not None else torch.zeros_like(self.residual)
-        rate = rate.nan_to_num(0.0).clamp(0, 1 - 1e-6)
-        self.estimate = self.residual / (1 - rate)
+        self.estimate = self.residual
+        if self.contraction is not None:
+            rate = self.contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6)
+            self.estimate = self.residual / (1 - rate)
         if self.adjoint_residual is not None:
             self.estimate = self.estimate + self.adjoint_residual
 
