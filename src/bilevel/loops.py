@@ -51,7 +51,7 @@ class _Loop:
         certificate.converged = torch.zeros_like(batch, dtype=torch.bool)
         # an energy that falls to 0 has no relative gap: below a millionth of the first, absolute
         with constant():
-            first = fixpoint.problem.value(fixpoint.primal(z)) if len(batch) else batch
+            first = fixpoint.value(z) if len(batch) else batch
         self._energy = torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
         # and so for a solution that is 0
         self._size = 1e-6 * torch.stack([norm_event(part) for part in z]).amax(0).detach()
@@ -90,7 +90,8 @@ class _Loop:
         assert look.gap is not None
         better = gap < look.gap
         gap = torch.where(better, gap, look.gap)
-        return replace(look, z=where(better, z, look.z), gap=gap, finished=done)
+        best = z if bool(better.all()) else where(better, z, look.z)
+        return replace(look, z=best, gap=gap, finished=done)
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
         gap = fixpoint.gap(t, self._energy[rows])
@@ -153,7 +154,8 @@ class Free(_Loop):
         at_once = isinstance(fixpoint.solver, External) and len(z[0]) > 0
         if at_once:
             z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
-        out = tuple(part.clone() for part in z)
+        z = tuple(part.clone() for part in z)  # to be overwritten
+        out = tuple(torch.empty_like(part) for part in z)
         rows = torch.arange(len(z[0]), device=z[0].device)  # which samples of the batch are in z
         alive = torch.ones_like(rows, dtype=torch.bool)  # those of z that are not finished
         state = run.acceleration.start(fixpoint, z)
@@ -183,6 +185,8 @@ class Free(_Loop):
                 contraction = self._contraction(fixpoint, look)
             self.note(rows, alive, look, contraction)
             fresh = alive & leaving
+            if int(fresh.sum()) == len(out[0]):
+                return look.z
             if bool(fresh.any()):
                 for whole, part in zip(out, look.z, strict=True):
                     whole[rows[fresh]] = part[fresh]
