@@ -90,8 +90,9 @@ class _Loop:
         assert look.gap is not None
         better = gap < look.gap
         gap = torch.where(better, gap, look.gap)
-        best = z if bool(better.all()) else where(better, z, look.z)
-        return replace(look, z=best, gap=gap, finished=done)
+        if bool(better.any()):  # mostly of all samples, or of none: a copy saved
+            look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
+        return replace(look, gap=gap, finished=done)
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Tensor) -> Look:
         gap = fixpoint.gap(t, self._energy[rows])
