@@ -75,7 +75,7 @@ class _Loop:
     def _energy(self) -> Tensor:  # (B,)
         """An energy that falls to 0 has no relative gap: below this part of the first, absolute."""
         with constant():
-            first = self.fixpoint.problem.value(self.fixpoint.primal(self.z))
+            first = self.fixpoint.value(self.z)
         return torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
 
     @cached_property
@@ -115,7 +115,9 @@ class _Loop:
         assert look.gap is not None
         better = gap < look.gap
         gap = torch.where(better, gap, look.gap)
-        return replace(look, z=where(better, z, look.z), gap=gap, finished=done)
+        if bool(better.any()):  # mostly of all samples, or of none: a copy saved
+            look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
+        return replace(look, gap=gap, finished=done)
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
         return fixpoint.gap(z, self._energy[rows]) if fixpoint.problem.has_gap else None
@@ -203,6 +205,7 @@ class Free(_Loop):
         at_once = isinstance(fixpoint.solver, External) and batch > 0
         if at_once:
             z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
+        z = tuple(part.clone() for part in z)  # to be overwritten
         out: Z = ()  # the answers, once some samples are done before others
         rows: Rows = ALL  # which samples of the batch are in z
         alive: Tensor | None = None  # those of z that are not finished; None: all
