@@ -84,12 +84,15 @@ def kinks(system: System, w: Tensor, b: Tensor, parameters: Sequence[Tensor]) ->
         if moved > 1e2 * step * torch.linalg.vector_norm(b) or change > 1e2 * step * size:
             pull = system.pull(point, beside.resolve(b), parameters)
             change = float(torch.linalg.vector_norm(pull - still))
-        worst = max(worst, change / max(size, torch.finfo(w.dtype).tiny))
+        whole = size or float(torch.linalg.vector_norm(pull))
+        worst = max(worst, change / max(whole, torch.finfo(w.dtype).tiny))
     return worst
 
 
 def _rms(part: Tensor) -> Tensor:
-    return part.square().mean().sqrt()
+    """The size of z, 1 for a z of 0, which has none of its own."""
+    size = part.square().mean().sqrt()
+    return torch.where(size > 0, size, 1.0)
 
 
 def _residual(system: System) -> float:
