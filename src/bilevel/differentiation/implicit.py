@@ -94,6 +94,7 @@ class Implicit(Strategy):
             run.adjoint_tol,
             run.on_fail,
             run.certificate,
+            problem if smooth else None,
         )
         return fixpoint.solver.assemble(fixpoint.problem, x, tuple(y))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from .linear_solvers import (
     pseudo_solve,
 )
 
+if TYPE_CHECKING:
+    from ..problem import Problem
+
 Z = tuple[Tensor, ...]
 DENSE = 160  # unknowns a sample up to which M is written out
 _SMALL, _MEDIUM = 1000, 6000  # ... up to which GMRES comes first; may keep a large basis
@@ -40,8 +44,9 @@ class System:
         tol: float,  # for a solver that names none
         on_fail: OnFail,
         certificate: Certificate,
+        energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
-        self.equation = equation
+        self.equation, self.energy = equation, energy
         with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
@@ -94,7 +99,7 @@ class System:
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.examine(self, solution.x, b)
+            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
