@@ -44,6 +44,8 @@ CERTIFICATE = {
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "drift": "relative change of the gradient if the solution were exact, to first order",
+    "bound": "bound of the relative error of the gradient",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 

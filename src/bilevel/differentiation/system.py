@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from .linear_solvers import (
     pseudo_solve,
 )
 
+if TYPE_CHECKING:
+    from ..problem import Problem
+
 Z = tuple[Tensor, ...]
 # the point -> (b, transposed -> M^-1 b or M*^-1 b), by the structure of the problem
 Direct = Callable[[Z], Callable[[Z, bool], Z]]
@@ -44,8 +48,9 @@ class System:
         on_fail: OnFail,
         certificate: Certificate,
         direct: Direct | None = None,
+        energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
-        self.equation, self.direct = equation, direct
+        self.equation, self.direct, self.energy = equation, direct, energy
         with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
@@ -99,7 +104,7 @@ class System:
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.examine(self, solution.x, b)
+            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
