@@ -253,6 +253,11 @@ TERMS += [
     Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
     Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
     Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
+    Case("Linear", lambda d: 0.7 * bl.Linear(d.x())),
+    Case("Linear, per sample", lambda d: d.per_sample() * bl.Linear(d.x())),
+    Case("Largest", lambda d: 0.7 * bl.Largest()),
+    Case("Largest, per group", lambda d: d.groups() * bl.Largest(), MATRICES),
+    Case("Largest, another dim", lambda d: 0.5 * bl.Largest(dim=1), MATRICES),
     Case("Linf", lambda d: 0.7 * bl.Linf()),
     Case("Linf, per sample", lambda d: d.per_sample() * bl.Linf(), IMAGE),
     Case("L1Inf", lambda d: 0.5 * bl.L1Inf(), MATRICES),
@@ -494,6 +499,8 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DavisYin,
     bl.ADMM,
     bl.DirectProx,
+    bl.MirrorDescent,
+    bl.BregmanPrimalDual,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.

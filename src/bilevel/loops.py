@@ -97,7 +97,7 @@ class _Loop:
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
-        return self.judge(fixpoint, t, relative_change(z, t, self._size[rows]), rows)
+        return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
         """A look that makes its step only where the gap at z says that a sample may be done; for
@@ -299,7 +299,7 @@ class Free(_Loop):
     def _contraction(fixpoint: Fixpoint, look: Look) -> Tensor:
         """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
         once = fixpoint.T(look.z)
-        change, again = relative_change(look.z, once), relative_change(once, fixpoint.T(once))
+        change, again = fixpoint.change(look.z, once), fixpoint.change(once, fixpoint.T(once))
         measured = (change > 1e3 * eps(change)) & (again < change)
         return torch.where(measured, again / change, torch.nan)
 

@@ -8,6 +8,7 @@ from .cones import Monotone, PositiveSemidefinite, SecondOrderCone
 from .envelopes import MoreauEnvelope
 from .groups import GroupL2, SparseL21
 from .hyperplane_box import HyperplaneBox
+from .linear import Largest, Linear
 from .logarithms import Entropy, KullbackLeibler, LogBarrier
 from .losses import Absolute, Hinge, Quantile, SquaredHinge
 from .matrices import Hankel, Nuclear, NuclearBall, SpectralBall, SpectralNorm
@@ -53,7 +54,9 @@ __all__ = [
     "Huber",
     "L21Ball",
     "L2Ball",
+    "Largest",
     "LeastSquares",
+    "Linear",
     "Linf",
     "LinfBall",
     "Logistic",
