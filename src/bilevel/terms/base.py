@@ -155,6 +155,11 @@ class Smooth(Term):
         """Whether the gradient is affine in x."""
         return False
 
+    @property
+    def potential(self) -> bool:
+        """Whether `grad` is the gradient of `value`, as ever but for a VectorField."""
+        return True
+
 
 def _has_parameters(gradient: Tensor, point: Tensor) -> bool:
     """Whether the graph of a recorded gradient has a leaf besides the point it was taken at."""
