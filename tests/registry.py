@@ -186,6 +186,9 @@ TERMS = [
     Case("TruncatedQuadratic", lambda d: bl.TruncatedQuadratic(0.4)),
     Case("TruncatedQuadratic, per sample", lambda d: truncated(d, d.per_sample()), IMAGE),
     Case("TruncatedQuadratic, per feature", lambda d: truncated(d, d.per_pixel())),
+    Case("TrimmedL1", lambda d: 0.6 * bl.TrimmedL1(2), convex=False),
+    Case("TrimmedL1, a part", lambda d: bl.TrimmedL1(1.3), IMAGE, convex=False),
+    Case("TrimmedL1, per sample", lambda d: d.per_sample() * trimmed(d), IMAGE, convex=False),
     Case("MCP", lambda d: bl.MCP(0.5)),
     Case("MCP, narrow", lambda d: bl.MCP(0.5, 0.2)),  # smaller than the steps
     Case("MCP, per sample", lambda d: d.per_sample() * bl.MCP(d.per_sample()), IMAGE),
@@ -224,6 +227,7 @@ TERMS = [
     Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
     Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
     Case("Separable", lambda d: blocks(d), (5, 2)),
+    Case("VectorField", lambda d: bl.VectorField(turning), indexable=False, valued=False),
     Case("PlugAndPlay", lambda d: bl.PlugAndPlay(smoother), IMAGE, indexable=False, valued=False),
     Case(
         "PlugAndPlay, leveled",
@@ -367,6 +371,15 @@ def blocks(d: Draw) -> bl.Separable:
     if d.event[0] == 1:
         return bl.Separable(second)
     return bl.Separable(first, second, sizes=(1, d.event[0] - 1))
+
+
+def trimmed(d: Draw) -> bl.TrimmedL1:
+    return bl.TrimmedL1(4 * d.per_sample())
+
+
+def turning(x: Tensor) -> Tensor:
+    """Monotone, and no gradient: its Jacobian is not symmetric."""
+    return x + 0.5 * x.roll(1, -1) - 0.5 * x.roll(-1, -1)
 
 
 def smoother(x: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
+from .layers.unrolled import unrolled
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
 from .minimum import minimum
 from .operators import (
@@ -152,7 +153,9 @@ from .terms import (
     Term,
     TotalVariation,
     TotalVariation1D,
+    TrimmedL1,
     TruncatedQuadratic,
+    VectorField,
     Weighted,
 )
 
@@ -298,9 +301,11 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "Truncated",
     "TruncatedQuadratic",
     "Unroll",
+    "VectorField",
     "Wavelet",
     "Weighted",
     "Zero",
@@ -315,4 +320,5 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "unrolled",
 ]

@@ -22,6 +22,8 @@ from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
 from .squared_norms import SquaredL1, SquaredLinf
 from .total_variation import TotalVariation, TotalVariation1D
+from .trimmed import TrimmedL1
+from .vector_field import VectorField
 from .wrapped import Orthogonal, Separable
 
 __all__ = [
@@ -90,6 +92,8 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "TruncatedQuadratic",
+    "VectorField",
     "Weighted",
 ]
