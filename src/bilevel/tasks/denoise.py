@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from bilevel.differentiation import BiCGStab, FixedPoint
-from bilevel.layers import TVDenoise, TVDenoiser
+from bilevel.differentiation import CG, BiCGStab, FixedPoint, Implicit
+from bilevel.layers import FilterDenoise, TVDenoise, TVDenoiser
 from bilevel.tasks.images import Image
 from bilevel.tasks.task import Method, Task
 
@@ -51,6 +51,10 @@ class Denoise(Task):
         if per_noise:
             return TVDenoiser(**options).double()
         return TVDenoise(0.1 if weight is None else weight, **options).double()
+
+    def filters(self) -> nn.Module:
+        diff = Implicit(CG(tol=1e-2), order=1)
+        return FilterDenoise(tol=1e-3, diff=diff, on_fail="warn")
 
     def usual_weight(self, level: float) -> float:
         return level / 255
