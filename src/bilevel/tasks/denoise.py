@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bilevel.differentiation import CG, BiCGStab, FixedPoint, Implicit
 from bilevel.layers import FilterDenoise, TVDenoise, TVDenoiser
-from bilevel.tasks.images import Image
+from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.task import Method, Task
 
 TOL = 1e-4  # relative duality gap: PSNR right to 0.001 dB
@@ -71,6 +71,14 @@ def estimate_noise(image: Image) -> float:
         warnings.simplefilter("ignore")  # of an image without any detail
         sigma = np.mean([estimate_sigma(channel) for channel in image.channels])
     return 255 * float(np.nan_to_num(sigma))
+
+
+def noise_of(image: Image, given: float | None) -> tuple[float, str]:
+    """Its level of 255, and whether it was given or estimated."""
+    level = estimate_noise(image) if given is None else given
+    if level < 0.1:
+        raise ImageError(f"{image.path}: no noise was found in it. Name its level with --noise.")
+    return level, "estimated" if given is None else "given"
 
 
 # --------------------------------------------------------------------------- classical methods
