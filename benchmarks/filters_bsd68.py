@@ -28,9 +28,7 @@ def main() -> None:
     rows = []
     for seed in SEEDS:
         given = noisy(clean, seed)
-        values = [
-            float(psnr(model(y[None]), c[None])) for y, c in zip(given, clean, strict=True)
-        ]
+        values = [float(psnr(model(y[None]), c[None])) for y, c in zip(given, clean, strict=True)]
         rows.append({"what": f"filters, {count} parameters, noise seed {seed}",
                      "PSNR": float(np.mean(values))})  # fmt: skip
     tv = json.loads((RESULTS / "tv_bsd68.json").read_text())["rows"]

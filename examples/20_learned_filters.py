@@ -73,6 +73,7 @@ for axis, (name, bank) in zip(axes, banks.items(), strict=True):
 #
 # On the 68 photographs of BSD68, noise 25, measured by `benchmarks/filters_bsd68.py`:
 
-results = Path(bl.__file__).parents[2] / "benchmarks" / "results" / "filters_bsd68.json"
-for row in json.loads(results.read_text())["rows"]:
+here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
+stored = json.loads((here.parent / "benchmarks/results/filters_bsd68.json").read_text())
+for row in stored["rows"]:
     print(f"{row['PSNR']:6.2f} dB   {row['what']}")

@@ -88,7 +88,5 @@ def test_filters_are_learned_judged_and_shown(here):
 
 
 def test_filters_for_a_range_of_noise_are_refused(here):
-    result = bilevel(
-        *"learn denoise --images photos --model filters --noise 5:50 --out f".split()
-    )
+    result = bilevel(*"learn denoise --images photos --model filters --noise 5:50 --out f".split())
     assert result.exit_code == 1 and "is for one noise level, such as 25" in said(result)
