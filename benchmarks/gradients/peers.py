@@ -52,7 +52,11 @@ def cvxpylayers() -> dict[str, Gradient]:
 
     def programs() -> dict[str, tuple]:
         A, b, low, high = cp.Parameter((6, 4)), cp.Parameter(6), cp.Parameter(4), cp.Parameter(4)
-        w, r, y, five = cp.Parameter(nonneg=True), cp.Parameter(nonneg=True), *map(cp.Parameter, (4, 5))
+        w, r, y, five = (
+            cp.Parameter(nonneg=True),
+            cp.Parameter(nonneg=True),
+            *map(cp.Parameter, (4, 5)),
+        )
         Y, u, v, X = cp.Parameter((4, 3)), cp.Variable(4), cp.Variable(5), cp.Variable((4, 3))
         misfit, near = cp.sum_squares(A @ u - b) / 2, cp.sum_squares(u - y) / 2
         along = cp.sum_squares(v - five) / 2
