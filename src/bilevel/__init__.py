@@ -24,6 +24,7 @@ from .differentiation import (
     Certificate,
     Dense,
     FixedPoint,
+    Identified,
     Implicit,
     LinearSolver,
     Neumann,
@@ -150,6 +151,7 @@ from .terms import (
 )
 
 __version__ = "0.1.0"
+from .uniqueness import Unique
 
 __all__ = [
     "ADMM",
@@ -205,6 +207,7 @@ __all__ = [
     "Huber",
     "Hyperplane",
     "HyperplaneBox",
+    "Identified",
     "Identity",
     "Implicit",
     "InteriorPoint",
@@ -286,6 +289,7 @@ __all__ = [
     "TotalVariation1D",
     "Truncated",
     "TruncatedQuadratic",
+    "Unique",
     "Unroll",
     "Wavelet",
     "Weighted",

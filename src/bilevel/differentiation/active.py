@@ -11,7 +11,7 @@ p lies in a subspace, and A on it is what a Newton step would factor.
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,20 +38,24 @@ def declared(problem: Problem) -> bool:
 
 
 class Active:
-    """The manifolds of a problem's terms at (x, y_1, ...), and the linear system on them."""
+    """The manifolds of a problem's terms at (x, y_1, ...), and the linear system on them.
 
-    def __init__(self, problem: Problem, point: Z) -> None:
+    nudge: by how much, relatively and in a random direction, the duals are moved before the
+    manifolds are read off, so that a condition without slack falls to one side.
+    """
+
+    def __init__(self, problem: Problem, point: Z, nudge: float = 0.0) -> None:
         x, *y = (part.detach() for part in point)
         self.problem, self.x, self.y = problem, x, tuple(y)
         with constant():
             dual = -problem.slope(x, self.y)
-            self.own = None if problem.g is None else problem.g.manifold(x, dual)
+            own, *read = (_nudged(part, nudge) for part in (dual, *y))
+            self.own = None if problem.g is None else problem.g.manifold(x, own)
             self.composed: list[tuple[Operator, Manifold]] = [
                 (h.operator, h.outer.manifold(h.operator(x), y_i))
-                for h, y_i in zip(problem.h, self.y, strict=True)
+                for h, y_i in zip(problem.h, read, strict=True)
             ]
         self._slope: tuple[Tensor, Tensor] | None = None
-        self._tangent: Dense | Iterative | None = None
 
     @property
     def manifolds(self) -> list[Manifold]:
@@ -68,12 +72,13 @@ class Active:
         parts = [manifold.signature.long() for manifold in self.manifolds]
         return torch.cat([torch.zeros_like(self.x.flatten(1)[:, :0]).long(), *parts], 1)
 
-    @property
-    def tangent(self) -> Dense | Iterative:
-        if self._tangent is None:
-            size = self.x[0].numel() if self.own is None else _most(self.own.support)
-            self._tangent = (Dense if size <= LARGEST else Iterative)(self)
-        return self._tangent
+    @cached_property
+    def tangent(self) -> Dense | Projected | None:
+        """The common tangent space; None where it is neither small nor that of g alone."""
+        size = self.x[0].numel() if self.own is None else _most(self.own.support)
+        if size <= LARGEST:
+            return Dense(self)
+        return None if self.composed else Projected(self)
 
     # ------------------------------------------------------------------------------- products
 
@@ -141,16 +146,29 @@ class Active:
 
     def _saddle(self, c: Tensor, own: Tensor | None, d: Z) -> tuple[Tensor, Tensor | None, Z]:
         """(p, mu_0, (mu_1, ...)) of the system above, d_0 = own."""
-        p = torch.zeros_like(c) if own is None else own
-        if d:
+        tangent, p, mu = self.tangent, torch.zeros_like(c) if own is None else own, ()
+        assert tangent is not None
+        if isinstance(tangent, Dense):
             rest = (d_i - now for d_i, now in zip(d, self.constraints(p), strict=True))
-            p = p + self.tangent.lift(tuple(rest))
-        p = p + self.tangent.solve(c - self.hessian(p))
+            p = p + tangent.lift(tuple(rest))
+        p = p + tangent.solve(c - self.hessian(p))
         left = c - self.hessian(p)
-        mu = self.tangent.multipliers(left) if d else ()
+        if isinstance(tangent, Dense):
+            mu = tangent.multipliers(left)
         if self.own is None:
             return p, None, mu
         return p, _normal(self.own, left - self.adjoint(mu)), mu
+
+
+def _nudged(dual: Tensor, nudge: float) -> Tensor:
+    if not nudge:
+        return dual
+    return dual + nudge * dual.abs().max() * _noise(dual)
+
+
+def _noise(like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
 
 def _normal(manifold: Manifold, v: Tensor) -> Tensor:
@@ -188,6 +206,16 @@ class Dense:
         self.values, self.vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         self.some = self.values.abs() > _cut(self.values.abs())
 
+    def flat(self, tol: float) -> Tensor:  # (B, t) bool
+        """The directions in which A has no curvature, up to tol times the largest."""
+        size = self.values.abs()
+        largest = size.amax(1, keepdim=True) if size.shape[1] else size
+        real = (self.basis @ self.vectors).square().sum(1) > 0.5  # no column of 0
+        return real & (self.values <= 8 * size.shape[1] * tol * largest)
+
+    def direction(self, j: int) -> Tensor:  # (B, *event)
+        return (self.basis @ self.vectors[:, :, j : j + 1]).reshape(self.active.x.shape)
+
     def _columns(self, basis: Tensor, image) -> Tensor:  # (B, n, t) -> (B, m, t)
         x = self.active.x
         columns = [image(basis[:, :, j].reshape(x.shape)).flatten(1) for j in range(basis.shape[2])]
@@ -208,6 +236,18 @@ class Dense:
         kernel = self.v * ~self.kept[:, None]
         self.basis = self.outer @ kernel[:, :, t - free :]
 
+    @property
+    def dual_unique(self) -> Tensor:  # (B,) bool
+        """Whether no normal vectors mu_i, not all 0, have sum K_i* mu_i normal to g's manifold: a
+        random normal vector lies in the range of the N_i K_i then."""
+        if not self.active.composed:
+            return torch.ones_like(self.active.margin, dtype=torch.bool)
+        ms = [manifold for _, manifold in self.active.composed]
+        mu = _flat(tuple(_normal(m, _noise(y)) for m, y in zip(ms, self.active.y, strict=True)))
+        inside = torch.einsum("bij,bi->bj", self.u, mu) * self.kept
+        left = mu - torch.einsum("bij,bj->bi", self.u, inside)
+        return torch.linalg.vector_norm(left, dim=1) <= 1e-6 * torch.linalg.vector_norm(mu, dim=1)
+
     def solve(self, r: Tensor) -> Tensor:
         """B (B* A B)^+ B* r, B the basis."""
         inner = torch.einsum("bij,bi->bj", self.basis @ self.vectors, r.flatten(1))
@@ -216,11 +256,15 @@ class Dense:
 
     def lift(self, d: Z) -> Tensor:
         """The shortest p in g's tangent space with N_i K_i p = d_i."""
+        if not d:
+            return torch.zeros_like(self.active.x)
         inner = torch.einsum("bij,bi->bj", self.u, _flat(d)) * self._inverse()
         return torch.einsum("bij,bj->bi", self.outer @ self.v, inner).reshape(self.active.x.shape)
 
     def multipliers(self, r: Tensor) -> Z:
         """The shortest mu with sum K_i* mu_i = r on g's tangent space."""
+        if not self.active.composed:
+            return ()
         inner = torch.einsum("bij,bi->bj", self.outer @ self.v, r.flatten(1)) * self._inverse()
         return _split(torch.einsum("bij,bj->bi", self.u, inner), self.active.y)
 
@@ -235,46 +279,23 @@ def _cut(values: Tensor) -> Tensor:  # (B, t) -> (B, 1)
     return 8 * values.shape[1] * eps(values) * values.amax(1, keepdim=True)
 
 
-class Iterative:
-    """The same by conjugate gradients, for large tangent spaces: projections by an inner solve."""
+class Projected:
+    """The tangent space of g alone, of any dimension, by its projection: conjugate gradients."""
 
     def __init__(self, active: Active) -> None:
         self.active = active
-        self.tol = 1e-13 if active.x.dtype == torch.float64 else 1e-6
 
     def solve(self, r: Tensor) -> Tensor:
+        own = self.active.own
+
+        def along(v: Tensor) -> Tensor:
+            return v if own is None else own.project(v)
+
         def product(v: Tensor) -> Tensor:
-            return self._project(self.active.hessian(v.reshape(r.shape))).flatten(1)
+            return along(self.active.hessian(along(v.reshape(r.shape)))).flatten(1)
 
-        goal = self._project(r).flatten(1)
-        return CG()(product, goal, tol=self.tol).x.reshape(r.shape)
-
-    def lift(self, d: Z) -> Tensor:
-        return self._adjoint(self._normal_equation(_flat(d)))
-
-    def multipliers(self, r: Tensor) -> Z:
-        return _split(
-            self._normal_equation(_flat(self.active.constraints(self._own(r)))), self.active.y
-        )
-
-    def _own(self, v: Tensor) -> Tensor:
-        return v if self.active.own is None else self.active.own.project(v)
-
-    def _adjoint(self, mu: Tensor) -> Tensor:
-        parts = _split(mu, self.active.y)
-        manifolds = (manifold for _, manifold in self.active.composed)
-        normal = tuple(_normal(m, part) for m, part in zip(manifolds, parts, strict=True))
-        return self._own(self.active.adjoint(normal))
-
-    def _normal_equation(self, r: Tensor) -> Tensor:
-        """(C C*)^+ r, C = N K P_0."""
-        return CG()(lambda mu: _flat(self.active.constraints(self._adjoint(mu))), r, tol=self.tol).x
-
-    def _project(self, v: Tensor) -> Tensor:
-        v = self._own(v)
-        if not self.active.composed:
-            return v
-        return v - self._adjoint(self._normal_equation(_flat(self.active.constraints(v))))
+        tol = 1e-13 if r.dtype == torch.float64 else 1e-6
+        return along(CG()(product, along(r).flatten(1), tol=tol).x.reshape(r.shape))
 
 
 def _flat(parts: Z) -> Tensor:  # -> (B, m)
