@@ -47,10 +47,9 @@ def unique(problem: Problem, x: Tensor, y: Z) -> tuple[Unique, ...]:
         holds = active.margin > _coarse(x) * norm_event(x)
         sure = sure | (holds & ~dense.flat(_coarse(x)).any(1))
         flat = _leaves_energy(problem, x, dense)
-        for sign in (1.0, -1.0):
-            nudged = Active(problem, (x, *y), nudge=sign * _coarse(x)).tangent
-            if isinstance(nudged, Dense) and not bool((holds | sure | flat).all()):
-                flat = flat | (~holds & _leaves_energy(problem, x, nudged))
+        for side in active.sides:
+            if isinstance(side.tangent, Dense) and not bool((holds | sure | flat).all()):
+                flat = flat | (~holds & _leaves_energy(problem, x, side.tangent))
     pairs = zip(sure.tolist(), flat.tolist(), strict=True)
     return tuple(Unique.YES if s else Unique.NO if f else Unique.UNKNOWN for s, f in pairs)
 

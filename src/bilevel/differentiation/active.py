@@ -72,6 +72,24 @@ class Active:
         parts = [manifold.signature.long() for manifold in self.manifolds]
         return torch.cat([torch.zeros_like(self.x.flatten(1)[:, :0]).long(), *parts], 1)
 
+    @property
+    def sides(self) -> tuple[Active, Active]:
+        """The manifolds beside these: a condition without slack holds on the one, not on the
+        other."""
+        nudge, point = eps(self.x) ** 0.5, (self.x, *self.y)
+        return Active(self.problem, point, nudge), Active(self.problem, point, -nudge)
+
+    @property
+    def dual_unique(self) -> Tensor:  # (B,) bool; False where it is not known
+        """Whether the duals of the composed terms are the only ones."""
+        unique = torch.ones_like(self.margin, dtype=torch.bool)
+        if not self.composed:
+            return unique
+        for active in (self, *self.sides):
+            tangent = active.tangent
+            unique = unique & (tangent.determines if isinstance(tangent, Dense) else False)
+        return unique
+
     @cached_property
     def tangent(self) -> Dense | Projected | None:
         """The common tangent space; None where it is neither small nor that of g alone."""
@@ -237,11 +255,9 @@ class Dense:
         self.basis = self.outer @ kernel[:, :, t - free :]
 
     @property
-    def dual_unique(self) -> Tensor:  # (B,) bool
+    def determines(self) -> Tensor:  # (B,) bool
         """Whether no normal vectors mu_i, not all 0, have sum K_i* mu_i normal to g's manifold: a
         random normal vector lies in the range of the N_i K_i then."""
-        if not self.active.composed:
-            return torch.ones_like(self.active.margin, dtype=torch.bool)
         ms = [manifold for _, manifold in self.active.composed]
         mu = _flat(tuple(_normal(m, _noise(y)) for m, y in zip(ms, self.active.y, strict=True)))
         inside = torch.einsum("bij,bi->bj", self.u, mu) * self.kept

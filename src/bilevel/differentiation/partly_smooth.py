@@ -11,7 +11,7 @@ import torch
 
 from .._tangents import constant
 from ..errors import KinkWarning, user_level
-from .active import Active, Dense
+from .active import Active
 from .base import Strategy
 from .implicit import at_optimality, check_order, solution
 
@@ -65,8 +65,7 @@ def _warn(active: Active, run: Run) -> None:
     size = torch.stack([part.abs().flatten(1).amax(1) for part in (active.x, *active.y)]).amax(0)
     doubtful = active.margin <= run.certificate.residual * size
     if bool(doubtful.any()):  # where duals are many, that of the solver may be one of the outermost
-        tangent = active.tangent
-        doubtful = doubtful & (tangent.dual_unique if isinstance(tangent, Dense) else not active.y)
+        doubtful = doubtful & active.dual_unique
     if bool(doubtful.any()):
         warnings.warn(
             f"{int(doubtful.sum())} of {len(doubtful)} solutions lie at a kink, as far as their "
