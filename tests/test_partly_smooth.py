@@ -5,7 +5,8 @@ import torch
 
 import bilevel as bl
 from bilevel import testing
-from bilevel.differentiation.active import Active, Dense
+from bilevel.differentiation.active import Active
+from bilevel.differentiation.tangent import Spanned
 from problems import Flatten
 from registry import TERMS, Draw
 
@@ -59,7 +60,7 @@ def test_a_lasso_of_1000_features_has_a_system_of_its_active_ones():
     assert on.tolist() == [0, 1, 2, 3]
     problem = bl.LeastSquares(b) @ bl.Matrix(A) + weight * bl.L1()
     tangent = Active(problem, (x.detach(),)).tangent
-    assert isinstance(tangent, Dense) and tangent.basis.shape == (1, 1000, 4)
+    assert isinstance(tangent, Spanned) and tangent.basis.shape == (1, 1000, 4)
     gb, gw = torch.autograd.grad((x - x0).square().sum(), (b, weight))
     g, H = 2 * (x - x0).detach()[0, on], A[:, on].T @ A[:, on]
     torch.testing.assert_close(gb[0], A[:, on] @ torch.linalg.solve(H, g), rtol=1e-9, atol=1e-12)

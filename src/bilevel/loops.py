@@ -203,13 +203,14 @@ class Free(_Loop):
                 if smaller is not None:
                     fixpoint, rows, alive = smaller, rows[keep], alive[keep]
                     z, state = tuple(part[keep] for part in z), run.acceleration.take(state, keep)
-        if self._watch is not None:
-            run.certificate.identified = self._watch.steady
-            run.certificate.margin = self._watch.margin
+        watch = self._watch
+        if watch is None:
+            return out
+        run.certificate.identified, run.certificate.margin = watch.steady, watch.margin
         if self._steady is None:
             return out
-        run.certificate.residual = self._watch.residual
-        return self._watch.first
+        run.certificate.residual = watch.residual
+        return watch.first
 
     def _identified(self, fixpoint: Fixpoint, look: Look, rows: Tensor) -> Tensor | bool:
         """Whether the active set has kept long enough to leave; seen at every look then, else at

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ._broadcast import eps, expand, norm_event
 from ._tangents import constant
-from .differentiation.active import Active, Dense
+from .differentiation.active import Active
+from .differentiation.tangent import Spanned
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -42,13 +43,13 @@ def unique(problem: Problem, x: Tensor, y: Z) -> tuple[Unique, ...]:
             return (Unique.YES,) * len(x)
         active = Active(problem, (x, *y))
         dense = active.tangent
-        if not isinstance(dense, Dense):
+        if not isinstance(dense, Spanned):
             return tuple(Unique.YES if s else Unique.UNKNOWN for s in sure.tolist())
         holds = active.margin > _coarse(x) * norm_event(x)
         sure = sure | (holds & ~dense.flat(_coarse(x)).any(1))
         flat = _leaves_energy(problem, x, dense)
         for side in active.sides:
-            if isinstance(side.tangent, Dense) and not bool((holds | sure | flat).all()):
+            if isinstance(side.tangent, Spanned) and not bool((holds | sure | flat).all()):
                 flat = flat | (~holds & _leaves_energy(problem, x, side.tangent))
     pairs = zip(sure.tolist(), flat.tolist(), strict=True)
     return tuple(Unique.YES if s else Unique.NO if f else Unique.UNKNOWN for s, f in pairs)
@@ -59,7 +60,7 @@ def _coarse(x: Tensor) -> float:
     return eps(x) ** 0.5
 
 
-def _leaves_energy(problem: Problem, x: Tensor, dense: Dense) -> Tensor:  # (B,) bool
+def _leaves_energy(problem: Problem, x: Tensor, dense: Spanned) -> Tensor:  # (B,) bool
     """Whether a step along a direction of the tangent space with no curvature leaves the energy."""
     here, size = problem.value(x), norm_event(x)
     size = torch.where(size > 0, size, 1.0)

@@ -49,7 +49,8 @@ class PartlySmooth(Strategy):
             active = Active(problem, point)
         run.certificate.margin = active.margin
         _warn(active, run)
-        direct = None if active.tangent is None else partial(_direct, problem, active)
+        reduced = active.small or not active.composed
+        direct = partial(_direct, problem, active) if reduced else None
         return at_optimality(run, fixpoint, point, self.order, direct=direct)
 
 
