@@ -24,6 +24,7 @@ from .differentiation import (
     Certificate,
     Dense,
     FixedPoint,
+    Identified,
     Implicit,
     LinearSolver,
     Lipschitz,
@@ -160,6 +161,7 @@ from .terms import (
 )
 
 __version__ = "0.1.0"
+from .uniqueness import Unique
 
 __all__ = [
     "ADMM",
@@ -217,6 +219,7 @@ __all__ = [
     "Huber",
     "Hyperplane",
     "HyperplaneBox",
+    "Identified",
     "Identity",
     "Implicit",
     "InteriorPoint",
@@ -304,6 +307,7 @@ __all__ = [
     "TrimmedL1",
     "Truncated",
     "TruncatedQuadratic",
+    "Unique",
     "Unroll",
     "VectorField",
     "Wavelet",

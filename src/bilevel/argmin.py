@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from .problem import Problem
 from .solvers.base import Solver, Z
 from .solvers.external import External
 from .terms.base import Term
+from .uniqueness import Unique, unique
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +40,12 @@ class Solution:
     solver: Solver  # with its step sizes
     acceleration: Acceleration
     certificate: Certificate
+    problem: Problem = field(repr=False)
+
+    @property
+    def unique(self) -> tuple[Unique, ...]:
+        """Whether it is the only solution, one answer a sample: see `Unique`; worked out here."""
+        return unique(self.problem, self.x, self.dual)
 
     @property
     def gap(self) -> Tensor | None:
@@ -233,6 +240,7 @@ def _solution(task: _Task, z: Z) -> Solution:
         fixpoint.solver,
         task.run.acceleration,
         certificate,
+        fixpoint.problem,
     )
 
 

@@ -6,7 +6,7 @@ from .certificate import Certificate
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
 from .partly_smooth import PartlySmooth
-from .unrolled import Unroll
+from .unrolled import Identified, Unroll
 
 __all__ = [
     "CG",
@@ -16,6 +16,7 @@ __all__ = [
     "Certificate",
     "Dense",
     "FixedPoint",
+    "Identified",
     "Implicit",
     "LinearSolver",
     "Lipschitz",
