@@ -18,7 +18,7 @@ from ..terms.base import Smooth
 from ..terms.composition import SmoothComposition, SmoothSum
 from ..terms.smooth import LeastSquares
 from .hessian import dense_hessian, uniform, weight_of
-from .saddle import sturdy
+from .saddle import solved, sturdy
 
 DENSE = 1500  # unknowns up to which a form is written out
 
@@ -46,12 +46,7 @@ class Dense(Form):
     """data: the Cholesky factor, float64."""
 
     def solve(self, b: Tensor) -> Tensor:
-        flat = b.flatten(1).double()
-        if len(self.data) == 1:
-            solved = torch.cholesky_solve(flat.mT, self.data[0]).mT
-        else:
-            solved = torch.cholesky_solve(flat[..., None], self.data)[..., 0]
-        return solved.reshape(b.shape).to(b)
+        return solved(self.data, b.flatten(1).double()).reshape(b.shape).to(b)
 
 
 @dataclass(frozen=True, eq=False)
