@@ -184,7 +184,9 @@ class System:
             x, before = torch.where(going[:, None], x + rest, x), torch.where(going, left, before)
             rest, products = b - product(x), products + 1
             left = torch.linalg.vector_norm(rest, dim=1)
-        return LinearSolution(x, left / scale.clamp_min(tiny(b)), products, left <= self.tol * scale)
+        return LinearSolution(
+            x, left / scale.clamp_min(tiny(b)), products, left <= self.tol * scale
+        )
 
     def _by_size(
         self, product: Product, b: Tensor, scale: Tensor, transposed: bool
