@@ -100,7 +100,7 @@ ENERGIES = [
     ("smooth + one term with a prox", "bl.LeastSquares(b) @ A + 0.1 * bl.L1()"),
     ("", "bl.LeastSquares(b) @ A + bl.NonNegative()"),
     ("one prox of the data", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)"),
-    ("a small quadratic program", "bl.LeastSquares(b) @ A + 0.1 * bl.LeastSquares() + bl.Simplex()"),
+    ("a small quadratic program", "bl.LeastSquares(b) @ A + bl.Simplex()"),
     ("", "bl.LeastSquares(y) + bl.Box(-1.0, 1.0) @ K"),
     ("... of unknown curvature", "bl.Potential(network) + bl.Box(0.0, 1.0)"),
     ("h(Kx) + a strongly convex prox", "bl.LeastSquares(y) + 0.1 * bl.L1() @ bl.Gradient(1)"),

@@ -6,7 +6,6 @@ each operator, and one evaluation of the terms whose shapes are not known.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .._broadcast import eps, like

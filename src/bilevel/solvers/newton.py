@@ -19,8 +19,10 @@ class Newton(Solver):
     A quadratic f is solved in one step: by division where H is diagonal, by fast transforms where
     it is diagonal there, else by the Cholesky factor of an n x n matrix, n <= 1500. Diagonal are,
     for the cosine transform, least squares of x, of its Gradient and of its Blur with mirrored
-    edges by an even kernel; for the Fourier transform, of x and of its Blur with Periodic() edges. Else one Hessian and one factor a step, and the run halves the
-    step until f falls (Armijo 1966): quadratic convergence near the solution, where T is plain.
+    edges by an even kernel; for the Fourier transform, of x and of its Blur with Periodic() edges.
+
+    Else one Hessian and one factor a step, and the run halves the step until f falls (Armijo 1966):
+    quadratic convergence near the solution, where T is plain.
     dT/dx = 0 at the solution: one step carries the derivative.
 
     [1] Nocedal, Wright. Numerical Optimization, ch. 3. 2006.
