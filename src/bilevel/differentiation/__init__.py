@@ -2,6 +2,7 @@
 
 from .base import Strategy
 from .certificate import Certificate
+from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
 from .unrolled import Unroll
@@ -14,6 +15,7 @@ __all__ = [
     "Certificate",
     "Dense",
     "FixedPoint",
+    "FlatZones",
     "Implicit",
     "LinearSolver",
     "Neumann",
