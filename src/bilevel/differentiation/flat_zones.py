@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -92,7 +92,7 @@ class Zones:
         return Zones(images, array(energy.mu))
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
-        """(p, (relative residual, products) one an image): E (E* A E)^-1 E* g, A the Hessian."""
+        """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
         source, p = array(g), np.empty(g.shape, array(g).dtype)
         found = np.zeros((len(source), 2))
 
@@ -115,50 +115,39 @@ class Zones:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """The zones of one image, and the pixels that jump."""
+    """The zones of one image, and how it jumps between them."""
 
     labels: np.ndarray  # (H, W): the zone of a pixel
     count: int
-    direction: np.ndarray  # (C, 2, H, W): Dx / |Dx| where x jumps, else 0
-    # of the pixels that carry curvature
-    corners: np.ndarray  # (P, 3): their zone, that below and that beside
-    unit: np.ndarray  # (P, 2, C): their direction
-    stiff: np.ndarray  # (P,): weight / |Dx|
-    sizes: np.ndarray = field(init=False)  # (zones,)
-
-    def __post_init__(self) -> None:
-        sizes = np.bincount(self.labels.ravel(), minlength=self.count)
-        object.__setattr__(self, "sizes", sizes.astype(self.stiff.dtype))
+    direction: np.ndarray  # (C, 2, H, W): n = Dx / |Dx| where x jumps, else 0
+    stiff: np.ndarray  # (H, W): weight / |Dx| there, where there is curvature, else 0
+    members: np.ndarray  # pixels of zones of more than one, zone by zone
+    begin: np.ndarray
 
     @staticmethod
     def at(x: np.ndarray, y: np.ndarray, weight: np.ndarray, isotropic: bool, floor: float):
-        from ..kernels.flat_loops import bend, components, curved
+        from ..kernels.flat_loops import bend, components, gathered
 
-        channels, *shape = x.shape
-        direction, size = np.empty_like(y), np.empty(shape, x.dtype)
+        shape = x.shape[1:]
+        direction, stiff = np.empty_like(y), np.empty(shape, x.dtype)
         flat, labels = np.empty((2, *shape), np.bool_), np.empty(shape, np.int32)
-        bend(x, y, weight, isotropic, floor, direction, size, flat)
+        bend(x, y, weight, isotropic, floor, direction, stiff, flat)
         count = components(flat, labels)
-        jumps = np.count_nonzero(size)
-        corners, stiff = np.empty((jumps, 3), np.int32), np.empty(jumps, x.dtype)
-        unit = np.empty((jumps, 2, channels), x.dtype)
-        curved(labels, weight, direction, size, corners, unit, stiff)
-        return Image(labels, count, direction, corners, unit, stiff)
+        return Image(labels, count, direction, stiff, *gathered(labels.ravel(), count))
 
     def solve(self, g: np.ndarray, mu: float, p: np.ndarray, tol: float) -> tuple[float, int]:
-        """p = E (E* A E)^-1 E* g; returns (relative residual, products)."""
-        from ..kernels.flat_loops import conjugate_gradients, spread_out, totals
+        """p = P (P A P)^+ P g, P the means over zones; returns (relative residual, products)."""
+        from ..kernels.flat_loops import conjugate_gradients, level, scales
 
-        b = np.empty((self.count, len(g)), g.dtype)
-        totals(self.labels, g, b)
-        mass = mu * self.sizes
-        if len(self.stiff):
-            u = np.empty_like(b)
-            told = conjugate_gradients(mass, self.corners, self.unit, self.stiff, b, u, tol, _LIMIT)
-        else:
-            u, told = b / mass[:, None], (0.0, 1)
-        spread_out(self.labels, u, p)
-        return told
+        if not self.stiff.any():
+            p[:] = g / mu
+            level(self.members, self.begin, p.reshape(len(p), -1))
+            return 0.0, 1
+        scale = np.empty_like(p)
+        scales(mu, self.direction, self.stiff, self.labels, self.count, scale)
+        return conjugate_gradients(
+            mu, self.direction, self.stiff, self.members, self.begin, scale, g, p, tol, _LIMIT
+        )
 
 
 class _Solution(Function):
