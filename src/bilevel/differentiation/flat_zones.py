@@ -135,13 +135,20 @@ class Image:
         count = components(flat, labels)
         return Image(labels, count, direction, stiff, *gathered(labels.ravel(), count))
 
+    def means(self, v: np.ndarray) -> np.ndarray:
+        """P v: the mean over each zone."""
+        from ..kernels.flat_loops import level
+
+        v = v.copy()
+        level(self.members, self.begin, v.reshape(len(v), -1))
+        return v
+
     def solve(self, g: np.ndarray, mu: float, p: np.ndarray, tol: float) -> tuple[float, int]:
         """p = P (P A P)^+ P g, P the means over zones; returns (relative residual, products)."""
-        from ..kernels.flat_loops import conjugate_gradients, level, scales
+        from ..kernels.flat_loops import conjugate_gradients, scales
 
         if not self.stiff.any():
-            p[:] = g / mu
-            level(self.members, self.begin, p.reshape(len(p), -1))
+            p[:] = self.means(g) / mu
             return 0.0, 1
         scale = np.empty_like(p)
         scales(mu, self.direction, self.stiff, self.labels, self.count, scale)
