@@ -122,10 +122,10 @@ class ROF:
 
     def finish(self, z: Z) -> Z:
         """The solution to rounding, from a z that is near."""
-        from ..finish import finish
+        from ..finish import Finish
 
         x, _, y = self._views(z)
-        pairs = [finish(*self._constant(i), x[i], y[i]) for i in range(len(x))]
+        pairs = [Finish(*self._constant(i))(x[i], y[i]) for i in range(len(x))]
         new, dual = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         new = new.reshape(z[0].shape)
         return new, new, dual.reshape(z[2].shape)
