@@ -3,6 +3,7 @@
 from .base import Strategy
 from .bounds import Lipschitz
 from .certificate import Certificate
+from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
 from .partly_smooth import PartlySmooth
@@ -16,6 +17,7 @@ __all__ = [
     "Certificate",
     "Dense",
     "FixedPoint",
+    "FlatZones",
     "Identified",
     "Implicit",
     "LinearSolver",
