@@ -34,6 +34,7 @@ from .differentiation import (
     Unroll,
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
+from .explain import Explanation, explain
 from .hypergradient import hypergradient
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
 from .minimum import minimum
@@ -184,6 +185,7 @@ __all__ = [
     "ElasticNet",
     "Entropy",
     "ExactLineSearch",
+    "Explanation",
     "External",
     "FFT",
     "FixedPoint",
@@ -293,6 +295,7 @@ __all__ = [
     "accuracy",
     "argmin",
     "denoise_tv",
+    "explain",
     "hypergradient",
     "layers",
     "learn",

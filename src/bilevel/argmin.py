@@ -110,6 +110,13 @@ def _prepare(
     return _Task(Fixpoint(problem, solver), run, z0)
 
 
+def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
+    """A solve whose answer will be differentiated, ready to run, which judges nothing."""
+    task = _prepare(energy, x0, solver, None, diff, tol, max_iter, None, "ignore", None)
+    task.run.settle = True
+    return task
+
+
 def solve(
     energy: Problem | Term,
     *,
