@@ -149,6 +149,7 @@ from .terms import (
     TruncatedQuadratic,
     Weighted,
 )
+from .transformable import transformable
 
 __version__ = "0.1.0"
 
@@ -304,4 +305,5 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "transformable",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import warm_start
 from ._autocast import full_precision
+from ._compiling import eager
 from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
@@ -117,6 +118,7 @@ def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
     return task
 
 
+@eager
 def solve(
     energy: Problem | Term,
     *,
@@ -145,6 +147,7 @@ def solve(
     return solution
 
 
+@eager
 def argmin(
     energy: Problem | Term,
     *,
