@@ -1,4 +1,4 @@
-"""Functions that torch.compile takes as they are: one graph break, and no loop is traced."""
+"""Functions that torch.compile leaves as they are: no loop is traced."""
 
 from __future__ import annotations
 
