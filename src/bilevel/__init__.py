@@ -37,6 +37,7 @@ from .differentiation import (
     Unroll,
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
+from .explain import Explanation, explain
 from .hypergradient import hypergradient
 from .layers.unrolled import unrolled
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
@@ -162,9 +163,10 @@ from .terms import (
     VectorField,
     Weighted,
 )
+from .transformable import transformable
+from .uniqueness import Unique
 
 __version__ = "0.1.0"
-from .uniqueness import Unique
 
 __all__ = [
     "ADMM",
@@ -201,6 +203,7 @@ __all__ = [
     "ElasticNet",
     "Entropy",
     "ExactLineSearch",
+    "Explanation",
     "External",
     "FFT",
     "FixedPoint",
@@ -322,6 +325,7 @@ __all__ = [
     "accuracy",
     "argmin",
     "denoise_tv",
+    "explain",
     "hypergradient",
     "layers",
     "learn",
@@ -330,5 +334,6 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "transformable",
     "unrolled",
 ]

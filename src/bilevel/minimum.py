@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ._autocast import full_precision
 from ._broadcast import inner
+from ._compiling import eager
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
@@ -26,6 +27,7 @@ from .terms.composition import Composition, named
 from .terms.envelopes import MoreauEnvelope
 
 
+@eager
 def minimum(
     energy: Problem | Term,
     *,
