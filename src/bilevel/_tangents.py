@@ -45,3 +45,15 @@ def constant() -> Iterator[None]:
             yield
         finally:
             torch._C._set_fwd_grad_enabled(before)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def pushing() -> Iterator[None]:
+    """Tangents of our own inside `constant`, nothing recorded."""
+    before = torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
+    with torch.no_grad():
+        torch._C._set_fwd_grad_enabled(True)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch._C._set_fwd_grad_enabled(before)  # type: ignore[attr-defined]

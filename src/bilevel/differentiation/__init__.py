@@ -4,6 +4,8 @@ from .base import Strategy
 from .certificate import Certificate
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
+from .piggyback import Piggyback
+from .smoothed import Smoothed
 from .unrolled import Unroll
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "LinearSolver",
     "Neumann",
     "OneStep",
+    "Piggyback",
+    "Smoothed",
     "Strategy",
     "Truncated",
     "Unroll",
