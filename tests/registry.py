@@ -563,5 +563,8 @@ STRATEGIES: list[bl.Strategy] = [
     bl.Unroll(segment=50),
     bl.Unroll(last=2000, segment=50),
     bl.Truncated(2000),
+    bl.Truncated(error=1e-6),
     bl.OneStep(),
+    bl.Piggyback(bl.LeastSquares()),
+    bl.Smoothed(1e-3),
 ]
