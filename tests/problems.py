@@ -73,6 +73,7 @@ def _quadratic(t: Theta) -> bl.Term:
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
 IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
+LP = bl.LinearProgram
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (BP, PD, AD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (LP, PD, BP, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
     Example("tv1d_composed", _tv_composed, (BP, PD, AD), {"n": 14}, reference="tv1d"),
     Example(

@@ -511,6 +511,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LinearProgram,
     bl.Newton,
     bl.DouglasRachford,
     bl.DavisYin,

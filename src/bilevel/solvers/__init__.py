@@ -9,6 +9,7 @@ from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
 from .geometry import Burg, PositiveEntropy
+from .linear_program import LinearProgram
 from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
@@ -26,6 +27,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LinearProgram",
     "MirrorDescent",
     "Newton",
     "PositiveEntropy",
