@@ -58,6 +58,7 @@ from .operators import (
     Part,
     Periodic,
     Radon,
+    SparseMatrix,
     Stack,
     Symmetric,
     SymmetrizedGradient,
@@ -69,6 +70,7 @@ from .operators import (
 from .problem import Problem
 from .solvers import (
     ADMM,
+    Celer,
     DavisYin,
     DirectProx,
     DouglasRachford,
@@ -167,6 +169,7 @@ __all__ = [
     "Boundary",
     "Box",
     "CG",
+    "Celer",
     "Certificate",
     "Composed",
     "ConvergenceWarning",
@@ -270,6 +273,7 @@ __all__ = [
     "Solver",
     "SortedL1",
     "SparseL21",
+    "SparseMatrix",
     "SpectralBall",
     "SpectralNorm",
     "SquaredHinge",

@@ -191,7 +191,8 @@ def differentiated(
         context = warm_start.current()
         if context is not None:
             z0 = context.recall(like=z0)
-        run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
+        newton = fixpoint.solver.newton  # which always waits for its residual
+        run.settle = strategy.settles and (newton or _asks_gradient(fixpoint, z0))
         z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
     with constant():
         values = tuple(part.detach() for part in z)

@@ -3,6 +3,7 @@
 from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
@@ -14,6 +15,7 @@ from .splitting import DavisYin, DouglasRachford
 __all__ = [
     "ADMM",
     "Borrowed",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
