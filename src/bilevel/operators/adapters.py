@@ -95,7 +95,7 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
-    """forth(x), a linear map that autograd cannot look into, differentiable by `back`, its adjoint."""
+    """forth(x), a linear map that autograd cannot look into, whose adjoint is `back`."""
     return _Linear.apply(x, forth, back)  # type: ignore[return-value]
 
 
