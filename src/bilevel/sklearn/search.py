@@ -43,8 +43,8 @@ class Search:
             weights = torch.from_numpy(point.copy()).requires_grad_()
             loss = self.criterion(weights)
             (gradient,) = torch.autograd.grad(loss, weights)
-            self._note(point, float(loss))
-            return float(loss) / scale, gradient.numpy() / scale
+            self._note(point, loss.item())
+            return loss.item() / scale, gradient.numpy() / scale
 
         minimize(
             evaluate, start, jac=True, method="L-BFGS-B",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._broadcast import like
+from .._broadcast import eps, like
 from .._tangents import depends
 from ..operators.base import Operator
 from ..operators.matrix import Matrix
@@ -35,14 +35,14 @@ class Support:
     @staticmethod
     @torch.no_grad()
     def at(problem: Problem, x: Tensor) -> Support:
-        """That of x, and the zeros where the gradient exceeds the kink most: as many as there are
-        others, ten at least."""
+        """That of x, and the one zero whose gradient exceeds its kink most, where that is more than
+        what the gradient is off on the support."""
         penalty, slope = _elastic(problem), problem.f.grad(x)  # type: ignore[union-attr]
-        excess = slope.abs() - row(penalty.weight, x) * row(penalty.ratio, x)
-        excess = torch.where(x == 0, excess, 0.0)
-        count = min(max(10, int((x != 0).sum(1).amax())), x.shape[1])
-        least = excess.topk(count, 1).values[:, -1:]
-        joins = (excess > 0) & (excess >= least)
+        weight, ratio = row(penalty.weight, x), row(penalty.ratio, x)
+        off = slope + weight * (ratio * x.sign() + (1 - ratio) * x)
+        excess = torch.where(x == 0, slope.abs() - weight * ratio, -torch.inf)
+        worst = excess.amax(1, keepdim=True)
+        joins = (excess == worst) & (worst > (off * x.sign()).abs().amax(1, keepdim=True))
         signs = torch.where(joins, -slope.sign(), x.sign())
         columns = (signs != 0).any(0).nonzero()[:, 0]
         return Support(columns, signs[:, columns], problem.f.operator.columns(columns))  # type: ignore[union-attr]
@@ -59,9 +59,12 @@ class Support:
             return replace(self, factor=sturdy(H) if len(self.columns) else H)
 
     def newton(self, problem: Problem, x: Tensor) -> Tensor:
-        """x - H^-1 grad on the support, 0 where that changes the sign, and elsewhere.
+        """x - t H^-1 grad on the support, 0 elsewhere; t = 1, or less where an entry would change
+        its sign: up to there the energy falls [1].
 
         Recorded, it knows every θ of F, A and the penalty; of A the columns that are used.
+
+        [1] Lee, Battle, Raina, Ng. Efficient sparse coding algorithms. NIPS 2006.
         """
         (f, penalty), s = self._restricted(problem, x), self.signs
         here = x[:, self.columns]
@@ -71,7 +74,7 @@ class Support:
         step = slope
         if len(self.columns):
             step = torch.cholesky_solve(slope[..., None], self.factor)[..., 0]  # type: ignore[arg-type]
-        moved = here - step
+        moved = here - _until_crossing(here.detach(), step.detach(), s) * step
         moved = torch.where(moved * s > 0, moved, 0.0)
         return torch.zeros_like(x).index_copy(1, self.columns, moved)
 
@@ -84,6 +87,15 @@ class Support:
             operator = A.columns(self.columns)
         weight, ratio = (row(v, x)[:, self.columns] for v in (penalty.weight, penalty.ratio))
         return replace(f, operator=operator), ElasticNet(ratio, weight=weight)
+
+
+def _until_crossing(x: Tensor, step: Tensor, signs: Tensor) -> Tensor:  # -> (B, 1)
+    """The largest t <= 1 for which x - t step keeps its signs; enough more for the first to be
+    0."""
+    crossing = (x * signs > 0) & ((x - step) * signs <= 0)
+    reach = torch.where(crossing, x / torch.where(crossing, step, 1.0), torch.inf)
+    first = reach.amin(1, keepdim=True) if x.shape[1] else x.new_ones(len(x), 1)
+    return (first * (1 + 4 * eps(x))).clamp(max=1.0)
 
 
 def _elastic(problem: Problem) -> ElasticNet:
