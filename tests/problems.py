@@ -71,7 +71,7 @@ def _quadratic(t: Theta) -> bl.Term:
 
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
-IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
+IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
 LP = bl.LinearProgram
 
@@ -120,10 +120,10 @@ EXAMPLES = [
     Example(
         "lasso",
         lambda t: misfit(t) + each(t["w"], 2) * bl.L1(),
-        (FB, PD),
+        (FB, PD, CE),
         {"rows": 8, "columns": 12},
     ),
-    Example("elastic_net", _elastic_net, (FB, PD), {"rows": 8, "columns": 12}),
+    Example("elastic_net", _elastic_net, (FB, PD, CE), {"rows": 8, "columns": 12}),
     Example("group_lasso", _group_lasso, (FB, PD), {"rows": 12, "groups": 5, "size": 2}),
     Example(
         "simplex_least_squares",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pylops
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -416,6 +417,8 @@ OPERATORS = [
     Case("Matrix, one a sample", own),
     Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
+    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
+    Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
     Case("Gradient, 3-D", lambda d: bl.Gradient(dims=3), VOLUME),
@@ -498,6 +501,10 @@ def sparse(d: Draw) -> Tensor:
     return torch.where(a > 0, a, 0.0).to_sparse_coo()
 
 
+def centred(d: Draw) -> bl.SparseMatrix:
+    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense()), d.normal(*d.event).numpy())
+
+
 def csr(d: Draw) -> Tensor:
     import warnings
 
@@ -519,6 +526,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DirectProx,
     bl.MirrorDescent,
     bl.BregmanPrimalDual,
+    bl.Celer,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.

@@ -4,6 +4,7 @@ from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
 from .bregman import BregmanPrimalDual
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
@@ -20,6 +21,7 @@ __all__ = [
     "Borrowed",
     "BregmanPrimalDual",
     "Burg",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",

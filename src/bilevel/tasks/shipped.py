@@ -1,4 +1,4 @@
-"""The denoisers that come with the package: run folders without their history, in models/denoise*."""
+"""The denoisers that come with the package: run folders without their history, in models/."""
 
 from __future__ import annotations
 
