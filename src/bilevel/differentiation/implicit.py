@@ -104,19 +104,25 @@ class Truncated(Strategy):
     backpropagation, one stored.
 
     Biased by about the k-th power of T's contraction; memory independent of k; first derivatives
-    only.
+    only. damping d: of z + d (T(z) - z) instead of T, the phantom gradients of equilibrium layers,
+    for a T that turns more than it contracts.
     [1] Brauer, Lorenz. Asymptotic analysis and truncated backpropagation for the unrolled
     primal-dual algorithm. 2023.
     """
 
     terms: int
+    damping: float = 1.0
 
     def __post_init__(self) -> None:
         if self.terms < 1:
             raise ValueError(f"Truncated needs at least 1 term, got {self.terms}.")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"Truncated needs a damping in (0, 1], got {self.damping}.")
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        return FixedPoint(Neumann(terms=self.terms), order=1)(run, fixpoint, z0)
+        return FixedPoint(Neumann(terms=self.terms, damping=self.damping), order=1)(
+            run, fixpoint, z0
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Modules that own parameters and call argmin, or a fixed number of a solver's steps."""
 
 from .deblur import TVDeblur, TVDeblurer
+from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
@@ -9,11 +10,14 @@ __all__ = [
     "ALISTA",
     "LISTA",
     "CoupledLISTA",
+    "Equilibrium",
     "HyperLISTA",
+    "MonotoneEquilibrium",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",
     "TVDenoiser",
     "Unrolled",
     "analytic_weight",
+    "jacobian_penalty",
 ]
