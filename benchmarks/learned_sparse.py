@@ -127,8 +127,8 @@ def main() -> None:
     rows.append(overhead())
     notes = (
         "seconds: of the processor, for the training, in one thread; in the last row of one "
-        "forward and backward pass, batch 512, the best of alternated rounds. The machine was shared, so "
-        "seconds are upper bounds."
+        "forward and backward pass, batch 512, the best of alternated rounds. The machine was "
+        "shared, so seconds are upper bounds."
     )
     columns = ["method", "parameters", "training steps", "seconds", "NMSE, dB", "ratio"]
     store("learned_sparse", "Sparse codes by learned steps", rows, columns, notes)

@@ -38,12 +38,12 @@ class _Remembering(Acceleration):
 
 
 class AndersonMixing(_Remembering):
-    """z' = T(z) - sum_i c_i (T(z_i+1) - T(z_i)) over the last `memory` changes, with the c for which
-    the linearised residual is least. Type II (Walker, Ni 2011).
+    """z' = T(z) - sum_i c_i (T(z_i+1) - T(z_i)) over the last `memory` changes, with the c for
+    which the linearised residual is least.
 
-    For fixed points of networks, and for any other T. A step costs one T and about 2 memory products
-    of vectors; where T contracts strongly, Plain() is faster. On a T that is not smooth there is no
-    guarantee of convergence.
+    For fixed points of networks, and for any other T. A step costs one T and about 2 memory
+    products of vectors; where T contracts strongly, Plain() is faster. On a T that is not smooth
+    there is no guarantee of convergence.
 
     [1] Walker, Ni. Anderson acceleration for fixed-point iterations. SINUM, 2011.
     """
@@ -83,7 +83,7 @@ def _least(gram: Tensor, b: Tensor, rounding: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Broyden(_Remembering):
-    """z' = z - H (z - T(z)), H the inverse Jacobian told by rank-one updates, H = I + sum u_i v_i^T;
+    """z' = z - H (z - T(z)), H = I + sum u_i v_i^T the inverse Jacobian told by rank-one updates;
     after `memory` of them it starts anew.
 
     Fewer steps than AndersonMixing() where T does not contract; a step costs one T and about 6

@@ -2,6 +2,7 @@
 
 from .deblur import TVDeblur, TVDeblurer
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
+from .flow import GradientFlow
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
@@ -11,6 +12,7 @@ __all__ = [
     "LISTA",
     "CoupledLISTA",
     "Equilibrium",
+    "GradientFlow",
     "HyperLISTA",
     "MonotoneEquilibrium",
     "TVDeblur",

@@ -45,8 +45,8 @@ class Equilibrium(nn.Module):
 
     f: any module, of x (B, *event) to the same shape; samples must not interact. acceleration:
     AndersonMixing() by default, Broyden() where f does not contract, Plain() where it contracts
-    strongly. diff: FixedPoint(), the derivative of the equilibrium; Truncated(k, damping=0.8) is the
-    phantom gradient, biased and cheap. Each sample stops when its own residual is below tol.
+    strongly. diff: FixedPoint(), the derivative of the equilibrium; Truncated(k, damping=0.8) is
+    the phantom gradient, biased and cheap. Each sample stops when its own residual is below tol.
     Nothing promises that there is an equilibrium, or one only: see MonotoneEquilibrium.
 
     [1] Bai, Kolter, Koltun. Deep equilibrium models. NeurIPS, 2019.
@@ -89,8 +89,8 @@ class Equilibrium(nn.Module):
 def _difference(x: Tensor, image: Tensor) -> Tensor:
     if image.shape != x.shape:
         raise ValueError(
-            f"Equilibrium.f gives {tuple(image.shape)} for an x of shape {tuple(x.shape)}. The same "
-            "shape is needed; pass x0 where that of the first input is not x's."
+            f"Equilibrium.f gives {tuple(image.shape)} for an x of shape {tuple(x.shape)}. The "
+            "same shape is needed; pass x0 where that of the first input is not x's."
         )
     return x - image
 
@@ -99,8 +99,8 @@ def jacobian_penalty(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:  # -> 
     """|df/dx^T v|^2 / n with one random v: an estimate of the mean square of the Jacobian's
     singular values, one a sample, to be added to a loss.
 
-    Differentiable in everything that f and x depend on; for x = layer(...) the gradient includes how
-    the equilibrium moves.
+    Differentiable in everything that f and x depend on; for x = layer(...) the gradient includes
+    how the equilibrium moves.
 
     [1] Bai, Koltun, Kolter. Stabilizing equilibrium models by Jacobian regularization. ICML, 2021.
     """
@@ -112,8 +112,7 @@ def jacobian_penalty(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:  # -> 
 
 
 class MonotoneEquilibrium(nn.Module):
-    """x = relu(W x + U y + b), I - W >= margin I: the equilibrium exists and is unique, whatever the
-    parameters.
+    """x = relu(W x + U y + b), I - W >= margin I: one equilibrium, whatever the parameters.
 
     W = (1 - margin) I - A^T A + B - B^T. x solves 0 in F(x) + dg(x), F(x) = (I - W) x - U y - b
     strongly monotone, g the indicator of x >= 0, whose prox is the relu; other g have other
