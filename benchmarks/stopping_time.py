@@ -155,8 +155,8 @@ def main() -> None:
         kernel = model.kernel - model.kernel.mean((2, 3), keepdim=True)
         rows.append({"what": "filters", "filters": kernel[:, 0].tolist()})
     notes = (
-        "PSNR of 12 images, mean, dB. Seconds of the processor, one thread. dJ/dT: of half the mean "
-        "squared error of four of them, in float64."
+        "PSNR of 12 images, mean, dB. Seconds of the processor, one thread. dJ/dT: of half the "
+        "mean squared error of four of them, in float64."
     )
     columns = ["what", "PSNR", "value", "by differences", "by the continuous formula"]
     store("stopping_time", "When to stop", rows, columns, notes)

@@ -152,6 +152,7 @@ from .terms import (
     VectorField,
     Weighted,
 )
+from .transport import sinkhorn, wasserstein2
 
 __version__ = "0.1.0"
 
@@ -304,9 +305,11 @@ __all__ = [
     "layers",
     "learn",
     "minimum",
+    "sinkhorn",
     "solve",
     "sure",
     "to_deepinv",
     "to_pylops",
     "unrolled",
+    "wasserstein2",
 ]
