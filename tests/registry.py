@@ -553,6 +553,10 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
     (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
     (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ForwardBackward, ("lasso", "group_lasso")),
+    (bl.AndersonMixing(), bl.PrimalDual, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Broyden(), bl.ForwardBackward, ("lasso", "ridge")),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [

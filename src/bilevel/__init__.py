@@ -5,8 +5,10 @@ from .acceleration import (
     LBFGS,
     Accelerated,
     Acceleration,
+    AndersonMixing,
     Armijo,
     Backtracking,
+    Broyden,
     ExactLineSearch,
     Halpern,
     Nesterov,
@@ -169,6 +171,7 @@ from .terms import (
     Weighted,
 )
 from .transformable import transformable
+from .transport import sinkhorn, wasserstein2
 from .uniqueness import Unique
 
 __version__ = "0.1.0"
@@ -181,6 +184,7 @@ __all__ = [
     "AdaptiveInexact",
     "Affine",
     "Anderson",
+    "AndersonMixing",
     "Armijo",
     "AsComplex",
     "AsReal",
@@ -190,6 +194,7 @@ __all__ = [
     "Boundary",
     "Box",
     "BregmanPrimalDual",
+    "Broyden",
     "Burg",
     "CG",
     "Celer",
@@ -340,10 +345,12 @@ __all__ = [
     "layers",
     "learn",
     "minimum",
+    "sinkhorn",
     "solve",
     "sure",
     "to_deepinv",
     "to_pylops",
     "transformable",
     "unrolled",
+    "wasserstein2",
 ]

@@ -131,13 +131,15 @@ class Truncated(Strategy):
     Biased by about the k-th power of T's contraction; memory independent of k; first derivatives
     only. Truncated(error=1e-3) takes as many terms as the contraction, measured along the series,
     asks for, and raises where 20 000 are too few; the certificate's adjoint residual is the
-    estimated error then.
+    estimated error then. damping d: of z + d (T(z) - z) instead of T, the phantom gradients of
+    equilibrium layers, for a T that turns more than it contracts.
     [1] Brauer, Lorenz. Asymptotic analysis and truncated backpropagation for the unrolled
     primal-dual algorithm. 2023.
     """
 
     terms: int | None = None
     error: float | None = None  # of the adjoint, relative, in place of the number of terms
+    damping: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.terms is None) == (self.error is None):
@@ -149,9 +151,16 @@ class Truncated(Strategy):
             raise ValueError(f"Truncated needs at least 1 term, got {self.terms}.")
         if self.error is not None and not 0 < self.error < 1:
             raise ValueError(f"Truncated needs an error between 0 and 1, got {self.error}.")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"Truncated needs a damping in (0, 1], got {self.damping}.")
+        if self.error is not None and self.damping < 1:
+            raise ValueError("Truncated takes a damping with a number of terms, not with an error.")
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        series = Neumann(terms=self.terms) if self.terms else Series(tol=self.error)
+        if self.terms is None:
+            series: LinearSolver = Series(tol=self.error)
+        else:
+            series = Neumann(terms=self.terms, damping=self.damping)
         return FixedPoint(series, order=1)(run, fixpoint, z0)
 
 
