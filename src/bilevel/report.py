@@ -17,7 +17,8 @@ from string import Template
 from typing import Any
 
 from bilevel import report_figures as figures
-from bilevel import report_slider
+from bilevel import report_filters, report_slider
+from bilevel.layers import FilterDenoise
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import evaluation, images, runs
@@ -35,6 +36,8 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "identified": "steps for which the active set has not changed at the end, worst sample",
+    "margin": "how far the active set is from changing, worst sample; 0 is a kink",
     "distance": "bound of the distance of a solution to the true one, worst sample",
     "pull": "length of the loss's derivative by the solution, worst sample",
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",
@@ -42,6 +45,8 @@ CERTIFICATE = {
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "drift": "relative change of the gradient if the solution were exact, to first order",
+    "bound": "bound of the relative error of the gradient",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 
@@ -53,6 +58,7 @@ def write(run: str | Path) -> Path:
     rows = evaluation.read_rows(run)
     sections = [
         ("What the weight does", report_slider.section(run)),
+        ("The filters", report_filters.section(run)),
         ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
@@ -223,20 +229,19 @@ def _weights(run: Path) -> str:
     model, _ = runs.load(run)
     losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
     levels = sorted({grid.noise for grid in grids} | set(runs.Job.of_run(run).ends))
-    learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
-    best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
     tiles = [
         tile(
             [figures.curves(losses, xlabel="weight", ylabel="share of the noise left", log="x")],
             ["The loss over the weights of the grid search, one curve a noise level."],
-            "the grid search, on the crops that were learned from",
-        ),
-        tile(
-            [figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")],
-            ["The learned weight over the noise level, and the best weights of the grid search."],
-            "the learned weight over the noise level",
-        ),
+            "the grid search for TV, on the crops that were learned from",
+        )
     ]
+    if not isinstance(model, FilterDenoise):  # whose weight is of other filters
+        learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
+        best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
+        image = figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")
+        alt = "The learned weight over the noise level, and the best weights of the grid search."
+        tiles.append(tile([image], [alt], "the learned weight over the noise level"))
     return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
 
 
@@ -307,4 +312,4 @@ def _middle(rows: Sequence[evaluation.Row]) -> float:
 
 
 def _learned_name(methods: Iterable[str]) -> str | None:
-    return next((name for name in methods if name.startswith(LEARNED)), None)
+    return next((name for name in methods if name.startswith(tuple(LEARNED.values()))), None)

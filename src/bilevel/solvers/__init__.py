@@ -3,11 +3,15 @@
 from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
+from .bregman import BregmanPrimalDual
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
+from .geometry import Burg, PositiveEntropy
 from .linear_program import LinearProgram
+from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
 from .splitting import DavisYin, DouglasRachford
@@ -15,6 +19,9 @@ from .splitting import DavisYin, DouglasRachford
 __all__ = [
     "ADMM",
     "Borrowed",
+    "BregmanPrimalDual",
+    "Burg",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
@@ -23,7 +30,9 @@ __all__ = [
     "GradientDescent",
     "InteriorPoint",
     "LinearProgram",
+    "MirrorDescent",
     "Newton",
+    "PositiveEntropy",
     "PrimalDual",
     "Solver",
 ]
