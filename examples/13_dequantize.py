@@ -128,7 +128,7 @@ def stored(name):
 
 
 arms = {row["gradient"]: row for row in stored("speech_arms")}
-figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 4), layout="constrained")
 shown = {
     "none: DCT": "DCT",
     "none: DCT, weighted": "DCT, weighted",
@@ -143,7 +143,7 @@ ax.set(xlabel="steps of the solver", ylabel="mean squared error, speech frames")
 ax.set_yticks([6e-4, 8e-4, 1e-3, 1.2e-3])
 ax.yaxis.set_major_formatter("{x:.1e}")
 ax.yaxis.set_minor_formatter("")
-ax.legend()
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 plt.show()
 
 # %%
