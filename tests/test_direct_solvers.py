@@ -145,7 +145,9 @@ def test_a_kink_under_a_program_is_found():
         bl.hypergradient(x.sum(), [target], probe=True)
 
 
-@pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit()], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize(
+    "diff", [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=lambda d: type(d).__name__
+)
 def test_what_a_singular_problem_leaves_open_has_no_derivative(diff):
     """The sum of x is determined, x is not; a slight regularisation inside must not hide it."""
     target = torch.tensor([[1.0, 0.1, -2.0]], dtype=D, requires_grad=True)

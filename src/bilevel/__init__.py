@@ -26,14 +26,17 @@ from .differentiation import (
     FixedPoint,
     Implicit,
     LinearSolver,
+    Lipschitz,
     Neumann,
     OneStep,
+    PartlySmooth,
     Strategy,
     Truncated,
     Unroll,
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
+from .layers.unrolled import unrolled
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
 from .minimum import minimum
 from .operators import (
@@ -69,6 +72,8 @@ from .operators import (
 from .problem import Problem
 from .solvers import (
     ADMM,
+    BregmanPrimalDual,
+    Burg,
     DavisYin,
     DirectProx,
     DouglasRachford,
@@ -76,7 +81,9 @@ from .solvers import (
     ForwardBackward,
     GradientDescent,
     InteriorPoint,
+    MirrorDescent,
     Newton,
+    PositiveEntropy,
     PrimalDual,
     Solver,
 )
@@ -112,7 +119,9 @@ from .terms import (
     L1InfBall,
     L2Ball,
     L21Ball,
+    Largest,
     LeastSquares,
+    Linear,
     Linf,
     LinfBall,
     LogBarrier,
@@ -146,7 +155,9 @@ from .terms import (
     Term,
     TotalVariation,
     TotalVariation1D,
+    TrimmedL1,
     TruncatedQuadratic,
+    VectorField,
     Weighted,
 )
 
@@ -168,6 +179,8 @@ __all__ = [
     "Blur",
     "Boundary",
     "Box",
+    "BregmanPrimalDual",
+    "Burg",
     "CG",
     "Certificate",
     "Composed",
@@ -225,10 +238,13 @@ __all__ = [
     "LBFGS",
     "Laplacian",
     "LearnResult",
+    "Largest",
     "LeastSquares",
     "LinearSolver",
+    "Linear",
     "Linf",
     "LinfBall",
+    "Lipschitz",
     "LogBarrier",
     "LogSum",
     "LogSumExp",
@@ -236,6 +252,7 @@ __all__ = [
     "MCP",
     "Mask",
     "Matrix",
+    "MirrorDescent",
     "Monotone",
     "MoreauEnvelope",
     "Nesterov",
@@ -252,9 +269,11 @@ __all__ = [
     "Orthogonal",
     "OverRelaxation",
     "Part",
+    "PartlySmooth",
     "Periodic",
     "Plain",
     "PlugAndPlay",
+    "PositiveEntropy",
     "PositiveSemidefinite",
     "Potential",
     "PrimalDual",
@@ -286,9 +305,11 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "Truncated",
     "TruncatedQuadratic",
     "Unroll",
+    "VectorField",
     "Wavelet",
     "Weighted",
     "Zero",
@@ -303,4 +324,5 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "unrolled",
 ]

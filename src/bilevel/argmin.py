@@ -229,7 +229,7 @@ def _solution(task: _Task, z: Z) -> Solution:
     return Solution(
         x,
         fixpoint.dual(z),
-        fixpoint.problem.value(x),
+        fixpoint.value(z),
         fixpoint.solver,
         task.run.acceleration,
         certificate,

@@ -29,14 +29,15 @@ def default_solver(problem: Problem, x0: Tensor, iterates: bool = False) -> Solv
     its steps will be recorded, or have been told how to accelerate.
 
     Else, composed terms, or nothing smooth: PrimalDual. A smooth energy with an unknown Lipschitz
-    constant: GradientDescent with backtracking. Else ForwardBackward with momentum.
+    constant: GradientDescent with backtracking. Else ForwardBackward with momentum, and without for
+    a VectorField.
     """
     direct = None if iterates else _direct(problem, x0)
     if direct is not None:
         return direct
     if problem.h or problem.f is None:
         return PrimalDual().prepare(problem, x0)
-    if problem.g is None and not problem.f.lipschitz_known:
+    if problem.g is None and problem.f.potential and not problem.f.lipschitz_known:
         return GradientDescent().prepare(problem, x0)
     return ForwardBackward().prepare(problem, x0)
 
@@ -76,7 +77,8 @@ def _small(x: Tensor) -> bool:
 
 
 def default_strategy(problem: Problem, solver: Solver) -> Strategy:
-    """A smooth energy: Implicit, by its Hessian. Else, or where a step of the solver solves with
-    that Hessian, FixedPoint. All right to second order."""
-    smooth = problem.g is None and not problem.h
+    """A smooth energy: Implicit, by its Hessian. Else, for a VectorField, or where a step of the
+    solver solves with that Hessian, FixedPoint. All right to second order."""
+    f = problem.f
+    smooth = f is not None and f.potential and problem.g is None and not problem.h
     return Implicit() if smooth and not solver.newton else FixedPoint()

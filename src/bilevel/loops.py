@@ -13,9 +13,11 @@ from torch import Tensor
 from ._broadcast import eps, norm_event
 from ._tangents import constant
 from .acceleration.base import Acceleration, Plain, State, merge, where
+from .differentiation.active import declared
 from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
 from .fixpoint import Fixpoint
+from .identification import Watch
 from .polish import newton
 from .problem import relative_change
 from .solvers.base import Solver, Z
@@ -73,7 +75,7 @@ class _Loop:
     def _energy(self) -> Tensor:  # (B,)
         """An energy that falls to 0 has no relative gap: below this part of the first, absolute."""
         with constant():
-            first = self.fixpoint.problem.value(self.fixpoint.primal(self.z))
+            first = self.fixpoint.value(self.z)
         return torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
 
     @cached_property
@@ -95,7 +97,7 @@ class _Loop:
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
-        return self.judge(fixpoint, t, relative_change(z, t, self._size[rows]), rows)
+        return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
         """A look that makes its step only where the gap at z says that a sample may be done; for
@@ -113,7 +115,9 @@ class _Loop:
         assert look.gap is not None
         better = gap < look.gap
         gap = torch.where(better, gap, look.gap)
-        return replace(look, z=where(better, z, look.z), gap=gap, finished=done)
+        if bool(better.any()):  # mostly of all samples, or of none: a copy saved
+            look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
+        return replace(look, gap=gap, finished=done)
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
         return fixpoint.gap(z, self._energy[rows]) if fixpoint.problem.has_gap else None
@@ -190,11 +194,18 @@ class Free(_Loop):
     stay in it, their answers kept.
     """
 
+    def __init__(self, run: Run, fixpoint: Fixpoint, z: Z, identified: int | None) -> None:
+        super().__init__(run, fixpoint, z)
+        self._steady = identified
+        watched = identified is not None or (run.settle and declared(fixpoint.problem))
+        self._watch = Watch.of(z) if watched else None
+
     def loop(self) -> Z:
         run, fixpoint, z, batch = self.run, self.fixpoint, self.z, len(self.z[0])
         at_once = isinstance(fixpoint.solver, External) and batch > 0
         if at_once:
             z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
+        z = tuple(part.clone() for part in z)  # to be overwritten
         out: Z = ()  # the answers, once some samples are done before others
         rows: Rows = ALL  # which samples of the batch are in z
         alive: Tensor | None = None  # those of z that are not finished; None: all
@@ -218,7 +229,8 @@ class Free(_Loop):
                 look = self.look(fixpoint, z, rows)
                 if isinstance(run.acceleration, Plain):  # the look was a step
                     self.k, z = min(self.k + 1, run.max_iter), look.z
-            fresh = self.leaving(look) if alive is None else alive & self.leaving(look)
+            leaving = self.leaving(look) | self._identified(fixpoint, look, rows)
+            fresh = leaving if alive is None else alive & leaving
             count = int(fresh.sum())
             if not count:
                 continue
@@ -228,7 +240,7 @@ class Free(_Loop):
                 contraction = self._contraction(fixpoint, look)
             if count == batch:
                 self.note(ALL, look, contraction)
-                return look.z
+                return self._answers(look.z)
             index = fresh.nonzero()[:, 0]
             there = _at(rows, index)
             some = None if contraction is None else contraction[index]
@@ -242,7 +254,28 @@ class Free(_Loop):
             if smaller is not None:
                 fixpoint, rows, alive = smaller, _at(rows, keep), None
                 z, state = tuple(part[keep] for part in z), run.acceleration.take(state, keep)
-        return out or z
+        return self._answers(out or z)
+
+    def _answers(self, out: Z) -> Z:
+        """What the run returns: its answers, or the first iterates with their active sets."""
+        if self._watch is None:
+            return out
+        self.certificate.identified = self._watch.steady
+        self.certificate.margin = self._watch.margin
+        if self._steady is None:
+            return out
+        self.certificate.residual = self._watch.residual
+        return self._watch.first
+
+    def _identified(self, fixpoint: Fixpoint, look: Look, rows: Rows) -> Tensor | bool:
+        """Whether the active set has kept long enough to leave; seen at every look then, else at
+        ever rarer ones."""
+        watch = self._watch
+        if watch is None:
+            return False
+        if self._steady is not None or self.k >= watch.due or bool(look.finished.any()):
+            watch.look(fixpoint, look, rows, self.k)
+        return False if self._steady is None else watch.steady[rows] >= self._steady
 
     def _polish(
         self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
@@ -266,7 +299,7 @@ class Free(_Loop):
     def _contraction(fixpoint: Fixpoint, look: Look) -> Tensor:
         """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
         once = fixpoint.T(look.z)
-        change, again = relative_change(look.z, once), relative_change(once, fixpoint.T(once))
+        change, again = fixpoint.change(look.z, once), fixpoint.change(once, fixpoint.T(once))
         measured = (change > 1e3 * eps(change)) & (again < change)
         return torch.where(measured, again / change, torch.nan)
 

@@ -12,6 +12,7 @@ from ._broadcast import inner
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
+from .checks import as_problem
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .differentiation.stationary import stationary
@@ -66,6 +67,12 @@ def minimum(
         raise RuntimeError(
             "minimum has no forward-mode derivative. Use torch.autograd.grad, which costs no more: "
             "there is one number a sample, and no adjoint to solve."
+        )
+    f = as_problem(energy).f
+    if f is not None and not f.potential:
+        raise TypeError(
+            "minimum needs an energy with a value, and behind a VectorField stands none. Its "
+            "equilibrium is found by argmin."
         )
     with full_precision():
         fixpoint, z, certificate = differentiated(

@@ -24,8 +24,7 @@ Output = Annotated[
 ]
 Model = Annotated[Path | None, typer.Option(help="A run folder with a learned model.")]
 Weight = Annotated[
-    float | None,
-    typer.Option(help="Without a model: the weight of total variation.  \\[default: by the noise]"),
+    float | None, typer.Option(help="Without a model: the weight of total variation.")
 ]
 Noise = Annotated[
     float | None,
@@ -44,14 +43,18 @@ def denoise_files(
 ) -> None:
     """Denoise images: gray or colour, PNG, TIFF, JPEG or NPY, 8 or 16 bits or floats.
 
-    Give a learned --model or a --weight; else the weight is the usual one for the noise of each
-    image. Results have the kind of the images; without -o they lie
-    beside them as NAME_denoised. Files that cannot be read are skipped with a warning.
+    By the filters that come with the package; or give a --model that you learned, or a --weight of
+    total variation. Results have the kind of the images; without -o they lie beside them as
+    NAME_denoised. Files that cannot be read are skipped with a warning.
     """
     from bilevel.tasks.denoise import Denoise
     from bilevel.tasks.files import Restoration
+    from bilevel.tasks.shipped import ShippedDenoiser
 
-    restorer = Restoration.of(Denoise(), model, weight, noise)
+    if model is None and weight is None:
+        restorer: Restorer = ShippedDenoiser(noise)
+    else:
+        restorer = Restoration.of(Denoise(), model, weight, noise)
     _restore_files(restorer, inputs, output, force, "denoised")
 
 

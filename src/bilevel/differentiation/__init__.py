@@ -1,9 +1,11 @@
 """Strategies: how a solution is differentiated."""
 
 from .base import Strategy
+from .bounds import Lipschitz
 from .certificate import Certificate
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
+from .partly_smooth import PartlySmooth
 from .unrolled import Unroll
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "FixedPoint",
     "Implicit",
     "LinearSolver",
+    "Lipschitz",
     "Neumann",
     "OneStep",
+    "PartlySmooth",
     "Strategy",
     "Truncated",
     "Unroll",

@@ -15,16 +15,21 @@ from .linear_solvers import CG, LinearSolver, Neumann
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
+    from .system import Direct
 
 Z = tuple[Tensor, ...]
 
 
-def _check(strategy: FixedPoint | Implicit) -> None:
-    order, solver = strategy.order, strategy.linear_solver
+def check_order(order: int) -> None:
     if not isinstance(order, int) or order < 1:
         raise ValueError(
             f"order must be 1 or more, got {order!r}: the highest derivative that will be taken."
         )
+
+
+def _check(strategy: FixedPoint | Implicit) -> None:
+    solver = strategy.linear_solver
+    check_order(strategy.order)
     if solver is not None and not isinstance(solver, LinearSolver):
         raise TypeError(
             f"linear_solver must be a LinearSolver such as GMRES() or CG(), got {solver!r}. Leave "
@@ -79,23 +84,42 @@ class Implicit(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        with constant():
-            z = run(fixpoint, z0)
-            point = (fixpoint.primal(z), *fixpoint.dual(z))
-        problem = fixpoint.problem
+        problem, point = fixpoint.problem, solution(run, fixpoint, z0)
         smooth = problem.g is None and not problem.h
         many = point[0].shape[1:].numel() > 160
         solver = self.linear_solver or (CG() if smooth and many else None)
-        x, *y = differentiable(
-            point,
-            lambda p: problem.kkt(p[0], p[1:]),
-            solver,
-            self.order,
-            run.adjoint_tol,
-            run.on_fail,
-            run.certificate,
-        )
-        return fixpoint.solver.assemble(fixpoint.problem, x, tuple(y))
+        return at_optimality(run, fixpoint, point, self.order, solver)
+
+
+def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+    """(x, y_1, ...), whichever solver found it."""
+    with constant():
+        z = run(fixpoint, z0)
+        return (fixpoint.primal(z), *fixpoint.dual(z))
+
+
+def at_optimality(
+    run: Run,
+    fixpoint: Fixpoint,
+    point: Z,
+    order: int,
+    solver: LinearSolver | None = None,
+    direct: Direct | None = None,
+) -> Z:
+    """z with the derivatives of the solution of `Problem.kkt` = 0."""
+    problem = fixpoint.problem
+    x, *y = differentiable(
+        point,
+        lambda p: problem.kkt(p[0], p[1:]),
+        solver,
+        order,
+        run.adjoint_tol,
+        run.on_fail,
+        run.certificate,
+        direct,
+        problem if problem.g is None and not problem.h else None,
+    )
+    return fixpoint.solver.assemble(problem, x, tuple(y))
 
 
 @dataclass(frozen=True)

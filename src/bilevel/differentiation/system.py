@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,7 +26,12 @@ from .linear_solvers import (
     pseudo_solve,
 )
 
+if TYPE_CHECKING:
+    from ..problem import Problem
+
 Z = tuple[Tensor, ...]
+# the point -> (b, transposed -> M^-1 b or M*^-1 b), by the structure of the problem
+Direct = Callable[[Z], Callable[[Z, bool], Z]]
 DENSE = 160  # unknowns a sample up to which M is written out
 _SMALL, _MEDIUM = 1000, 6000  # ... up to which GMRES comes first; may keep a large basis
 
@@ -40,8 +47,10 @@ class System:
         tol: float,  # for a solver that names none
         on_fail: OnFail,
         certificate: Certificate,
+        direct: Direct | None = None,
+        energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
-        self.equation = equation
+        self.equation, self.direct, self.energy = equation, direct, energy
         with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
@@ -55,6 +64,7 @@ class System:
         self.shapes = [part.shape for part in z]
         self._jvp: tuple[Tensor, Z] | None = None
         self._matrix: Tensor | None = None
+        self._direct: Callable[[Z, bool], Z] | None = None
         # the backward pass, its largest right-hand side, and the residual left of it
         self._noise: tuple[int, Tensor, Tensor] | None = None
 
@@ -94,7 +104,7 @@ class System:
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.examine(self, solution.x, b)
+            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
@@ -134,7 +144,9 @@ class System:
 
     def at(self, point: Z) -> System:
         """The same system, M taken at another point."""
-        return System(point, self.equation, self.solver, self.tol, "ignore", Certificate())
+        return System(
+            point, self.equation, self.solver, self.tol, "ignore", Certificate(), self.direct
+        )
 
     def resolve(self, b: Tensor) -> Tensor:
         """M*^-1 b, judged by nobody."""
@@ -158,6 +170,11 @@ class System:
             solution = self._solve(b - product(start), transposed, scale)
             return replace(solution, x=start + solution.x)
         product = self.transposed_product if transposed else self.product
+        if self.direct is not None:
+            if self._direct is None:
+                self._direct = self.direct(self.z)
+            x = self.flatten(self._direct(self.split(b), transposed))
+            return self._measured(product, b, x, scale, 1)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
         first = self._steps(product, b, scale)
@@ -195,10 +212,14 @@ class System:
         if self.solver is None and b.shape[1] > DENSE:
             return self._krylov(product, b, scale)
         matrix = self.matrix().mT if transposed else self.matrix()
-        x = pseudo_solve(matrix, b)
-        residual = torch.linalg.vector_norm(b - torch.einsum("bij,bj->bi", matrix, x), dim=1)
-        residual = residual / scale.clamp_min(tiny(b))
-        return LinearSolution(x, residual, b.shape[1], residual <= 1.5 * self.tol)
+        written_out = partial(torch.einsum, "bij,bj->bi", matrix)
+        return self._measured(written_out, b, pseudo_solve(matrix, b), scale, b.shape[1])
+
+    def _measured(
+        self, product: Product, b: Tensor, x: Tensor, scale: Tensor, count: int
+    ) -> LinearSolution:
+        residual = torch.linalg.vector_norm(b - product(x), dim=1) / scale.clamp_min(tiny(b))
+        return LinearSolution(x, residual, count, residual <= 1.5 * self.tol)
 
     def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
         """GMRES up to a thousand unknowns; else BiCGStab, and GMRES from where that stalls."""

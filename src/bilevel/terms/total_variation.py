@@ -12,6 +12,7 @@ from torch import Tensor
 from .._broadcast import Scalar, expand
 from ..operators.differences import Gradient
 from .base import Composed, Proximable, Weighted
+from .manifolds import Manifold, segments, shared
 from .norms import L1, L21, _length
 
 
@@ -123,6 +124,12 @@ class TotalVariation1D(Weighted, Proximable):
         from ..kernels import tv1d
 
         return tv1d.segments(*self._rows(x, step)).reshape(len(x), -1).sum(1)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        p = self.prox(w, 1.0)
+        tension = (w - p).cumsum(-1)[..., :-1].abs()  # of the string, at most the weight
+        return segments(p, shared(self.weight, x) - tension)
 
     def _rows(self, x: Tensor, step: Scalar) -> tuple[Tensor, Tensor]:
         """x as (R, n) and step weight as (1 or R, 1 or n - 1)."""
