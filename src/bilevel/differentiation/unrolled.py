@@ -60,7 +60,7 @@ class Unroll(Strategy):
 
     @property
     def records(self) -> bool:  # type: ignore[override]
-        return self.last is None
+        return not isinstance(self.last, int)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         if self.last is None:
