@@ -279,7 +279,7 @@ class Free(_Loop):
         return False if self._steady is None else watch.steady[rows] >= self._steady
 
     def _polish(
-        self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
+        self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Rows
     ) -> tuple[Look, Z, State]:
         """Newton steps for the samples that are near."""
         near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)
