@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pylops
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -416,6 +417,8 @@ OPERATORS = [
     Case("Matrix, one a sample", own),
     Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
+    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
+    Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
     Case("Gradient, 3-D", lambda d: bl.Gradient(dims=3), VOLUME),
@@ -498,6 +501,10 @@ def sparse(d: Draw) -> Tensor:
     return torch.where(a > 0, a, 0.0).to_sparse_coo()
 
 
+def centred(d: Draw) -> bl.SparseMatrix:
+    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense()), d.normal(*d.event).numpy())
+
+
 def csr(d: Draw) -> Tensor:
     import warnings
 
@@ -511,6 +518,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LinearProgram,
     bl.Newton,
     bl.DouglasRachford,
     bl.DavisYin,
@@ -518,6 +526,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DirectProx,
     bl.MirrorDescent,
     bl.BregmanPrimalDual,
+    bl.Celer,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
@@ -544,6 +553,10 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
     (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
     (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ForwardBackward, ("lasso", "group_lasso")),
+    (bl.AndersonMixing(), bl.PrimalDual, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Broyden(), bl.ForwardBackward, ("lasso", "ridge")),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [
@@ -563,5 +576,8 @@ STRATEGIES: list[bl.Strategy] = [
     bl.Unroll(segment=50),
     bl.Unroll(last=2000, segment=50),
     bl.Truncated(2000),
+    bl.Truncated(error=1e-6),
     bl.OneStep(),
+    bl.Piggyback(bl.LeastSquares()),
+    bl.Smoothed(1e-3),
 ]

@@ -1,7 +1,7 @@
 """Tables that cannot fall out of step: stored measurements, and the defaults asked of the library.
 
     .. measured:: gradient-errors | estimate-ratio | strategy-bias | adaptive-inexact | choice |
-                  machine <file>
+                  theorems | machine <file>
 
 A stored result that lacks what a table needs fails the build.
 """
@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 import bilevel as bl
 from bilevel.choice import default_solver, default_strategy
+from bilevel.differentiation.assumptions import sentence
+from bilevel.differentiation.theorems import THEOREMS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 Table = tuple[list[str], list[list[str]]]  # header, rows; cells are reST
@@ -135,11 +137,21 @@ def choice() -> Table:
     return ["structure", "for example", "solver", "acceleration", "strategy", "stops by"], rows
 
 
+def theorems() -> Table:
+    rows = [
+        [t.name, t.says, ", ".join(f"``{s.__name__}``" for s in t.strategies)]
+        + ["; ".join(sentence(question) for question in t.assumes), t.memory, t.source]
+        for t in THEOREMS
+    ]
+    return ["theorem", "says", "strategies", "assumes", "memory", "source"], rows
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "gradient-errors": gradient_errors,
     "strategy-bias": strategy_bias,
     "adaptive-inexact": adaptive_inexact,
     "choice": choice,
+    "theorems": theorems,
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import warm_start
 from ._autocast import full_precision
+from ._compiling import eager
 from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
@@ -27,6 +28,7 @@ from .problem import Problem
 from .solvers.base import Solver, Z
 from .solvers.external import External
 from .terms.base import Term
+from .uniqueness import Unique, unique
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,12 @@ class Solution:
     solver: Solver  # with its step sizes
     acceleration: Acceleration
     certificate: Certificate
+    problem: Problem = field(repr=False)
+
+    @property
+    def unique(self) -> tuple[Unique, ...]:
+        """Whether it is the only solution, one answer a sample: see `Unique`; worked out here."""
+        return unique(self.problem, self.x, self.dual)
 
     @property
     def gap(self) -> Tensor | None:
@@ -114,6 +122,14 @@ def _prepare(
     return _Task(Fixpoint(problem, solver), run, z0)
 
 
+def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
+    """A solve whose answer will be differentiated, ready to run, which judges nothing."""
+    task = _prepare(energy, x0, solver, None, diff, tol, max_iter, None, "ignore", None)
+    task.run.settle = True
+    return task
+
+
+@eager
 def solve(
     energy: Problem | Term,
     *,
@@ -142,6 +158,7 @@ def solve(
     return solution
 
 
+@eager
 def argmin(
     energy: Problem | Term,
     *,
@@ -233,6 +250,7 @@ def _solution(task: _Task, z: Z) -> Solution:
         fixpoint.solver,
         task.run.acceleration,
         certificate,
+        fixpoint.problem,
     )
 
 

@@ -3,10 +3,13 @@
 from .base import Strategy
 from .bounds import Lipschitz
 from .certificate import Certificate
+from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
 from .partly_smooth import PartlySmooth
-from .unrolled import Unroll
+from .piggyback import Piggyback
+from .smoothed import Smoothed
+from .unrolled import Identified, Unroll
 
 __all__ = [
     "CG",
@@ -16,12 +19,16 @@ __all__ = [
     "Certificate",
     "Dense",
     "FixedPoint",
+    "FlatZones",
+    "Identified",
     "Implicit",
     "LinearSolver",
     "Lipschitz",
     "Neumann",
     "OneStep",
     "PartlySmooth",
+    "Piggyback",
+    "Smoothed",
     "Strategy",
     "Truncated",
     "Unroll",

@@ -28,10 +28,11 @@ class PartlySmooth(Strategy):
     included.
 
     M is read off the solution and its duals (`Proximable.manifold`), and the system has its
-    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active. Dense up to 512, else
-    by conjugate gradients. The same number as `Implicit`'s, right up to derivative `order`.
-    At a kink, where the margin of M is 0, a KinkWarning is given, and the derivative is that along
-    one of the manifolds that meet there.
+    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active. Dense where at most
+    512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms,
+    and with them as `Implicit`. The numbers are those of `Implicit`, right up to derivative
+    `order`. At a kink, where the margin of M is 0, a KinkWarning is given, and the derivative is
+    that along one of the manifolds that meet there.
     [1] Lewis. Active sets, nonsmoothness, and sensitivity. SIOPT, 2002.
     [2] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
         regularizers. Ann. Inst. Stat. Math., 2017.
@@ -48,9 +49,9 @@ class PartlySmooth(Strategy):
             active = Active(problem, point)
         run.certificate.margin = active.margin
         _warn(active, run)
-        return at_optimality(
-            run, fixpoint, point, self.order, direct=partial(_direct, problem, active)
-        )
+        reduced = active.small or not active.composed
+        direct = partial(_direct, problem, active) if reduced else None
+        return at_optimality(run, fixpoint, point, self.order, direct=direct)
 
 
 def _direct(problem, active: Active, point: Z):
@@ -64,6 +65,8 @@ def _warn(active: Active, run: Run) -> None:
     assert run.certificate.residual is not None
     size = torch.stack([part.abs().flatten(1).amax(1) for part in (active.x, *active.y)]).amax(0)
     doubtful = active.margin <= run.certificate.residual * size
+    if bool(doubtful.any()):  # where duals are many, that of the solver may be one of the outermost
+        doubtful = doubtful & active.dual_unique
     if bool(doubtful.any()):
         warnings.warn(
             f"{int(doubtful.sum())} of {len(doubtful)} solutions lie at a kink, as far as their "

@@ -69,6 +69,16 @@ class Matrix(Operator):
     def absolute(self) -> Matrix:
         return replace(self, matrix=self.matrix.detach().abs())
 
+    def columns(self, index: Tensor) -> Matrix:
+        """The operator of some of the unknowns."""
+        return replace(self, matrix=self.matrix[..., index])
+
+    @torch.no_grad()
+    def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
+        """A* diag(weight) A, of a dense matrix."""
+        a = self.matrix if self.matrix.ndim == 3 else self.matrix[None]
+        return (weight[:, :, None] * a).mT @ a
+
     @property
     def shared(self) -> bool:
         return self.matrix.ndim == 2

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
 from .._tangents import detached
-from .manifolds import Manifold, of_prox, of_separable_prox
+from .manifolds import Manifold
+from .of_prox import of_prox, of_separable_prox
 
 if TYPE_CHECKING:
     from ..operators.base import Operator

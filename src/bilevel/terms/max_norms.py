@@ -21,8 +21,9 @@ def _cut(w: Tensor, weight: Tensor, cut: Tensor, dim: int | tuple[int, ...]) -> 
     group that is cut off whole is 0."""
     size = w.abs()
     excess = size.sum(dim, keepdim=True) - weight
-    joined, number = cut != 0, torch.arange(w[0].numel(), device=w.device).reshape(w.shape[1:])
-    first = torch.where(joined, number, w[0].numel()).amin(dim, keepdim=True)
+    joined, n = cut != 0, w.shape[1:].numel()
+    number = torch.arange(n, device=w.device).reshape(w.shape[1:])
+    first = torch.where(joined, number, n).amin(dim, keepdim=True)
     label = torch.where(joined, first, number.expand_as(w)).flatten(1)
     level = (size - cut.abs()).amax(dim, keepdim=True)
     slack = torch.where(excess > 0, torch.minimum((size - level).abs(), excess), -excess)
