@@ -96,7 +96,7 @@ THEOREMS = (
         "the accelerated iteration's derivatives converge at its own rate, for a twice "
         "differentiable energy; restarts are not covered",
         (Unroll,),
-        (smooth, strongly_convex, solved),
+        (smooth, strongly_convex, no_kink, solved),
         "every recorded step, or every segment-th",
         "as many as recorded",
         "Mehmood, Ochs 2020, 2022",
