@@ -28,6 +28,9 @@ class Certificate:
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     contraction: Tensor | None = None
+    # where all terms declare their manifolds, and a gradient is asked for:
+    identified: Tensor | None = None  # steps for which the active set has been seen unchanged
+    margin: Tensor | None = None  # least slack of what holds the active set; 0 at a kink
     distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
     pull: Tensor | None = None  # |d loss / d x|
@@ -48,10 +51,11 @@ class Certificate:
             return
         if self.drift is not None:
             self.estimate = torch.full_like(self.residual, self.drift)
+        elif self.contraction is not None:
+            rate = self.contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6)
+            self.estimate = self.residual / (1 - rate)
         else:
-            contraction = torch.zeros_like(self.residual)
-            contraction = contraction if self.contraction is None else self.contraction
-            self.estimate = self.residual / (1 - contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6))
+            self.estimate = self.residual
         if self.adjoint_residual is not None:
             self.estimate = self.estimate + self.adjoint_residual
 

@@ -15,7 +15,7 @@ from ..errors import OnFail
 from . import probes
 from .certificate import Certificate
 from .linear_solvers import LinearSolver
-from .system import System
+from .system import Direct, System
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -111,6 +111,7 @@ def differentiable(
     tol: float,
     on_fail: OnFail,
     certificate: Certificate,
+    direct: Direct | None = None,
     energy: Problem | None = None,  # whose gradient the residual is
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
@@ -124,7 +125,7 @@ def differentiable(
         rest = residual(fixed)
         if not depends(rest):
             return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate, energy)
+        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy)
         current = fixed
         for k in range(order):
             if k:

@@ -90,6 +90,10 @@ class SmoothComposition(Smooth):
     def quadratic(self) -> bool:
         return self.outer.quadratic
 
+    @property
+    def potential(self) -> bool:
+        return self.outer.potential
+
     def guess(self) -> Tensor | None:
         return _pulled(self.outer.guess(), self.operator)
 
@@ -147,6 +151,10 @@ class SmoothSum(Smooth):
     @property
     def quadratic(self) -> bool:
         return all(t.quadratic for t in self.terms)
+
+    @property
+    def potential(self) -> bool:
+        return all(t.potential for t in self.terms)
 
     def take(self, index: Tensor, x: Tensor) -> SmoothSum | None:
         taken = [t.take(index, x) for t in self.terms]
