@@ -93,7 +93,7 @@ def test_at_a_kink_the_gradient_lies_between_the_sides_and_a_probe_says_so(kink)
     assert len(sides) == 2 and error(sides[0], [sides[1]]) > 0.01
     with pytest.warns(bl.KinkWarning, match="only directional derivatives exist"):
         found, certificate = gradient(kink.map, kink.theta, g, probe=True)
-    assert error(found, sides) < 1e-12
+    assert error(found, sides) < 1e-9  # the adjoint is solved to about 1e-12
     assert certificate.influence > 1e-3
 
 
