@@ -59,7 +59,8 @@ for kink in solution_maps.KINKS:
 # Stored by ``benchmarks/gradients/grade.py``: the worst error of three draws against the seconds of
 # the processor for forward and backward, one curve a library, one point for each accuracy that was
 # asked of its solver. The problems have four or five unknowns, so that the seconds are overhead
-# above all: compiled jaxopt is the quickest by far. What the curves show is which errors can be had at all.
+# above all: compiled jaxopt is the quickest by far. What the curves show is which errors can be had
+# at all.
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 stored = here.parent / "benchmarks" / "results" / "gradients.json"
