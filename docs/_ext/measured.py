@@ -154,7 +154,7 @@ def certificates() -> Table:
 
 def theorems() -> Table:
     rows = [
-        [t.name, t.says, ", ".join(f"``{s.__name__}``" for s in t.strategies)]
+        [t.name, t.says.replace("*", r"\*"), ", ".join(f"``{s.__name__}``" for s in t.strategies)]
         + ["; ".join(sentence(question) for question in t.assumes), t.memory, t.source]
         for t in THEOREMS
     ]

@@ -60,7 +60,7 @@ THEOREMS = (
     ),
     Theorem(
         "Implicit function theorem on the active manifold",
-        "the derivative exists and is that along the manifold; all orders",
+        "the derivative exists, and is that along the manifold",
         (PartlySmooth, FlatZones),
         (no_kink, solved),
         "the manifold and its system, of its dimension",
