@@ -72,6 +72,7 @@ def _quadratic(t: Theta) -> bl.Term:
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
 IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
+MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,13 @@ EXAMPLES = [
     Example(
         "simplex_least_squares",
         lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)),
-        (IP, FB, PD),
+        (IP, MD, BP, FB, PD),
         SMALL,
     ),
     Example(
         "box_least_squares",
         lambda t: misfit(t) + bl.Box(t["lower"], t["upper"]),
-        (IP, FB, PD),
+        (IP, MD, BP, FB, PD),
         SMALL,
     ),
     Example(
@@ -154,13 +155,13 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (PD, AD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (BP, PD, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
-    Example("tv1d_composed", _tv_composed, (PD, AD), {"n": 14}, reference="tv1d"),
+    Example("tv1d_composed", _tv_composed, (BP, PD, AD), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),
-        (PD, AD),
+        (BP, PD, AD),
         {"shape": (3, 4)},
         singular=True,
     ),

@@ -186,6 +186,9 @@ TERMS = [
     Case("TruncatedQuadratic", lambda d: bl.TruncatedQuadratic(0.4)),
     Case("TruncatedQuadratic, per sample", lambda d: truncated(d, d.per_sample()), IMAGE),
     Case("TruncatedQuadratic, per feature", lambda d: truncated(d, d.per_pixel())),
+    Case("TrimmedL1", lambda d: 0.6 * bl.TrimmedL1(2), convex=False),
+    Case("TrimmedL1, a part", lambda d: bl.TrimmedL1(1.3), IMAGE, convex=False),
+    Case("TrimmedL1, per sample", lambda d: d.per_sample() * trimmed(d), IMAGE, convex=False),
     Case("MCP", lambda d: bl.MCP(0.5)),
     Case("MCP, narrow", lambda d: bl.MCP(0.5, 0.2)),  # smaller than the steps
     Case("MCP, per sample", lambda d: d.per_sample() * bl.MCP(d.per_sample()), IMAGE),
@@ -224,6 +227,7 @@ TERMS = [
     Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
     Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
     Case("Separable", lambda d: blocks(d), (5, 2)),
+    Case("VectorField", lambda d: bl.VectorField(turning), indexable=False, valued=False),
     Case("PlugAndPlay", lambda d: bl.PlugAndPlay(smoother), IMAGE, indexable=False, valued=False),
     Case(
         "PlugAndPlay, leveled",
@@ -253,6 +257,11 @@ TERMS += [
     Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
     Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
     Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
+    Case("Linear", lambda d: 0.7 * bl.Linear(d.x())),
+    Case("Linear, per sample", lambda d: d.per_sample() * bl.Linear(d.x())),
+    Case("Largest", lambda d: 0.7 * bl.Largest()),
+    Case("Largest, per group", lambda d: d.groups() * bl.Largest(), MATRICES),
+    Case("Largest, another dim", lambda d: 0.5 * bl.Largest(dim=1), MATRICES),
     Case("Linf", lambda d: 0.7 * bl.Linf()),
     Case("Linf, per sample", lambda d: d.per_sample() * bl.Linf(), IMAGE),
     Case("L1Inf", lambda d: 0.5 * bl.L1Inf(), MATRICES),
@@ -364,6 +373,15 @@ def blocks(d: Draw) -> bl.Separable:
     return bl.Separable(first, second, sizes=(1, d.event[0] - 1))
 
 
+def trimmed(d: Draw) -> bl.TrimmedL1:
+    return bl.TrimmedL1(4 * d.per_sample())
+
+
+def turning(x: Tensor) -> Tensor:
+    """Monotone, and no gradient: its Jacobian is not symmetric."""
+    return x + 0.5 * x.roll(1, -1) - 0.5 * x.roll(-1, -1)
+
+
 def smoother(x: Tensor) -> Tensor:
     """A symmetric smoothing, between 0 and the identity: a prox."""
     return x / 2 + x.flip(-1) / 4 + x.mean((2, 3), keepdim=True) / 4
@@ -401,6 +419,7 @@ OPERATORS = [
     Case("Convolution, 1-D", lambda d: bl.Convolution(d.normal(3, 1, 2)), (1, 5)),
     Case("Convolution, 2-D", lambda d: bl.Convolution(d.normal(3, 1, 2, 2)), IMAGE),
     Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
+    Case("Convolution, large image", lambda d: bl.Convolution(d.normal(4, 1, 3, 3)), (1, 24, 25)),
     Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
     Case("Blur", lambda d: bl.Blur(d.positive(*small(d, 3, 3))), IMAGE),
     Case("Blur, even", lambda d: bl.Blur(d.normal(*small(d, 2, 4)), bl.Zero()), IMAGE),
@@ -494,6 +513,8 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DavisYin,
     bl.ADMM,
     bl.DirectProx,
+    bl.MirrorDescent,
+    bl.BregmanPrimalDual,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.

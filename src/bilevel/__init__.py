@@ -27,6 +27,7 @@ from .differentiation import (
     Identified,
     Implicit,
     LinearSolver,
+    Lipschitz,
     Neumann,
     OneStep,
     PartlySmooth,
@@ -36,6 +37,7 @@ from .differentiation import (
 )
 from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, NotUnique
 from .hypergradient import hypergradient
+from .layers.unrolled import unrolled
 from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
 from .minimum import minimum
 from .operators import (
@@ -71,6 +73,8 @@ from .operators import (
 from .problem import Problem
 from .solvers import (
     ADMM,
+    BregmanPrimalDual,
+    Burg,
     DavisYin,
     DirectProx,
     DouglasRachford,
@@ -78,7 +82,9 @@ from .solvers import (
     ForwardBackward,
     GradientDescent,
     InteriorPoint,
+    MirrorDescent,
     Newton,
+    PositiveEntropy,
     PrimalDual,
     Solver,
 )
@@ -113,7 +119,9 @@ from .terms import (
     L1InfBall,
     L2Ball,
     L21Ball,
+    Largest,
     LeastSquares,
+    Linear,
     Linf,
     LinfBall,
     LogBarrier,
@@ -146,7 +154,9 @@ from .terms import (
     Term,
     TotalVariation,
     TotalVariation1D,
+    TrimmedL1,
     TruncatedQuadratic,
+    VectorField,
     Weighted,
 )
 
@@ -169,6 +179,8 @@ __all__ = [
     "Blur",
     "Boundary",
     "Box",
+    "BregmanPrimalDual",
+    "Burg",
     "CG",
     "Certificate",
     "Composed",
@@ -227,10 +239,13 @@ __all__ = [
     "LBFGS",
     "Laplacian",
     "LearnResult",
+    "Largest",
     "LeastSquares",
     "LinearSolver",
+    "Linear",
     "Linf",
     "LinfBall",
+    "Lipschitz",
     "LogBarrier",
     "LogSum",
     "LogSumExp",
@@ -238,6 +253,7 @@ __all__ = [
     "MCP",
     "Mask",
     "Matrix",
+    "MirrorDescent",
     "Monotone",
     "MoreauEnvelope",
     "Nesterov",
@@ -258,6 +274,7 @@ __all__ = [
     "Periodic",
     "Plain",
     "PlugAndPlay",
+    "PositiveEntropy",
     "PositiveSemidefinite",
     "Potential",
     "PrimalDual",
@@ -287,10 +304,12 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "Truncated",
     "TruncatedQuadratic",
     "Unique",
     "Unroll",
+    "VectorField",
     "Wavelet",
     "Weighted",
     "Zero",
@@ -305,4 +324,5 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "unrolled",
 ]

@@ -25,6 +25,7 @@ from .errors import (
 from .fixpoint import Fixpoint
 from .problem import Problem
 from .solvers.base import Solver, Z
+from .solvers.external import External
 from .terms.base import Term
 from .uniqueness import Unique, unique
 
@@ -96,11 +97,14 @@ def _prepare(
     elif level is not None:
         level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
-    if solver is None:
-        solver = default_solver(problem)
-    solver.check(problem)
+    if solver is not None:
+        solver.check(problem)
     with constant():
-        solver = solver.prepare(problem, x0)
+        if solver is None:
+            iterates = acceleration is not None or (diff is not None and diff.records)
+            solver = default_solver(problem, x0, iterates)
+        else:
+            solver = solver.prepare(problem, x0)
         if acceleration is None:
             acceleration = solver.acceleration(problem, x0, tol)
         z0 = solver.start(problem, x0)
@@ -176,10 +180,10 @@ def argmin(
     >>> weight.grad
     tensor(0.5000, dtype=torch.float64)
     """
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x = fixpoint.primal(z)
     return certified(x, certificate) if x.requires_grad else x
 
@@ -188,18 +192,17 @@ def differentiated(
     energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
 ) -> tuple[Fixpoint, Z, Certificate]:
     """(the fixed point, its z with a derivative, what is known of its error): what `argmin` and
-    `minimum` read their answers off."""
-    with full_precision():
-        task = _prepare(
-            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-        )
-        run, fixpoint, z0 = task.run, task.fixpoint, task.z0
-        strategy = default_strategy(fixpoint.problem) if diff is None else diff
-        context = warm_start.current()
-        if context is not None:
-            z0 = context.recall(like=z0)
-        run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
-        z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
+    `minimum` read their answers off, in full precision."""
+    task = _prepare(
+        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+    )
+    run, fixpoint, z0 = task.run, task.fixpoint, task.z0
+    strategy = default_strategy(fixpoint.problem, fixpoint.solver) if diff is None else diff
+    context = warm_start.current()
+    if context is not None:
+        z0 = context.recall(like=z0)
+    run.settle = strategy.settles and _settles(fixpoint, z0)
+    z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
     with constant():
         values = tuple(part.detach() for part in z)
         if context is not None:
@@ -214,14 +217,16 @@ def differentiated(
     return fixpoint, z, run.certificate
 
 
-def _asks_gradient(fixpoint: Fixpoint, z: Z) -> bool:
-    """Whether a tensor behind T requires a gradient: one recorded step tells, of one sample."""
-    if not differentiates():
-        return False
-    first = torch.arange(min(len(z[0]), 1), device=z[0].device)
-    one = fixpoint.take(first, z)
-    if one is not None:
-        fixpoint, z = one, tuple(part[first] for part in z)
+def _settles(fixpoint: Fixpoint, z: Z) -> bool:
+    """Whether a small gap will not do: a tensor behind T requires a gradient, as one recorded step
+    tells, of one sample. An external solver's answer is held to it anyway."""
+    if not differentiates() or isinstance(fixpoint.solver, External):
+        return differentiates()
+    if len(z[0]) > 1:
+        first = torch.arange(1, device=z[0].device)
+        one = fixpoint.take(first, z)
+        if one is not None:
+            fixpoint, z = one, tuple(part[first] for part in z)
     return depends(fixpoint.T(z))
 
 
@@ -231,7 +236,7 @@ def _solution(task: _Task, z: Z) -> Solution:
     return Solution(
         x,
         fixpoint.dual(z),
-        fixpoint.problem.value(x),
+        fixpoint.value(z),
         fixpoint.solver,
         task.run.acceleration,
         certificate,

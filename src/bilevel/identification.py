@@ -12,7 +12,7 @@ from .differentiation.active import Active
 
 if TYPE_CHECKING:
     from .fixpoint import Fixpoint
-    from .loops import Look
+    from .loops import Look, Rows
     from .solvers.base import Z
 
 
@@ -36,9 +36,10 @@ class Watch:
         unknown = torch.full_like(batch, torch.nan)
         return Watch(start, torch.full_like(batch, torch.inf), steps, steps.clone(), unknown)
 
-    def look(self, fixpoint: Fixpoint, look: Look, rows: Tensor, k: int) -> None:
+    def look(self, fixpoint: Fixpoint, look: Look, rows: Rows, k: int) -> None:
         """The manifold of the samples `rows` after k steps."""
         z = look.z
+        rows = torch.arange(len(self.since), device=z[0].device)[rows]
         active = Active(fixpoint.problem, (fixpoint.primal(z), *fixpoint.dual(z)))
         seen = active.signature
         if self._signature is None:

@@ -12,6 +12,7 @@ from ._broadcast import inner
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
+from .checks import as_problem
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .differentiation.stationary import stationary
@@ -67,10 +68,16 @@ def minimum(
             "minimum has no forward-mode derivative. Use torch.autograd.grad, which costs no more: "
             "there is one number a sample, and no adjoint to solve."
         )
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
+    f = as_problem(energy).f
+    if f is not None and not f.potential:
+        raise TypeError(
+            "minimum needs an energy with a value, and behind a VectorField stands none. Its "
+            "equilibrium is found by argmin."
+        )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x, y = fixpoint.primal(z), fixpoint.dual(z)
         if x.requires_grad:
             x = certified(x, certificate)

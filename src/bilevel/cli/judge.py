@@ -60,7 +60,7 @@ def evaluate(
     count = len(levels) * (grid.GRID_SOLVES + len(pictures)) + len(sweep.FACTORS)
     with progress(count, "evaluating") as tick:
         grids = grid.grids_of(job, levels, tick)
-        models = {evaluation.LEARNED: model}
+        models = {evaluation.LEARNED[job.model]: model}
         result = evaluation.evaluate(
             models, pictures, levels, task, grids=grids, seed=seed, tick=tick
         )

@@ -43,13 +43,18 @@ def denoise_files(
 ) -> None:
     """Denoise images: gray or colour, PNG, TIFF, JPEG or NPY, 8 or 16 bits or floats.
 
-    Give a learned --model or a --weight. Results have the kind of the images; without -o they lie
-    beside them as NAME_denoised. Files that cannot be read are skipped with a warning.
+    By the filters that come with the package; or give a --model that you learned, or a --weight of
+    total variation. Results have the kind of the images; without -o they lie beside them as
+    NAME_denoised. Files that cannot be read are skipped with a warning.
     """
     from bilevel.tasks.denoise import Denoise
     from bilevel.tasks.files import Restoration
+    from bilevel.tasks.shipped import ShippedDenoiser
 
-    restorer = Restoration.of(Denoise(), model, weight, noise)
+    if model is None and weight is None:
+        restorer: Restorer = ShippedDenoiser(noise)
+    else:
+        restorer = Restoration.of(Denoise(), model, weight, noise)
     _restore_files(restorer, inputs, output, force, "denoised")
 
 

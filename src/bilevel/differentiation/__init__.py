@@ -1,6 +1,7 @@
 """Strategies: how a solution is differentiated."""
 
 from .base import Strategy
+from .bounds import Lipschitz
 from .certificate import Certificate
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
@@ -18,6 +19,7 @@ __all__ = [
     "Identified",
     "Implicit",
     "LinearSolver",
+    "Lipschitz",
     "Neumann",
     "OneStep",
     "PartlySmooth",

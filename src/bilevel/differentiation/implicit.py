@@ -117,6 +117,7 @@ def at_optimality(
         run.on_fail,
         run.certificate,
         direct,
+        problem if problem.g is None and not problem.h else None,
     )
     return fixpoint.solver.assemble(problem, x, tuple(y))
 

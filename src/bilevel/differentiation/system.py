@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from .linear_solvers import (
     pseudo_solve,
 )
 
+if TYPE_CHECKING:
+    from ..problem import Problem
+
 Z = tuple[Tensor, ...]
 # the point -> (b, transposed -> M^-1 b or M*^-1 b), by the structure of the problem
 Direct = Callable[[Z], Callable[[Z, bool], Z]]
@@ -44,8 +48,9 @@ class System:
         on_fail: OnFail,
         certificate: Certificate,
         direct: Direct | None = None,
+        energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
-        self.equation, self.direct = equation, direct
+        self.equation, self.direct, self.energy = equation, direct, energy
         with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
@@ -99,7 +104,7 @@ class System:
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.examine(self, solution.x, b)
+            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
@@ -172,9 +177,38 @@ class System:
             return self._measured(product, b, x, scale, 1)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
-        residual = torch.linalg.vector_norm(b - product(b), dim=1) / scale.clamp_min(tiny(b))
-        if bool((residual <= self.tol).all()):  # M = I: T is a Newton step
-            return LinearSolution(b, residual, 1, torch.ones_like(residual, dtype=torch.bool))
+        first = self._steps(product, b, scale)
+        done = first.converged
+        if bool(done.all()):
+            return first
+        rest = self._by_size(product, b, scale, transposed)
+        return LinearSolution(
+            torch.where(done[:, None], first.x, rest.x),
+            torch.where(done, first.residual, rest.residual),
+            first.iterations + rest.iterations,
+            done | rest.converged,
+        )
+
+    def _steps(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
+        """x + (b - M x), while that leaves a tenth at most: M = I where T is a Newton step, and
+        M ~ I where T contracts strongly."""
+        x, rest, products = b, b - product(b), 1
+        left, before = torch.linalg.vector_norm(rest, dim=1), torch.linalg.vector_norm(b, dim=1)
+        while True:
+            going = (left > self.tol * scale) & (left <= 0.1 * before)
+            if not bool(going.any()):
+                break
+            x, before = torch.where(going[:, None], x + rest, x), torch.where(going, left, before)
+            rest, products = b - product(x), products + 1
+            left = torch.linalg.vector_norm(rest, dim=1)
+        return LinearSolution(
+            x, left / scale.clamp_min(tiny(b)), products, left <= self.tol * scale
+        )
+
+    def _by_size(
+        self, product: Product, b: Tensor, scale: Tensor, transposed: bool
+    ) -> LinearSolution:
+        """By M written out where that is small, or asked for; else by its products."""
         if self.solver is None and b.shape[1] > DENSE:
             return self._krylov(product, b, scale)
         matrix = self.matrix().mT if transposed else self.matrix()

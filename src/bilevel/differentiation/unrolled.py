@@ -58,6 +58,10 @@ class Unroll(Strategy):
     def settles(self) -> bool:  # type: ignore[override]
         return self.last is not None
 
+    @property
+    def records(self) -> bool:  # type: ignore[override]
+        return self.last is None
+
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         if self.last is None:
             return run(fixpoint, z0, record=True, segment=self.segment)

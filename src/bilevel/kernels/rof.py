@@ -57,17 +57,19 @@ class ROF:
         return ROF(target, weight, numbers[0], tv.isotropic, tuple(numbers[1:]))  # type: ignore[arg-type]
 
     def T(self, z: Z) -> Z:
+        z = tuple(part.clone(memory_format=torch.contiguous_format) for part in z)
         return self._advance(z, [*(step[None] for step in self.steps), np.ones((1, len(self.mu)))])
 
     def sweeps(
         self, z: Z, tau: Sequence[Scalar], sigma: Sequence[Scalar], theta: Sequence[Scalar]
     ) -> Z:
-        """PrimalDual.sweep with each of the steps in turn, one number or one a sample."""
+        """PrimalDual.sweep with each of the steps in turn, one number or one a sample; in z's own
+        memory, if it is contiguous."""
         return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
 
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
-        z = tuple(part.detach().clone(memory_format=torch.contiguous_format) for part in z)
+        z = tuple(part.detach().contiguous() for part in z)
         x, x_bar, y = self._views(z)
         y[..., 0, -1, :], y[..., 1, :, -1] = 0, 0  # read by nobody
         _compile(self.target.dtype)
@@ -76,6 +78,16 @@ class ROF:
 
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
         """As Problem.gap."""
+        gap, primal = self._energies(z)
+        size = torch.maximum(primal, (primal - gap).abs()).clamp_min(torch.finfo(z[0].dtype).tiny)
+        return (gap / torch.maximum(size, torch.as_tensor(floor).to(size))).to(z[0].dtype)
+
+    def value(self, z: Z) -> Tensor:  # -> (B,)
+        """As Problem.value."""
+        return self._energies(z)[1].to(z[0].dtype)
+
+    def _energies(self, z: Z) -> tuple[Tensor, Tensor]:
+        """(P - D, P), both (B,) in float64."""
         from .rof_loops import energies
 
         x, _, y = self._views(z)
@@ -85,10 +97,8 @@ class ROF:
             found[i] = energies(*self._constant(i), x[i], y[i])
 
         spread(one, [(i,) for i in range(len(x))])
-        sums = torch.from_numpy(found).reshape(len(z[0]), -1, 2).sum(1)
-        gap, primal = sums.unbind(1)
-        size = torch.maximum(primal, (primal - gap).abs()).clamp_min(torch.finfo(z[0].dtype).tiny)
-        return (gap / torch.maximum(size, torch.as_tensor(floor).to(size))).to(z[0].dtype)
+        gap, primal = torch.from_numpy(found).reshape(len(z[0]), -1, 2).sum(1).unbind(1)
+        return gap, primal
 
     def _views(self, z: Z) -> list[np.ndarray]:
         """(N, C, H, W) of x and x_bar, (N, C, 2, H, W) of y, on the memory of a contiguous z."""

@@ -1,6 +1,23 @@
-"""Modules that own parameters and call argmin."""
+"""Modules that own parameters and call argmin, or a fixed number of a solver's steps."""
 
 from .deblur import TVDeblur, TVDeblurer
+from .dequantize import Dequantize
+from .filters import FilterDenoise
+from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
+from .unrolled import Unrolled
 
-__all__ = ["TVDeblur", "TVDeblurer", "TVDenoise", "TVDenoiser"]
+__all__ = [
+    "ALISTA",
+    "LISTA",
+    "CoupledLISTA",
+    "Dequantize",
+    "FilterDenoise",
+    "HyperLISTA",
+    "TVDeblur",
+    "TVDeblurer",
+    "TVDenoise",
+    "TVDenoiser",
+    "Unrolled",
+    "analytic_weight",
+]

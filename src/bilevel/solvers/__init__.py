@@ -3,10 +3,13 @@
 from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
+from .bregman import BregmanPrimalDual
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
+from .geometry import Burg, PositiveEntropy
+from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
 from .splitting import DavisYin, DouglasRachford
@@ -14,6 +17,8 @@ from .splitting import DavisYin, DouglasRachford
 __all__ = [
     "ADMM",
     "Borrowed",
+    "BregmanPrimalDual",
+    "Burg",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
@@ -21,7 +26,9 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "MirrorDescent",
     "Newton",
+    "PositiveEntropy",
     "PrimalDual",
     "Solver",
 ]

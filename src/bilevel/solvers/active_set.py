@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from .._broadcast import eps
 from ..acceleration import Acceleration, Plain
+from ..acceleration.base import where
 from ..problem import Problem
 from .base import Z, names, refuse
 from .external import External, Limits
@@ -61,16 +63,17 @@ class InteriorPoint(External):
         return replace(self, program=program(problem, x0))
 
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
-        (x, _, w), p, f = z0, self._program, problem.f
+        (x0, _, w), p, f = z0, self._program, problem.f
         assert f is not None
-        bounds, others = constraints(problem, x)
+        bounds, others = constraints(problem, x0)
         rows = _rows_ends(others, w.double())
-        q = f.grad(torch.zeros_like(x)).double()
-        b = Barrier.of(p, q, bounds.ends(x.double()), rows)
+        q = f.grad(torch.zeros_like(x0)).double()
+        b = Barrier.of(p, q, bounds.ends(x0.double()), rows)
         x, u, w, steps = interior_point(b, _HANDOVER, limits.max_iter, limits.out_of_time)
         slope = p.product(x) + q + p.pull(w)
-        state = x, torch.where(b.fixed, -slope, u), w
-        return tuple(part.to(z0[0]) for part in state), steps
+        state = tuple(part.to(x0) for part in (x, torch.where(b.fixed, -slope, u), w))
+        sound = reduce(torch.logical_and, [part.isfinite().all(1) for part in state])
+        return where(sound, state, z0), steps  # broken where no point meets all constraints
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return x0, torch.zeros_like(x0), x0.new_zeros(len(x0), self._program.C.shape[1])
@@ -93,6 +96,8 @@ class InteriorPoint(External):
         rest = -slope - p.product(dx) - p.pull(dw)  # u becomes 0 at the free coordinates
         more, turn = system(rest, a.to_levels - p.image(dx))
         dx, dw = dx + more, dw + turn
+        # 0, but where the tied rows contradict each other or the fixed coordinates
+        dw = dw + torch.where(a.tied, p.row_scale.to(w) * (p.image(dx) - a.to_levels), 0.0)
         u = torch.where(a.fixed, -(slope + p.product(dx) + p.pull(dw)), 0.0)
         return x + dx, u, w + dw
 

@@ -12,13 +12,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar
 from ..operators.base import Identity, Operator
 from ..operators.differences import Gradient
 from ..terms.base import Smooth
 from ..terms.composition import SmoothComposition, SmoothSum
 from ..terms.smooth import LeastSquares
-from .hessian import dense_hessian, weight_of
+from .hessian import dense_hessian, uniform, weight_of
 from .saddle import sturdy
 
 DENSE = 1500  # unknowns up to which a form is written out
@@ -110,13 +109,18 @@ def _(operator: Gradient, x: Tensor) -> tuple[int, Tensor]:
 
 
 @torch.no_grad()
+def diagonalised(f: Smooth, x: Tensor) -> Form | None:
+    """The Hessian of f, where it is diagonal, maybe after a transform."""
+    pieces = _pieces(f)
+    return None if pieces is None else _diagonal(pieces, x) or _spectral(pieces, x)
+
+
+@torch.no_grad()
 def form(f: Smooth, x: Tensor) -> Form | None:
     """The Hessian of f at x, in a form that can be solved with; None where none is known."""
-    pieces = _pieces(f)
-    if pieces is not None:
-        found = _diagonal(pieces, x) or _spectral(pieces, x)
-        if found is not None:
-            return found
+    found = diagonalised(f, x)
+    if found is not None:
+        return found
     if x[0].numel() > DENSE:
         return None
     H = dense_hessian(f, x).double()
@@ -147,17 +151,9 @@ def _diagonal(pieces: list[Piece], x: Tensor) -> Diagonal | None:
 def _spectral(pieces: list[Piece], x: Tensor) -> Cosine | None:
     dims, total = 0, x.new_zeros(())
     for f, operator in pieces:
-        known, weight = symbol(operator, x), _uniform(f.weight, x)
+        known, weight = symbol(operator, x), uniform(f, x)
         if known is None or weight is None or (known[0] and dims and known[0] != dims):
             return None
         dims, total = max(dims, known[0]), total + weight * known[1]
     total = total.reshape((1,) * (x.ndim - total.ndim) + total.shape)
     return Cosine(total, dims) if bool((total > 0).all()) else None
-
-
-def _uniform(weight: Scalar, x: Tensor) -> Tensor | None:
-    """The weight as one number a sample, of x's rank; None if it varies over the event."""
-    w = torch.as_tensor(weight, dtype=x.dtype, device=x.device).detach()
-    if w.numel() == 1:
-        return w.reshape(())
-    return w if w.shape == (len(x), *[1] * (x.ndim - 1)) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._broadcast import Scalar
 from ..differentiation.certificate import Certificate
 from ..differentiation.system import System
 from ..operators.matrix import Matrix
@@ -30,6 +31,18 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
             return (weight_of(f.outer, f.operator(x))[:, :, None] * a).mT @ a
     system = System((x,), lambda z: (f.grad(z[0]),), None, 0.0, "ignore", Certificate())
     return system.matrix()
+
+
+def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:
+    """The weight as one number, or one a sample, of x's rank, detached; None if it varies over the
+    event."""
+    weight = f.weight
+    if not isinstance(weight, Tensor):
+        return weight
+    weight = weight.detach()
+    if weight.numel() == 1:
+        return weight.reshape(())
+    return weight if weight.shape == (len(x), *[1] * (x.ndim - 1)) else None
 
 
 def weight_of(f: LeastSquares, u: Tensor) -> Tensor:  # -> (B or 1, *event)

@@ -163,7 +163,8 @@ def cholesky(H: Tensor) -> Tensor:
     for _ in range(6):
         if not bool((info > 0).any()):
             break
-        little = share * H.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-300)
+        size = H.diagonal(dim1=1, dim2=2).amax(1)
+        little = share * torch.where(size > 0, size, 1.0)
         more = torch.where(info > 0, little, 0.0)[:, None].expand(H.shape[:2])
         L, info = torch.linalg.cholesky_ex(H + torch.diag_embed(more))
         share *= 100

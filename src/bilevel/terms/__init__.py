@@ -8,6 +8,7 @@ from .cones import Monotone, PositiveSemidefinite, SecondOrderCone
 from .envelopes import MoreauEnvelope
 from .groups import GroupL2, SparseL21
 from .hyperplane_box import HyperplaneBox
+from .linear import Largest, Linear
 from .logarithms import Entropy, KullbackLeibler, LogBarrier
 from .losses import Absolute, Hinge, Quantile, SquaredHinge
 from .matrices import Hankel, Nuclear, NuclearBall, SpectralBall, SpectralNorm
@@ -21,6 +22,8 @@ from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
 from .squared_norms import SquaredL1, SquaredLinf
 from .total_variation import TotalVariation, TotalVariation1D
+from .trimmed import TrimmedL1
+from .vector_field import VectorField
 from .wrapped import Orthogonal, Separable
 
 __all__ = [
@@ -53,7 +56,9 @@ __all__ = [
     "Huber",
     "L21Ball",
     "L2Ball",
+    "Largest",
     "LeastSquares",
+    "Linear",
     "Linf",
     "LinfBall",
     "Logistic",
@@ -87,6 +92,8 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "TruncatedQuadratic",
+    "VectorField",
     "Weighted",
 ]

@@ -157,6 +157,15 @@ class Smooth(Term):
         """Whether the gradient is affine in x."""
         return False
 
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:  # a number, or (B,)
+        """A Lipschitz constant of the Hessian; None where it is not known, or there is none."""
+        return 0.0 if self.quadratic else None
+
+    @property
+    def potential(self) -> bool:
+        """Whether `grad` is the gradient of `value`, as ever but for a VectorField."""
+        return True
+
 
 def _has_parameters(gradient: Tensor, point: Tensor) -> bool:
     """Whether the graph of a recorded gradient has a leaf besides the point it was taken at."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -115,7 +116,8 @@ class TotalVariation1D(Weighted, Proximable):
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tv1d  # compiled when first used
 
-        return tv1d.prox(*self._rows(x, step)).reshape(x.shape)
+        u = tv1d.prox(*self._rows(x, step))
+        return u if x.ndim == 2 else u.reshape(x.shape)
 
     def degrees_of_freedom(self, x: Tensor, step: Scalar = 1.0) -> Tensor:  # -> (B,), integers
         """The trace of the derivative of prox in x: the number of its segments."""
@@ -136,7 +138,8 @@ class TotalVariation1D(Weighted, Proximable):
                 f"the prox of TotalVariation1D needs a real floating-point x, got {x.dtype}. "
                 "Convert it, x.float() or its real part."
             )
-        lead, rows, n = x.shape[:-1], x.shape[:-1].numel(), x.shape[-1]
+        *lead, n = x.shape
+        flat = x if x.ndim == 2 else x.reshape(math.prod(lead), n)
         t = expand(step, x) * self.weight
         if not isinstance(t, Tensor):
             t = torch.full((1, 1), t, dtype=torch.float64)
@@ -151,5 +154,5 @@ class TotalVariation1D(Weighted, Proximable):
         elif t.shape[:-1].numel() == 1:
             t = t.reshape(1, -1)
         else:
-            t = t.expand(*lead, t.shape[-1]).reshape(rows, t.shape[-1])
-        return x.reshape(rows, n), t
+            t = t.expand(*lead, t.shape[-1]).reshape(len(flat), t.shape[-1])
+        return flat, t
