@@ -22,7 +22,7 @@ from .._tangents import constant
 from ..terms.base import Proximable
 from ..terms.manifolds import Manifold
 from ..terms.of_prox import LARGEST
-from .tangent import Spanned, Projected, noise, normal
+from .tangent import Projected, Spanned, noise, normal
 
 if TYPE_CHECKING:
     from ..operators.base import Operator
