@@ -2,9 +2,9 @@ r"""
 Learned sparse codes
 ====================
 
-A solver that must stop after sixteen steps is a network of sixteen layers. What should its constants
-be? Not those that promise convergence: those that are best *after sixteen steps*. They are found by
-the gradient through the steps, and ``bl.unrolled`` makes any solver such a network.
+A solver that must stop after sixteen steps is a network of sixteen layers. What should its
+constants be? Not those that promise convergence: those that are best *after sixteen steps*. They
+are found by the gradient through the steps, and ``bl.unrolled`` makes any solver such a network.
 """
 
 # %%

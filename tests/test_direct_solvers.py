@@ -201,8 +201,13 @@ def test_learn_with_an_external_solver():
 
 
 def test_newton_solves_quadratics_in_one_step():
-    image = drawn(2, 1, 7, 6)
+    image, even = drawn(2, 1, 7, 6), torch.tensor([[1, 2, 1], [2, 5, 2], [1, 2, 1]], dtype=D)
+    every = drawn(2, 3, 4)  # a kernel a sample
     for energy, kind in (
+        (LS(image) @ bl.Blur(even) + 0.2 * LS() @ bl.Gradient(), "Cosine"),
+        (LS(image) @ bl.Blur(every, bl.Periodic()) + h[:2, :1, None, None] * LS(), "Fourier"),
+        (LS(image) @ bl.Blur(every[0]) + 0.2 * LS() @ bl.Gradient(), "Dense"),
+        (LS(image) @ bl.Blur(even, bl.Periodic()) + 0.2 * LS() @ bl.Gradient(), "Dense"),
         (2.0 * LS(image), "Diagonal"),
         (LS(image) + 3.0 * LS() @ bl.Gradient(), "Cosine"),
         (LS(image) + drawn(7, 6).abs() * LS(0.3), "Diagonal"),

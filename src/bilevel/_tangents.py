@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,11 +38,19 @@ def detached(x: Tensor) -> Tensor:
 class constant:
     """torch.no_grad(), of which forward mode takes no notice, for both modes."""
 
+    forward: ClassVar[bool] = False
+
     def __enter__(self) -> None:
         self.before = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
         torch._C._set_grad_enabled(False)  # type: ignore[attr-defined]
-        torch._C._set_fwd_grad_enabled(False)  # type: ignore[attr-defined]
+        torch._C._set_fwd_grad_enabled(self.forward)  # type: ignore[attr-defined]
 
     def __exit__(self, *_: object) -> None:
         torch._C._set_grad_enabled(self.before[0])  # type: ignore[attr-defined]
         torch._C._set_fwd_grad_enabled(self.before[1])  # type: ignore[attr-defined]
+
+
+class pushing(constant):
+    """Tangents of our own inside `constant`, nothing recorded."""
+
+    forward = True

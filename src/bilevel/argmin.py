@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import warm_start
 from ._autocast import full_precision
+from ._compiling import eager
 from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
@@ -121,6 +122,14 @@ def _prepare(
     return _Task(Fixpoint(problem, solver), run, z0)
 
 
+def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
+    """A solve whose answer will be differentiated, ready to run, which judges nothing."""
+    task = _prepare(energy, x0, solver, None, diff, tol, max_iter, None, "ignore", None)
+    task.run.settle = True
+    return task
+
+
+@eager
 def solve(
     energy: Problem | Term,
     *,
@@ -149,6 +158,7 @@ def solve(
     return solution
 
 
+@eager
 def argmin(
     energy: Problem | Term,
     *,

@@ -20,6 +20,7 @@ from .solvers.steps import convex
 from .terms.smooth import LeastSquares, Smooth
 
 _SMALL = 200  # unknowns a sample, and inequalities, of which matrices are written out
+_FEW = 50  # unknowns between mere bounds, up to which ForwardBackward is no slower
 _ROOM = 2**24  # numbers in such matrices, of the whole batch
 
 
@@ -43,7 +44,7 @@ def default_solver(problem: Problem, x0: Tensor, iterates: bool = False) -> Solv
 
 def _direct(problem: Problem, x0: Tensor) -> Solver | None:
     """One prox: DirectProx. A strongly convex quadratic of few unknowns, or that a transform makes
-    diagonal: Newton. Of few unknowns on a polyhedron: InteriorPoint.
+    diagonal: Newton. One of few unknowns on a polyhedron: InteriorPoint.
     """
     f, g = problem.f, problem.g
     if f is None or not f.quadratic or not len(x0):
@@ -53,7 +54,10 @@ def _direct(problem: Problem, x0: Tensor) -> Solver | None:
     if isinstance(f, LeastSquares) and g is not None and not problem.h:
         one_prox = not g.tuned_by_step and convex(g, x0) and step_of_prox(f, x0) is not None
         return DirectProx().prepare(problem, x0) if one_prox else None
-    if not is_quadratic_program(problem) or not _small(x0) or rows_of(problem, x0) > _SMALL:
+    if not is_quadratic_program(problem) or not _small(x0):
+        return None
+    rows = rows_of(problem, x0)
+    if rows > _SMALL or (not rows and x0.shape[1] < _FEW):
         return None
     solver = InteriorPoint().prepare(problem, x0)
     assert solver.program is not None

@@ -18,7 +18,7 @@ from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
 from .fixpoint import Fixpoint
 from .identification import Watch
-from .polish import newton
+from .polish import polish
 from .problem import relative_change
 from .solvers.base import Solver, Z
 from .solvers.external import External
@@ -285,7 +285,7 @@ class Free(_Loop):
         if not bool(near.any()):
             return look, z, state
         assert look.residual is not None
-        trial, residual = newton(fixpoint, look.z, self.run.tol / 10, max(self.k, DENSE))
+        trial, residual = polish(fixpoint, look.z, self.run.tol / 10, max(self.k, DENSE))
         better = near & (residual < look.residual)
         if not bool(better.any()):
             return look, z, state

@@ -24,7 +24,8 @@ Output = Annotated[
 ]
 Model = Annotated[Path | None, typer.Option(help="A run folder with a learned model.")]
 Weight = Annotated[
-    float | None, typer.Option(help="Without a model: the weight of total variation.")
+    float | None,
+    typer.Option(help="Without a model: the weight of total variation.  \\[default: by the noise]"),
 ]
 Noise = Annotated[
     float | None,
@@ -77,8 +78,9 @@ def deblur_files(
 ) -> None:
     """Deblur images whose blur kernel is known, with total variation. Files as bilevel denoise.
 
-    Give a learned --model or a --weight, about 0.0005 to 0.01: the less noise, the smaller. Nothing
-    is assumed of what lies beyond the edges. Without -o results are NAME_deblurred.
+    Give a learned --model or a --weight, about 0.0005 to 0.01: the less noise, the smaller; else
+    the weight is the usual one for the noise of each image. Nothing is assumed of what lies beyond
+    the edges. Without -o results are NAME_deblurred.
     """
     from bilevel.tasks import kernels
     from bilevel.tasks.deblur import Deblur

@@ -47,7 +47,7 @@ def learn_dequantize(
         Path | None, typer.Option(help="A folder of clean WAV files.", show_default=False)
     ] = None,
     bits: Annotated[int | None, typer.Option(help="To quantise to.  \\[default: 4]")] = None,
-    steps: Annotated[int, typer.Option(help="Of learning, 32 frames each.")] = 1500,
+    steps: Annotated[int, typer.Option(help="Of learning, 32 frames each.")] = 3000,
     resume: Resume = False,
 ) -> None:
     """Learn to dequantise from clean sound, which it quantises.
@@ -92,7 +92,7 @@ def learn_dequantize(
         model, _ = dequantize.load(out)
         rows = hearing.judge(model, held, bits, out, tick)
     say(f"Learned in {result.steps} steps. Mean squared error on {len(held)} other sounds:")
-    for row in rows:
-        say(f"  {row.speech:.3e} in speech, {row.all:.3e} in all  {row.method}")
+    for line in hearing.described(out)[-len(rows) :]:
+        say(line)
     say(f"Report: {report_speech.write(out)}")
     say(f"Next: bilevel dequantize IN.wav -o OUT.wav --bits {bits} --model {out}")

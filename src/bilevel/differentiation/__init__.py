@@ -3,9 +3,12 @@
 from .base import Strategy
 from .bounds import Lipschitz
 from .certificate import Certificate
+from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .linear_solvers import CG, GMRES, Anderson, BiCGStab, Dense, LinearSolver, Neumann
 from .partly_smooth import PartlySmooth
+from .piggyback import Piggyback
+from .smoothed import Smoothed
 from .unrolled import Identified, Unroll
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "Certificate",
     "Dense",
     "FixedPoint",
+    "FlatZones",
     "Identified",
     "Implicit",
     "LinearSolver",
@@ -23,6 +27,8 @@ __all__ = [
     "Neumann",
     "OneStep",
     "PartlySmooth",
+    "Piggyback",
+    "Smoothed",
     "Strategy",
     "Truncated",
     "Unroll",

@@ -2,7 +2,9 @@
 
 from .deblur import TVDeblur, TVDeblurer
 from .dequantize import Dequantize
+from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .filters import FilterDenoise
+from .flow import GradientFlow
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
@@ -12,12 +14,16 @@ __all__ = [
     "LISTA",
     "CoupledLISTA",
     "Dequantize",
+    "Equilibrium",
     "FilterDenoise",
+    "GradientFlow",
     "HyperLISTA",
+    "MonotoneEquilibrium",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",
     "TVDenoiser",
     "Unrolled",
     "analytic_weight",
+    "jacobian_penalty",
 ]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from ..acceleration import Acceleration
+from ..acceleration import Plain
 from ..argmin import argmin
 from ..differentiation.base import Strategy
 from ..errors import OnFail
 from ..operators import Matrix
 from ..problem import Problem
-from ..solvers.base import Solver
+from ..solvers import PrimalDual, Solver
 from ..terms import L1, Box
 from ..terms.base import Proximable
+
+STEP = 0.8  # the step size in units of the cell over the mean weight; any converges
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +46,13 @@ class Dequantize(nn.Module):
     """argmin over u of |K u|_1 with |u - x| <= radius: of all the signals that were rounded to x,
     the one that K finds simplest. K (m, n) is learned.
 
+    With `steps` it is what so many steps of PrimalDual make of x. The solution of a linear program
+    sits at a vertex, with many samples at the walls of their cells; on the way there u is smoother,
+    and nearer to clean sound if K was learned for as many steps.
+
     K = diag(weight) rows, with rows of length 1. The weights stand in the norm, which is the same
-    energy, and lets one pair of step sizes suit every row: a trained K needs a fraction of the
-    steps. `relaxed` learns with the cell's walls left out of the derivative (not of the solution).
+    energy, and lets one pair of step sizes suit every row. `relaxed` learns with the walls left out
+    of the derivative (not of u).
 
     [1] Brauer, Zhao, Lorenz, Fingscheidt. Learning to dequantize speech signals by primal-dual
     networks. ICASSP, 2019.
@@ -55,12 +62,11 @@ class Dequantize(nn.Module):
         self,
         analysis: Tensor,  # (m, n), the K to start from
         *,
-        solver: Solver | None = None,
-        acceleration: Acceleration | None = None,
-        diff: Strategy | None = None,
+        steps: int | None = None,  # None: to the solution
         relaxed: bool = False,
+        solver: Solver | None = None,
+        diff: Strategy | None = None,
         tol: float | None = None,
-        max_iter: int = 20_000,
         on_fail: OnFail = "raise",
     ) -> None:
         super().__init__()
@@ -70,10 +76,12 @@ class Dequantize(nn.Module):
         lengths = analysis.norm(dim=1)
         if not bool((lengths > 0).all() & lengths.isfinite().all()):
             raise ValueError("Dequantize needs finite rows that are not 0: leave such rows out.")
+        if steps is not None and steps < 1:
+            raise ValueError(f"Dequantize takes at least 1 step, got {steps}.")
         self.rows = nn.Parameter(analysis / lengths[:, None])
         self.log_weight = nn.Parameter(lengths.log())
-        self.solver, self.acceleration, self.diff = solver, acceleration, diff
-        self.relaxed, self.tol, self.max_iter = relaxed, tol, max_iter
+        self.steps, self.relaxed = steps, relaxed
+        self.solver, self.diff, self.tol = solver, diff, tol
         self.on_fail: OnFail = on_fail
 
     @property
@@ -88,8 +96,7 @@ class Dequantize(nn.Module):
     def _units(self) -> Tensor:
         return self.rows / self.rows.norm(dim=1, keepdim=True)
 
-    def energy(self, x: Tensor, radius: Tensor | float) -> Problem:
-        """radius: half a cell, > 0; a number, or a tensor that broadcasts against x (B, n)."""
+    def energy(self, x: Tensor, radius: float) -> Problem:  # radius: half a cell, > 0
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.rows.shape[1]:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
@@ -100,14 +107,14 @@ class Dequantize(nn.Module):
         sparse = L1(weight=self.weight[None].to(x)) @ Matrix(self._units.to(x))
         return sparse + (Relaxed(cell) if self.relaxed else cell)
 
-    def forward(self, x: Tensor, radius: Tensor | float) -> Tensor:  # (B, n) -> (B, n)
-        return argmin(
-            self.energy(x, radius),
-            x0=x.detach(),
-            solver=self.solver,
-            acceleration=self.acceleration,
-            diff=self.diff,
-            tol=self.tol,
-            max_iter=self.max_iter,
-            on_fail=self.on_fail,
-        )
+    def default_solver(self, radius: float) -> PrimalDual:
+        """Its steps grow with the signal and shrink with K: the scales of both play no part."""
+        return PrimalDual(step_size=STEP * radius / float(self.weight.detach().mean()))
+
+    def forward(self, x: Tensor, radius: float) -> Tensor:  # (B, n) -> (B, n)
+        energy = self.energy(x, radius)
+        solver = self.default_solver(radius) if self.solver is None else self.solver
+        start: dict[str, Any] = {"x0": x.detach(), "solver": solver, "diff": self.diff}
+        if self.steps is None:
+            return argmin(energy, **start, tol=self.tol, on_fail=self.on_fail)
+        return argmin(energy, **start, acceleration=Plain(), max_iter=self.steps, on_fail="ignore")

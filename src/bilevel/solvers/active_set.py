@@ -16,7 +16,7 @@ from .base import Z, names, refuse
 from .external import External, Limits
 from .interior_point import Barrier, Ends, interior_point
 from .quadratic_program import Constraint, constraints, is_quadratic_program, program
-from .saddle import Program, Saddle, times
+from .saddle import Program, times
 
 _HANDOVER = 1e-6  # the violation at which steps of T take over
 
@@ -40,7 +40,6 @@ class InteriorPoint(External):
     """
 
     program: Program | None = None  # set by prepare
-    system: Saddle | None = None  # of the active set at the solution, to be solved again and again
 
     stride, newton = 1, True
 
@@ -87,23 +86,15 @@ class InteriorPoint(External):
         (x, u, w), p, f = z, self._program, problem.f
         assert f is not None
         a = _Active(problem, p, z)
-        system = self.system
-        if system is None or not a.same(system.fixed, system.tied):
-            with torch.no_grad():
-                system = Saddle(p, a.fixed, a.tied)
         slope = f.grad(x) + a.pull(w)
         dx, dw = a.to_bounds, torch.where(a.tied, 0.0, -w)  # the part that is known
         rest = -slope - p.product(dx) - p.pull(dw)  # u becomes 0 at the free coordinates
-        more, turn = system(rest, a.to_levels - p.image(dx))
+        more, turn = p.saddle(a.fixed, a.tied)(rest, a.to_levels - p.image(dx))
         dx, dw = dx + more, dw + turn
         # 0, but where the tied rows contradict each other or the fixed coordinates
         dw = dw + torch.where(a.tied, p.row_scale.to(w) * (p.image(dx) - a.to_levels), 0.0)
         u = torch.where(a.fixed, -(slope + p.product(dx) + p.pull(dw)), 0.0)
         return x + dx, u, w + dw
-
-    def near(self, problem: Problem, z: Z) -> InteriorPoint:
-        a = _Active(problem, self._program, z)
-        return replace(self, system=Saddle(self._program, a.fixed, a.tied))
 
     def dual(self, problem: Problem, z: Z) -> Z:
         x, _, w = z
@@ -149,9 +140,6 @@ class _Active:
         self.sizes, image = [part.shape[1] for part in images], torch.cat([x[:, :0], *images], 1)
         self.fixed, self.to_bounds = _beyond(x, u, bounds.ends(x), p.scale)
         self.tied, self.to_levels = _beyond(image, w, _rows_ends(self.others, image), p.row_scale)
-
-    def same(self, fixed: Tensor, tied: Tensor) -> bool:
-        return torch.equal(self.fixed, fixed) and torch.equal(self.tied, tied)
 
     def pull(self, w: Tensor) -> Tensor:  # C* w
         parts = zip(self.others, w.split(self.sizes, 1), strict=True)

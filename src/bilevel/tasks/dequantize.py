@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from bilevel import learning
-from bilevel.acceleration import Plain
 from bilevel.differentiation import Truncated
 from bilevel.layers import Dequantize
 from bilevel.tasks.audio import Audio, AudioError, Windows
 
 NAME = "dequantize"
 SECONDS = 0.02  # of a frame
-TOL, STEPS = 1e-3, 5000  # relative duality gap, and the steps at most
+STEPS = 100  # of the solver: a model is learned for as many as it is used with
+OVERLAP = 4  # frames that see a sample: the error falls by a quarter against frames side by side
+HALVED = 700  # steps of learning after which its step sizes have halved
+GROUP, BATCH = 4, 8  # frames an item, items a batch
 SHIPPED = "dequantize_4bit"
 
 
@@ -76,8 +78,8 @@ def spectral(clean: Tensor, floor: float = 0.01) -> Tensor:  # (frames, n) -> (n
     """The DCT with each row divided by the mean size of its coefficient in clean sound: the most
     likely independent Laplacian coefficients. The floor is in units of the full scale."""
     C = cosines(clean.shape[1]).to(clean)
-    size = (clean @ C.mT).abs().mean(0) + floor
-    return size.mean() / size[:, None] * C
+    weight = 1 / ((clean @ C.mT).abs().mean(0) + floor)
+    return (weight / weight.mean())[:, None] * C
 
 
 def at_length(analysis: Tensor, n: int) -> Tensor:  # (m, n0) -> (m or more, n)
@@ -116,7 +118,7 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
     if not all(bool(part.isfinite().all()) for part in state.values()):
         raise ValueError(f"{run} holds parameters that are not finite. Learn it again.")
     m, n = rows.shape  # type: ignore[union-attr]
-    model = build(n, m, tol=TOL, max_iter=STEPS, on_fail="warn")
+    model = build(n, m, steps=STEPS)
     model.load_state_dict({name: part.float() for name, part in state.items()})
     return model.eval(), config
 
@@ -126,18 +128,20 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
 
 @torch.no_grad()
 def restore(model: Dequantize, audio: Audio, bits: int) -> Audio:
-    """Every channel alone, from frames that overlap by half."""
+    """Every channel alone, each sample from OVERLAP frames."""
     check_levels(audio, bits)
     half, n = radius(bits), max(round(SECONDS * audio.rate), 2)
-    wide = Dequantize(
-        at_length(model.analysis, n), tol=model.tol, max_iter=model.max_iter, on_fail=model.on_fail
-    )
-    windows = Windows(n, -(-n // 2))
+    wide = Dequantize(at_length(model.analysis, n), steps=model.steps, solver=model.solver)
+    windows = Windows(n, -(-n // OVERLAP))
     result = np.empty_like(audio.samples)
     for channel, samples in zip(result, audio.samples, strict=True):
         x = torch.from_numpy(quantize(samples, bits))
-        frames = wide(windows.cut(x).float(), half)
-        joined = windows.join(frames.double(), len(x))
+        frames = windows.cut(x)
+        loud = (frames.abs() > half).any(1)  # in the others u = 0, whatever K is
+        fine = torch.zeros_like(frames)
+        if bool(loud.any()):
+            fine[loud] = wide(frames[loud].float(), half).double()
+        joined = windows.join(fine, len(x))
         channel[:] = torch.minimum(torch.maximum(joined, x - half), x + half).numpy()
     return audio.with_samples(result)
 
@@ -157,11 +161,14 @@ def smooth(quantized: np.ndarray, bits: int) -> np.ndarray:  # (..., n) -> the s
 
 
 class Frames:
-    """Frames of clean sound with what the quantiser leaves of them: a dataset for `learn`."""
+    """Clean sound and what the quantiser leaves of it, GROUP frames an item: no rows of a batch, so
+    that `learn` starts each solve from x, as it will be used."""
 
     def __init__(self, clean: np.ndarray, bits: int) -> None:  # (frames, n)
-        self.clean = torch.from_numpy(clean.astype(np.float32))
-        self.quantized = torch.from_numpy(quantize(clean, bits).astype(np.float32))
+        groups = clean[: max(len(clean) // GROUP, 1) * GROUP]
+        groups = groups.reshape(-1, min(GROUP, len(groups)), clean.shape[1])
+        self.clean = torch.from_numpy(groups.astype(np.float32))
+        self.quantized = torch.from_numpy(quantize(groups, bits).astype(np.float32))
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -189,8 +196,8 @@ def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
 
 def noise_left(half: float, model: Dequantize, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean squared error over that of a value anywhere in its cell, half^2 / 3."""
-    error = (model(batch["quantized"], half) - batch["clean"]).square().mean()
-    return error / (half**2 / 3)
+    x, clean = batch["quantized"].flatten(0, 1), batch["clean"].flatten(0, 1)
+    return (model(x, half) - clean).square().mean() / (half**2 / 3)
 
 
 def learn(
@@ -199,27 +206,21 @@ def learn(
     out: str | Path | None,
     *,
     data: Mapping[str, Any],  # of config.toml: where the sounds are from
-    steps: int = 1500,
+    steps: int = 3000,
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
     on_step: Callable[[int, learning.Record], object] | None = None,
 ) -> learning.LearnResult:
-    """Learns K by Adam from the spectral start; 30 steps of the solver from where each frame was
-    left before, and as many terms of the relaxed derivative."""
-    frames = Frames(cut(sounds, bits), bits)
-    model = Dequantize(
-        spectral(frames.clean),
-        acceleration=Plain(),
-        diff=Truncated(30),
-        relaxed=True,
-        max_iter=30,
-        on_fail="ignore",
-    )
+    """Learns K by Adam from the spectral start, with 20 terms of the relaxed derivative."""
+    clean = cut(sounds, bits)
+    frames = Frames(clean, bits)
+    start = spectral(torch.from_numpy(clean)).float()
+    model = Dequantize(start, steps=STEPS, relaxed=True, diff=Truncated(20))
     config = {
         "task": NAME,
         "bilevel": metadata.version("bilevel"),
-        "data": {**data, "bits": bits, "rate": sounds[0].rate, "frames": len(frames)},
+        "data": {**data, "bits": bits, "rate": sounds[0].rate, "frames": len(clean)},
     }
     return learning.learn(
         model,
@@ -227,7 +228,7 @@ def learn(
         partial(noise_left, radius(bits)),
         optimizer=_adam,
         steps=steps,
-        batch_size=min(32, len(frames)),
+        batch_size=min(BATCH, len(frames)),
         seed=seed,
         out=out,
         resume=resume,
@@ -239,4 +240,14 @@ def learn(
 
 def _adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     rows, log_weight = parameters
-    return torch.optim.Adam([{"params": [rows], "lr": 5e-4}, {"params": [log_weight], "lr": 5e-3}])
+    return _Shrinking([{"params": [rows], "lr": 7e-4}, {"params": [log_weight], "lr": 7e-3}])
+
+
+class _Shrinking(torch.optim.Adam):
+    """Adam whose step sizes halve every `HALVED` steps."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= 0.5 ** (1 / HALVED)
+        return loss

@@ -32,13 +32,14 @@ class Restoration:
     def of(
         cls, task: Task, run: Path | None, weight: float | None, noise: float | None
     ) -> Restoration:
-        if (run is None) == (weight is None):
-            raise ValueError("Give one of --model RUN and --weight NUMBER.")
+        if run is not None and weight is not None:
+            raise ValueError("Give one of --model RUN and --weight NUMBER, not both.")
         check_noise(noise)
         if weight is not None:
             check_weight(weight)
             return cls(task, task.model(False, weight), None)
-        assert run is not None
+        if run is None:  # the usual weight of the image's noise
+            return cls(task, task.model(True), noise)
         model, _ = runs.load(run)
         job = runs.Job.of_run(run)
         if job.task.name != task.name:

@@ -13,7 +13,7 @@ from bilevel.layers import Dequantize
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import audio
 from bilevel.tasks.audio import Audio
-from bilevel.tasks.dequantize import SECONDS, quantize, radius, restore, smooth
+from bilevel.tasks.dequantize import SECONDS, load, quantize, radius, restore, smooth
 
 QUANTIZED, SMOOTHED, LEARNED = "quantised", "5-tap mean, cut to the cells", "learned"
 SECONDS_SHOWN = 4.0  # of the sound that the report plays
@@ -92,6 +92,19 @@ def judge(
     text = json.dumps([asdict(row) for row in rows], indent=2)
     write_bytes(folder / "errors.json", f"{text}\n".encode())
     return rows
+
+
+def described(run: str | Path) -> list[str]:
+    """What a run folder holds, in words."""
+    model, config = load(run)
+    data, (m, n) = config["data"], model.rows.shape
+    return [
+        f"{run}: a dequantiser for {data['bits']} bits, learned with bilevel {config['bilevel']}",
+        f"  learned from  {data['frames']} frames of speech from {data['audio']}",
+        f"  parameters    K, {m} x {n}, for frames of {n} samples at {data['rate']} a second",
+        *(f"  {row.speech:.3e} in speech, {row.all:.3e} in all  {row.method}"
+          for row in read_errors(run)),
+    ]  # fmt: skip
 
 
 def file_name(method: str) -> str:

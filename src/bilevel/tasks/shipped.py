@@ -16,13 +16,13 @@ from bilevel.tasks.denoise import Denoise, noise_of
 from bilevel.tasks.files import check_noise
 from bilevel.tasks.images import Image
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parent / "models"
 
 
 @cache
 def denoisers() -> dict[float, nn.Module]:
     """By the noise level of 255 that they have learned."""
-    folders = sorted(path.parent for path in MODELS.glob("*/config.toml"))
+    folders = sorted(path.parent for path in MODELS.glob("denoise*/config.toml"))
     loaded = (runs.load(folder) for folder in folders)
     return {data.Noise.parse(config["data"]["noise"]).low: model for model, config in loaded}
 
