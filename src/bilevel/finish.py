@@ -22,9 +22,8 @@ class Finish:
     """From an (x, y) that is near the solution of mu/2 |x - target|^2 + weight TV(x), to rounding.
 
     Newton steps [1] on mu (x - target) + D* y = 0, |Dx|_e y = weight Dx, |d|_e^2 = |d|^2 + e^2, in
-    x and y at once, while e falls; y is projected onto its ball, so that the pair has a duality gap,
-    and no active set is guessed. Then jumps of order e are made 0, if that lessens the gap. The
-    linear
+    x and y at once, while e falls; y is projected onto its ball: the pair has a duality gap, and no
+    active set is guessed. Then jumps of order e are made 0, if that lessens the gap. The linear
     system, mu + D* C D with
 
         C = (weight - (y d* + d y*) / (2 |d|_e)) / |d|_e,
@@ -71,9 +70,9 @@ class Finish:
         """(x, y) without jumps below the floor: Newton steps for x on its zones, y = weight Dx /
         |Dx| at the jumps that are left, and elsewhere the nearest that balances x."""
         D = _differences(*x.shape)
+        x = Image.at(x, y, self.weight, self.isotropic, floor).means(x)
         for _ in range(12):  # small jumps turn at first
             zones = Image.at(x, y, self.weight, self.isotropic, floor)
-            x = zones.means(x)
             E = csc_matrix((np.ones(x[0].size), (np.arange(x[0].size), zones.labels.ravel())))
             E = kron(eye_array(len(x)), E)
             n, stiff = zones.direction, zones.stiff
