@@ -534,6 +534,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.FlatZones(),
     bl.Unroll(),
     bl.Unroll(segment=50),
     bl.Unroll(last=2000, segment=50),
