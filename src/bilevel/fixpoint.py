@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ._broadcast import Scalar
 from ._tangents import differentiates
 from .problem import Problem
 from .solvers.base import Solver, Z
@@ -38,6 +39,10 @@ class Fixpoint:
     def residual(self, z: Z) -> Z:
         """z - T(z)."""
         return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
+
+    def change(self, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:  # -> (B,)
+        """The relative size of z - t, t = T(z), by the solver's measure."""
+        return self.solver.residual(self.problem, z, t, floor)
 
     def near(self, z: Z) -> Fixpoint:
         """The same, ready for many steps at and around z."""

@@ -11,7 +11,6 @@ from .differentiation.certificate import Certificate
 from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
 from .differentiation.system import DENSE, System
 from .fixpoint import Fixpoint
-from .problem import relative_change
 
 _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
 
@@ -22,7 +21,7 @@ def polish(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
     if kernel is None or not kernel.small:
         return newton(fixpoint, z, tol, products)
     z = fixpoint.T(kernel.finish(z))
-    return z, relative_change(z, fixpoint.T(z))
+    return z, fixpoint.change(z, fixpoint.T(z))
 
 
 def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
@@ -33,7 +32,7 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
     steps). `products` bounds the work: the products with M that all steps together may take, each
     about three times the work of T.
     """
-    residual = relative_change(z, fixpoint.T(z))
+    residual = fixpoint.change(z, fixpoint.T(z))
     while products > 0 and bool((residual > tol).any()):
         linear_solver = _linear_solver(z, products)
         system = System(z, fixpoint.residual, linear_solver, 1e-12, "ignore", Certificate())
@@ -41,7 +40,7 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         step, used = system.newton_step(system.flatten(rest))
         products -= max(used, 10)
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
-        new = relative_change(trial, fixpoint.T(trial))
+        new = fixpoint.change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
         grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, every relative change is small
         better = (new * grown <= residual / 2) & (residual > goal)  # NaN is not better

@@ -3,10 +3,15 @@
 from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
+from .bregman import BregmanPrimalDual
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
+from .geometry import Burg, PositiveEntropy
+from .linear_program import LinearProgram
+from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
 from .splitting import DavisYin, DouglasRachford
@@ -14,6 +19,9 @@ from .splitting import DavisYin, DouglasRachford
 __all__ = [
     "ADMM",
     "Borrowed",
+    "BregmanPrimalDual",
+    "Burg",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
@@ -21,7 +29,10 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LinearProgram",
+    "MirrorDescent",
     "Newton",
+    "PositiveEntropy",
     "PrimalDual",
     "Solver",
 ]
