@@ -46,7 +46,7 @@ class Unroll(Strategy):
         if self.last is None:
             return run(fixpoint, z0, record=True, segment=self.segment)
         with constant():
-            z = run(fixpoint, z0)
+            z = fixpoint.landed(run(fixpoint, z0), run.tol)
         done = 0
         while done < self.last:
             n = min(self.segment or 1, self.last - done)
