@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel import learning
 from bilevel.layers import Segmenter
-from bilevel.tasks.images import Image, ImageError, read
+from bilevel.tasks.images import Image, ImageError, Kind, read, scan
 
+TASK = "segment"
+NAMES = ("color", "space", "trust", "edge", "contrast")  # of what is learned
 LEAST = 0.01  # of the image: smaller regions get no scribble, and do not count
-SHAPE = (64, 96)  # to which images are brought to learn from them
+SHAPE = (40, 60)  # to which images are brought to learn from them
 MOST = 1e-6  # a probability of 0 is taken for this, in the loss
 
 Sample = dict[str, Tensor]  # image (3, H, W) as Lab / 100, scribbles and labels (H, W), 0 for none
@@ -46,6 +49,36 @@ def read_scribbles(path: Path, image: Image) -> np.ndarray:  # -> (H, W) from 0
         )
     numbers = np.where(black, 0, np.cumsum(~black))
     return numbers[labels.reshape(drawing.shape[:2])]
+
+
+def load(run: Path | None) -> Segmenter:
+    """The model of a run folder; the hand-tuned one without."""
+    model = Segmenter().double()
+    if run is None:
+        return model
+    config, state = learning.read_config(run), learning.read_model(run)
+    if config.get("task") != TASK or state.keys() != model.state_dict().keys():
+        raise ValueError(f"{run} is no run of bilevel learn {TASK}. Check the path.")
+    model.load_state_dict(state)
+    return model
+
+
+def learn(folder: Path, out: Path, *, steps: int, seed: int = 0, resume: bool = False) -> Segmenter:
+    """Learns by L-BFGS on all images at once and leaves the run folder `out`."""
+    paths = [path for path in scan(folder) if path.with_suffix(".mat").exists()]
+    if not paths:
+        raise ImageError(f"{folder} has no image with the .mat of a human segmentation beside it.")
+    model = load(None)
+    config = {"task": TASK, "images": str(folder.resolve()), "seed": seed}
+    learning.learn(
+        model, samples(paths, seed=seed), doubt, steps=steps, seed=seed, out=out, resume=resume,
+        config=config,
+    )  # fmt: skip
+    return model
+
+
+def as_image(labels: np.ndarray) -> Image:
+    return Image(labels / 255.0, Kind(np.dtype(np.uint8)))
 
 
 @torch.no_grad()
