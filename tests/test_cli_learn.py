@@ -41,7 +41,7 @@ def test_learning_without_clean_images_comes_near_to_learning_with_them(here):
         assert result.exit_code == 0, result.output
         assert (out / "report.html").exists()
         assert runs.Job.of_run(out).clean == (source == "skimage")
-        learned[source] = float(runs.load(out)[0].weight)
+        learned[source] = runs.load(out)[0].weight.item()
     assert learned["noisy"] == pytest.approx(learned["skimage"], rel=0.15)
 
 
