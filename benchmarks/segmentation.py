@@ -20,13 +20,11 @@ import bilevel as bl
 from bilevel.layers import Segmenter
 from bilevel.tasks import segment
 
-LARGER = (64, 96)  # than those learned on
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
     args = parser.parse_args()
     paths = sorted(args.folder.glob("*.jpg"))
     models = {
@@ -36,10 +34,14 @@ def main() -> None:
     }
     start = time.process_time()
     result = bl.learn(
-        models["learned"], segment.samples(paths[:12]), segment.doubt, steps=args.steps
+        models["learned"],
+        segment.samples(paths[:12]),
+        segment.doubt,
+        steps=args.steps,
+        on_step=lambda step, record: print(step, record["loss"], flush=True),
     )
     seconds = time.process_time() - start
-    held_out = segment.samples(paths[12:], LARGER, seed=100)
+    held_out = segment.samples(paths[12:], seed=100)
     scores = {
         name: [segment.mean_iou(model, sample) for sample in held_out]
         for name, model in models.items()
@@ -64,7 +66,7 @@ def write(scores: dict, learned: dict, losses: list, seconds: float, images: lis
         "# Segmentation by scribbles",
         "",
         "Intersection over union, averaged over the regions of an image, on 8 images that nothing "
-        "was learned from.",
+        "was learned from. All are brought to 32 x 48 pixels.",
         "",
         "| model | mean | " + " | ".join(images) + " |",
         "|" + "---|" * (len(images) + 2),

@@ -44,7 +44,7 @@ class Segmenter(nn.Module):
         edge: float = 2.0,
         contrast: float = 10.0,
         *,
-        steps: int = 100,
+        steps: int = 60,
     ) -> None:
         super().__init__()
         start = {"color": color, "space": space, "trust": trust, "edge": edge, "contrast": contrast}
