@@ -71,8 +71,9 @@ def _quadratic(t: Theta) -> bl.Term:
 
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
-IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
+IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
+LP = bl.LinearProgram
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,10 @@ EXAMPLES = [
     Example(
         "lasso",
         lambda t: misfit(t) + each(t["w"], 2) * bl.L1(),
-        (FB, PD),
+        (FB, PD, CE),
         {"rows": 8, "columns": 12},
     ),
-    Example("elastic_net", _elastic_net, (FB, PD), {"rows": 8, "columns": 12}),
+    Example("elastic_net", _elastic_net, (FB, PD, CE), {"rows": 8, "columns": 12}),
     Example("group_lasso", _group_lasso, (FB, PD), {"rows": 12, "groups": 5, "size": 2}),
     Example(
         "simplex_least_squares",
@@ -155,7 +156,7 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (BP, PD, AD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (LP, PD, BP, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
     Example("tv1d_composed", _tv_composed, (BP, PD, AD), {"n": 14}, reference="tv1d"),
     Example(

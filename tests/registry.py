@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pylops
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -186,6 +187,9 @@ TERMS = [
     Case("TruncatedQuadratic", lambda d: bl.TruncatedQuadratic(0.4)),
     Case("TruncatedQuadratic, per sample", lambda d: truncated(d, d.per_sample()), IMAGE),
     Case("TruncatedQuadratic, per feature", lambda d: truncated(d, d.per_pixel())),
+    Case("TrimmedL1", lambda d: 0.6 * bl.TrimmedL1(2), convex=False),
+    Case("TrimmedL1, a part", lambda d: bl.TrimmedL1(1.3), IMAGE, convex=False),
+    Case("TrimmedL1, per sample", lambda d: d.per_sample() * trimmed(d), IMAGE, convex=False),
     Case("MCP", lambda d: bl.MCP(0.5)),
     Case("MCP, narrow", lambda d: bl.MCP(0.5, 0.2)),  # smaller than the steps
     Case("MCP, per sample", lambda d: d.per_sample() * bl.MCP(d.per_sample()), IMAGE),
@@ -224,6 +228,7 @@ TERMS = [
     Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
     Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
     Case("Separable", lambda d: blocks(d), (5, 2)),
+    Case("VectorField", lambda d: bl.VectorField(turning), indexable=False, valued=False),
     Case("PlugAndPlay", lambda d: bl.PlugAndPlay(smoother), IMAGE, indexable=False, valued=False),
     Case(
         "PlugAndPlay, leveled",
@@ -231,6 +236,7 @@ TERMS = [
         indexable=False,
         valued=False,
     ),
+    Case("RED", lambda d: d.per_sample() * bl.RED(smoother), IMAGE, indexable=False),
     Case("SmoothComposition", lambda d: bl.LeastSquares(d.normal(d.batch, 3)) @ wide(d)),
     Case("SmoothComposition, own", lambda d: bl.Logistic(d.signs()) @ own(d)),
     Case("Composition", lambda d: 0.4 * bl.L1() @ wide(d)),
@@ -252,6 +258,8 @@ TERMS += [
     Case("L1InfBall", lambda d: bl.L1InfBall(1.3), MATRICES),
     Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
     Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
+    Case("SparseEnvelope", lambda d: bl.SparseEnvelope(2)),
+    Case("SparseEnvelope, one", lambda d: bl.SparseEnvelope(1), IMAGE),
     Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
     Case("Linear", lambda d: 0.7 * bl.Linear(d.x())),
     Case("Linear, per sample", lambda d: d.per_sample() * bl.Linear(d.x())),
@@ -369,6 +377,15 @@ def blocks(d: Draw) -> bl.Separable:
     return bl.Separable(first, second, sizes=(1, d.event[0] - 1))
 
 
+def trimmed(d: Draw) -> bl.TrimmedL1:
+    return bl.TrimmedL1(4 * d.per_sample())
+
+
+def turning(x: Tensor) -> Tensor:
+    """Monotone, and no gradient: its Jacobian is not symmetric."""
+    return x + 0.5 * x.roll(1, -1) - 0.5 * x.roll(-1, -1)
+
+
 def smoother(x: Tensor) -> Tensor:
     """A symmetric smoothing, between 0 and the identity: a prox."""
     return x / 2 + x.flip(-1) / 4 + x.mean((2, 3), keepdim=True) / 4
@@ -400,12 +417,15 @@ OPERATORS = [
     Case("Matrix, one a sample", own),
     Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
+    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
+    Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
     Case("Gradient, 3-D", lambda d: bl.Gradient(dims=3), VOLUME),
     Case("Convolution, 1-D", lambda d: bl.Convolution(d.normal(3, 1, 2)), (1, 5)),
     Case("Convolution, 2-D", lambda d: bl.Convolution(d.normal(3, 1, 2, 2)), IMAGE),
     Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
+    Case("Convolution, large image", lambda d: bl.Convolution(d.normal(4, 1, 3, 3)), (1, 24, 25)),
     Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
     Case("Blur", lambda d: bl.Blur(d.positive(*small(d, 3, 3))), IMAGE),
     Case("Blur, even", lambda d: bl.Blur(d.normal(*small(d, 2, 4)), bl.Zero()), IMAGE),
@@ -481,6 +501,10 @@ def sparse(d: Draw) -> Tensor:
     return torch.where(a > 0, a, 0.0).to_sparse_coo()
 
 
+def centred(d: Draw) -> bl.SparseMatrix:
+    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense()), d.normal(*d.event).numpy())
+
+
 def csr(d: Draw) -> Tensor:
     import warnings
 
@@ -494,6 +518,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LinearProgram,
     bl.Newton,
     bl.DouglasRachford,
     bl.DavisYin,
@@ -501,6 +526,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DirectProx,
     bl.MirrorDescent,
     bl.BregmanPrimalDual,
+    bl.Celer,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
@@ -527,6 +553,10 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.OverRelaxation(), bl.ADMM, ("tv1d_composed", "tv2d_anisotropic", "tv2d_isotropic")),
     (bl.Plain(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
     (bl.Halpern(), bl.ADMM, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ForwardBackward, ("lasso", "group_lasso")),
+    (bl.AndersonMixing(), bl.PrimalDual, ("tv1d_composed",)),
+    (bl.AndersonMixing(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
+    (bl.Broyden(), bl.ForwardBackward, ("lasso", "ridge")),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [
@@ -541,6 +571,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.PartlySmooth(),
     bl.Unroll(),
     bl.Unroll(segment=50),
     bl.Unroll(last=2000, segment=50),

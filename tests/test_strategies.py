@@ -34,7 +34,7 @@ def gradient_error(example, seed=0, batch=2, solver=None, **options):
 
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=str)
-exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit])
+exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit, bl.PartlySmooth])
 
 
 @every

@@ -121,7 +121,7 @@ def test_dual_scale(case):
         testing.dual_scale_fits(term, size * draw.x())
 
 
-@selected(bl.Smooth)
+@selected(bl.Smooth, valued=True)
 def test_grad(case):
     for seed in range(3):
         term, draw = build(case, seed=seed)

@@ -66,6 +66,11 @@ class Fixpoint:
             return self.problem.gap(self.primal(z), self.dual(z), floor)
         return kernel.gap(z, floor)
 
+    def value(self, z: Z) -> Tensor:  # -> (B,)
+        """The energy at the primal of z."""
+        kernel = self.kernel(z)
+        return self.problem.value(self.primal(z)) if kernel is None else kernel.value(z)
+
     def take(self, index: Tensor, z: Z) -> Fixpoint | None:
         """The fixed point of the samples `index` of the batch z; None if the problem cannot be
         indexed."""

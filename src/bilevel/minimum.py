@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ._autocast import full_precision
+from ._compiling import eager
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
+from .checks import as_problem
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .differentiation.stationary import stationary
@@ -18,6 +20,7 @@ from .solvers.base import Solver
 from .terms.base import Term
 
 
+@eager
 def minimum(
     energy: Problem | Term,
     *,
@@ -60,10 +63,16 @@ def minimum(
             "minimum has no forward-mode derivative. Use torch.autograd.grad, which costs no more: "
             "there is one number a sample, and no adjoint to solve."
         )
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
+    f = as_problem(energy).f
+    if f is not None and not f.potential:
+        raise TypeError(
+            "minimum needs an energy with a value, and behind a VectorField stands none. Its "
+            "equilibrium is found by argmin."
+        )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x, y = fixpoint.primal(z), fixpoint.dual(z)
         if x.requires_grad:
             x = certified(x, certificate)

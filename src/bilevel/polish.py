@@ -1,4 +1,4 @@
-"""A few Newton steps on z - T(z) = 0, to finish what a first-order method has brought near."""
+"""Newton's method, to finish what a first-order method has brought near."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from .differentiation.system import DENSE, System
 from .fixpoint import Fixpoint
 
 _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
+
+
+def polish(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
+    """(z, residual) after a finish of the problem's own, where there is one, else `newton`."""
+    kernel = fixpoint.kernel(z)
+    if kernel is None or not kernel.small:
+        return newton(fixpoint, z, tol, products)
+    z = fixpoint.T(kernel.finish(z))
+    return z, fixpoint.change(z, fixpoint.T(z))
 
 
 def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:

@@ -5,13 +5,16 @@ from .descent import LBFGS, Armijo
 from .line_search import Backtracking, ExactLineSearch
 from .momentum import Nesterov, OverRelaxation
 from .primal_dual import Accelerated, Halpern
+from .quasi_newton import AndersonMixing, Broyden
 
 __all__ = [
     "LBFGS",
     "Accelerated",
     "Acceleration",
+    "AndersonMixing",
     "Armijo",
     "Backtracking",
+    "Broyden",
     "ExactLineSearch",
     "Halpern",
     "Nesterov",

@@ -219,21 +219,26 @@ def _least_squares(H: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Neumann(LinearSolver):
-    """w = b + J b + ... + J^(terms-1) b with J = I - M: `terms` terms of the series, no more,
-    whatever the residual."""
+    """w = d (b + J b + ... + J^(terms-1) b) with J = I - d M, d the damping: `terms` terms of the
+    series, no more, whatever the residual; fewer where the tolerance is met."""
 
     terms: int = 10
+    damping: float = 1.0
 
     exact = False
 
     def __post_init__(self) -> None:
         if self.terms < 1:
             raise ValueError(f"Neumann needs at least 1 term, got {self.terms}.")
+        if not 0 < self.damping <= 1:
+            raise ValueError(f"Neumann needs a damping in (0, 1], got {self.damping}.")
 
     def solve(self, product: Product, b: Tensor, goal: Tensor, x: Tensor) -> tuple[Tensor, int]:
-        term = total = b
-        for _ in range(self.terms - 1):
-            term = term - product(term)
+        term = total = self.damping * b
+        for k in range(1, self.terms):
+            term = term - self.damping * product(term)  # the damped residual of the total
+            if bool((_length(term) <= self.damping * goal).all()):
+                return total, k
             total = total + term
         return total, self.terms - 1
 

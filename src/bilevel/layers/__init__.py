@@ -1,7 +1,31 @@
-"""Modules that own parameters and call argmin."""
+"""Modules that own parameters and call argmin, or a fixed number of a solver's steps."""
 
 from .deblur import TVDeblur, TVDeblurer
+from .dequantize import Dequantize
+from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
+from .filters import FilterDenoise
+from .flow import GradientFlow
 from .segment import Segmenter
+from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
+from .unrolled import Unrolled
 
-__all__ = ["Segmenter", "TVDeblur", "TVDeblurer", "TVDenoise", "TVDenoiser"]
+__all__ = [
+    "ALISTA",
+    "LISTA",
+    "CoupledLISTA",
+    "Dequantize",
+    "Equilibrium",
+    "FilterDenoise",
+    "GradientFlow",
+    "HyperLISTA",
+    "MonotoneEquilibrium",
+    "Segmenter",
+    "TVDeblur",
+    "TVDeblurer",
+    "TVDenoise",
+    "TVDenoiser",
+    "Unrolled",
+    "analytic_weight",
+    "jacobian_penalty",
+]

@@ -4,11 +4,13 @@ from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
 from .bregman import BregmanPrimalDual
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .forward_backward import ForwardBackward
 from .geometry import Burg, PositiveEntropy
+from .linear_program import LinearProgram
 from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
@@ -19,6 +21,7 @@ __all__ = [
     "Borrowed",
     "BregmanPrimalDual",
     "Burg",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
@@ -26,6 +29,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LinearProgram",
     "MirrorDescent",
     "Newton",
     "PositiveEntropy",

@@ -79,6 +79,8 @@ class ForwardBackward(Solver):
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
+        if not problem.f.potential:
+            return Plain()
         if not problem.f.lipschitz_known:
             return Backtracking()
         return Nesterov() if self.momentum and convex(problem.g, x0) else Plain()

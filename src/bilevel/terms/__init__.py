@@ -3,6 +3,7 @@
 from .affine import Affine, HalfSpace, Hyperplane
 from .balls import L0Ball, L1Ball, L1InfBall, L21Ball, LinfBall
 from .base import Composed, Dualizable, Proximable, Smooth, Term, Weighted
+from .cardinality import SparseEnvelope
 from .concave import ETP, Geman, LogSum
 from .cones import Monotone, PositiveSemidefinite, SecondOrderCone
 from .envelopes import MoreauEnvelope
@@ -15,13 +16,15 @@ from .matrices import Hankel, Nuclear, NuclearBall, SpectralBall, SpectralNorm
 from .max_norms import L1Inf, Linf, SortedL1
 from .nonconvex import L0, MCP, SCAD, TruncatedQuadratic
 from .norms import L1, L2, L21, ElasticNet
-from .plug_and_play import PlugAndPlay
+from .plug_and_play import RED, PlugAndPlay
 from .quadratic import Quadratic
 from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
 from .squared_norms import SquaredL1, SquaredLinf
 from .total_variation import TotalVariation, TotalVariation1D
+from .trimmed import TrimmedL1
+from .vector_field import VectorField
 from .wrapped import Orthogonal, Separable
 
 __all__ = [
@@ -80,6 +83,8 @@ __all__ = [
     "MoreauEnvelope",
     "Orthogonal",
     "PlugAndPlay",
+    "RED",
+    "SparseEnvelope",
     "Quadratic",
     "Quantile",
     "Separable",
@@ -90,6 +95,8 @@ __all__ = [
     "Term",
     "TotalVariation",
     "TotalVariation1D",
+    "TrimmedL1",
     "TruncatedQuadratic",
+    "VectorField",
     "Weighted",
 ]

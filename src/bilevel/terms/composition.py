@@ -57,7 +57,8 @@ def _pulled(data: Tensor | None, operator: Operator) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class SmoothComposition(Smooth):
-    """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2."""
+    """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2,
+    that of the Hessian L_2 |K|^3."""
 
     outer: Smooth
     operator: Operator
@@ -72,6 +73,10 @@ class SmoothComposition(Smooth):
         outer = self.outer.lipschitz(self.operator(x))
         return None if outer is None else outer * self.operator.norm(x) ** 2
 
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:
+        outer = self.outer.hessian_lipschitz(self.operator(x))
+        return None if outer is None else outer * self.operator.norm(x) ** 3
+
     def strong_convexity(self, x: Tensor) -> Scalar:
         """Only weak convexity passes: K may have a kernel."""
         mu = like(self.outer.strong_convexity(self.operator(x)), x).clamp(max=0)
@@ -84,6 +89,10 @@ class SmoothComposition(Smooth):
     @property
     def quadratic(self) -> bool:
         return self.outer.quadratic
+
+    @property
+    def potential(self) -> bool:
+        return self.outer.potential
 
     def guess(self) -> Tensor | None:
         return _pulled(self.outer.guess(), self.operator)
@@ -128,6 +137,10 @@ class SmoothSum(Smooth):
         constants = [t.lipschitz(x) for t in self.terms]
         return None if None in constants else sum(constants)  # type: ignore[arg-type]
 
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:
+        constants = [t.hessian_lipschitz(x) for t in self.terms]
+        return None if None in constants else sum(constants)  # type: ignore[arg-type]
+
     def strong_convexity(self, x: Tensor) -> Scalar:
         return sum(t.strong_convexity(x) for t in self.terms)
 
@@ -138,6 +151,10 @@ class SmoothSum(Smooth):
     @property
     def quadratic(self) -> bool:
         return all(t.quadratic for t in self.terms)
+
+    @property
+    def potential(self) -> bool:
+        return all(t.potential for t in self.terms)
 
     def take(self, index: Tensor, x: Tensor) -> SmoothSum | None:
         taken = [t.take(index, x) for t in self.terms]

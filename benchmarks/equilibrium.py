@@ -1,0 +1,121 @@
+"""An equilibrium layer, forward and backward, against torchdeq.
+
+python benchmarks/equilibrium.py          results in benchmarks/results/equilibrium.md
+
+x = tanh(W x + U y + b), 512 features, batch 256, float32, tol 1e-5 (relative), W scaled to the
+spectral norm 0.9 (x contracts at about 0.45 a step) or 1.8. The loss is |x - t|^2 / 2, the gradient
+that in W; its error is against a dense solve of every sample in float64. One thread; seconds of the
+processor, the least of alternated rounds. torchdeq is measured where it is installed, and is no
+dependency of this library: its rows of a former run are kept otherwise.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import torch
+from measure import RESULTS, store
+from torch import Tensor
+
+import bilevel as bl
+from bilevel.layers import Equilibrium
+
+D, BATCH, TOL = 512, 256, 1e-5
+SERIES = bl.FixedPoint(bl.Neumann(terms=500, tol=TOL), order=1)
+DEFAULT = bl.FixedPoint(order=1)
+
+OURS = {
+    "Plain, Neumann": {"acceleration": bl.Plain(), "diff": SERIES},
+    "Plain, default adjoint": {"acceleration": bl.Plain(), "diff": DEFAULT},
+    "AndersonMixing, Neumann": {"acceleration": bl.AndersonMixing(), "diff": SERIES},
+    "Broyden, Neumann": {"acceleration": bl.Broyden(), "diff": SERIES},
+    "Plain, phantom 5": {"acceleration": bl.Plain(), "diff": bl.Truncated(5, damping=0.8)},
+}
+_IMPLICIT = {"f_max_iter": 200, "b_max_iter": 200, "f_tol": TOL, "b_tol": TOL, "ift": True}
+_RELATIVE = {"f_stop_mode": "rel", "b_stop_mode": "rel"}
+THEIRS = {
+    f"torchdeq {name}": {"f_solver": name, "b_solver": name, **_IMPLICIT, **_RELATIVE}
+    for name in ("fixed_point_iter", "anderson", "broyden")
+}
+THEIRS["torchdeq fixed_point_iter, phantom 5"] = {
+    "f_solver": "fixed_point_iter", "f_max_iter": 200, "f_tol": TOL, "f_stop_mode": "rel",
+    "grad": 5, "tau": 0.8,
+}  # fmt: skip
+
+
+def setting(norm: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(W, U y + b, t), float64"""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    W, U, b = normal(D, D), normal(D, D) / D**0.5, 0.1 * normal(D)
+    y, target = 0.3 * normal(BATCH, D), normal(BATCH, D)
+    return norm * W / torch.linalg.matrix_norm(W, 2), y @ U.T + b, target
+
+
+def exact(W: Tensor, pull: Tensor, target: Tensor) -> Tensor:
+    x = torch.zeros_like(pull)
+    for _ in range(500):
+        x = torch.tanh(x @ W.T + pull)
+    slope = 1 - x.square()
+    M = torch.eye(D, dtype=torch.float64) - slope[:, :, None] * W
+    w = torch.linalg.solve(M.mT, (x - target) / BATCH)
+    return (w * slope).T @ x
+
+
+def gradient(layer: Callable, W: Tensor, pull: Tensor, target: Tensor) -> Tensor:
+    w = W.clone().requires_grad_()
+    x = layer(lambda x: torch.tanh(torch.addmm(pull, x, w.T)), torch.zeros_like(pull))
+    return torch.autograd.grad((x - target).square().sum() / (2 * BATCH), w)[0]
+
+
+def ours(options: dict) -> Callable:
+    return lambda f, x0: Equilibrium(f, tol=TOL, **options)(x0=x0)
+
+
+def theirs(options: dict) -> Callable | None:
+    try:
+        from torchdeq import get_deq
+    except ImportError:
+        return None
+    deq = get_deq(**options)
+    return lambda f, x0: deq(f, x0)[0][-1]
+
+
+def measured(norm: float) -> list[dict]:
+    setup = setting(norm)
+    right, single = exact(*setup), [part.float() for part in setup]
+    layers = {name: ours(options) for name, options in OURS.items()}
+    layers |= {n: layer for n, o in THEIRS.items() if (layer := theirs(o)) is not None}
+    best = dict.fromkeys(layers, float("inf"))
+    for _ in range(5):
+        for name, layer in layers.items():
+            start = time.process_time()
+            gradient(layer, *single)
+            best[name] = min(best[name], time.process_time() - start)
+    rows = []
+    for name, layer in layers.items():
+        error = float((gradient(layer, *single).double() - right).norm() / right.norm())
+        row = {"norm of W": norm, "method": name, "ms": 1e3 * best[name], "gradient error": error}
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows = measured(0.9) + measured(1.8)
+    if not any(row["method"] in THEIRS for row in rows):
+        before = json.loads((RESULTS / "equilibrium.json").read_text())["rows"]
+        rows += [row for row in before if row["method"] in THEIRS]
+    notes = (
+        "ms: forward and backward, of the processor, the least of five alternated rounds; the "
+        "machine was shared, so ratios are to be trusted more than times. gradient error: relative."
+    )
+    columns = ["norm of W", "method", "ms", "gradient error"]
+    store("equilibrium", "An equilibrium layer", rows, columns, notes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The gradient flow and its learned stopping time."""
+
+import pytest
+import torch
+
+import bilevel as bl
+from bilevel import testing
+from bilevel.layers import GradientFlow
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+Y = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+K = torch.randn(6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+KINDS = pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "semi-implicit"])
+
+
+def energy(weight=0.7, y=Y):
+    ridges = bl.Potential(lambda x: (1 + (x @ K.T).square()).log().sum(1))
+    return weight * bl.LeastSquares(y) + 0.2 * ridges
+
+
+def at(flow, log_stop, *args):
+    return torch.func.functional_call(flow, {"log_stop": log_stop}, args)
+
+
+def test_the_steps_by_hand():
+    x0 = torch.zeros(3, 6)
+    for implicit, factor in ((False, 1 - 0.25 * 0.7), (True, 1 / (1 + 0.25 * 0.7))):
+        flow = GradientFlow(2.0, 8, implicit=implicit)
+        answer = (1 - factor**8) * Y
+        assert torch.allclose(flow(0.7 * bl.LeastSquares(Y), x0), answer, atol=1e-12)
+        assert len(flow.trajectory(0.7 * bl.LeastSquares(Y), x0)) == 9
+
+
+@KINDS
+def test_both_go_to_the_flow_itself_with_their_steps(implicit):
+    """Of 0.7/2 |x - y|^2 from 0: (1 - exp(-0.7 t)) y."""
+    answer = (1 - torch.tensor(-0.7 * 2.0).exp()) * Y
+    errors = [
+        (GradientFlow(2.0, n, implicit=implicit)(0.7 * bl.LeastSquares(Y), 0 * Y) - answer).norm()
+        for n in (50, 100, 200)
+    ]
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert 1.9 < coarse / fine < 2.1  # first order
+
+
+@KINDS
+def test_every_derivative_is_that_of_the_differences(implicit):
+    flow = GradientFlow(1.5, 12, implicit=implicit)
+    testing.gradients_agree(
+        lambda log_stop, weight, y, x0: at(flow, log_stop, energy(weight, y), x0),
+        [torch.tensor(0.4), torch.tensor(0.7), Y, torch.randn(3, 6)],
+    )
+
+
+@KINDS
+def test_the_continuous_formula_is_off_by_the_step(implicit):
+    target, off = torch.randn(3, 6), []
+    for steps in (40, 80, 160):
+        flow = GradientFlow(1.5, steps, implicit=implicit)
+        x = flow(energy(), torch.zeros(3, 6))
+        loss = (x - target).square().sum() / 2
+        (slope,) = torch.autograd.grad(loss, flow.log_stop)
+        slope = slope / flow.stop.detach()  # in T
+        h, T = 1e-5, float(flow.stop.detach())
+        ends = [
+            (at(flow, torch.tensor(T + s * h).log(), energy(), 0 * x) - target).square().sum() / 2
+            for s in (1, -1)
+        ]
+        assert abs(slope / ((ends[0] - ends[1]) / (2 * h)) - 1) < 1e-6
+        continuous = -((x - target) * energy().f.grad(x)).sum()
+        off.append(abs(float((continuous - slope).detach())))
+    for coarse, fine in zip(off, off[1:], strict=False):
+        assert 1.8 < coarse / fine < 2.2
+
+
+def test_semi_implicit_steps_are_stable_where_explicit_ones_are_not():
+    data = 50 * bl.LeastSquares(Y)
+    assert (GradientFlow(10.0, 10, implicit=True)(data, 0 * Y) - Y).abs().max() < 1e-10
+    assert GradientFlow(10.0, 10)(data, 0 * Y).abs().max() > 1e10
+
+
+def test_the_learned_time_satisfies_the_first_order_condition():
+    clean = torch.linspace(0, 3, 6).sin().expand(3, 6)
+    noisy = clean + 0.3 * torch.randn(3, 6)
+    smooth = bl.LeastSquares() @ bl.Gradient(dims=1)
+    flow = GradientFlow(0.05, 10)
+
+    def loss():
+        return (flow(smooth, noisy) - clean).square().sum()
+
+    optimizer = torch.optim.LBFGS(flow.parameters(), line_search_fn="strong_wolfe", max_iter=50)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert abs(torch.autograd.grad(loss(), flow.log_stop)[0]) < 1e-5
+    best = float(loss().detach())
+    for factor in (0.8, 1.2, 5.0):
+        with torch.no_grad():
+            flow.log_stop += torch.tensor(factor).log()
+            assert loss() > best
+            flow.log_stop -= torch.tensor(factor).log()
+
+
+def test_what_it_cannot_follow_is_refused():
+    with pytest.raises(TypeError, match="a term has none. Smooth it"):
+        GradientFlow()(bl.LeastSquares(Y) + bl.L1())
+    with pytest.raises(TypeError, match="one term by its prox, got 2"):
+        GradientFlow(implicit=True)(bl.LeastSquares(Y) + bl.L1())
+    with pytest.raises(TypeError, match="one term by its prox, got 0"):
+        GradientFlow(implicit=True)(bl.LeastSquares(Y) @ bl.Matrix(K), 0 * Y)
+    with pytest.raises(ValueError, match="stopping time > 0, got -1"):
+        GradientFlow(-1.0)
+    with pytest.raises(ValueError, match="steps >= 1, got 0"):
+        GradientFlow(1.0, 0)
+    x = GradientFlow(implicit=True)(0.1 * bl.L1() + bl.LeastSquares(Y) @ bl.Matrix(K), 0 * Y)
+    assert x.shape == Y.shape
