@@ -24,7 +24,7 @@ from bilevel.tasks import segment
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=4)
     args = parser.parse_args()
     paths = sorted(args.folder.glob("*.jpg"))
     models = {
@@ -66,7 +66,7 @@ def write(scores: dict, learned: dict, losses: list, seconds: float, images: lis
         "# Segmentation by scribbles",
         "",
         "Intersection over union, averaged over the regions of an image, on 8 images that nothing "
-        "was learned from. All are brought to 32 x 48 pixels.",
+        "was learned from. All are brought to 24 x 36 pixels.",
         "",
         "| model | mean | " + " | ".join(images) + " |",
         "|" + "---|" * (len(images) + 2),

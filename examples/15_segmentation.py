@@ -34,11 +34,10 @@ from bilevel.tasks.images import Image, Kind
 photo = resize(skimage.data.coffee(), (100, 150), anti_aliasing=True)
 image = Image(photo, Kind(np.dtype(np.uint8)))
 strokes = np.zeros((100, 150), dtype=int)
-strokes[10:14, 20:120] = 1  # the table
-strokes[85:89, 15:60] = 1
-strokes[45:60, 132:136] = 1
-strokes[38:42, 60:95] = 2  # coffee
-strokes[72:75, 65:110] = 3  # the saucer
+strokes[3:6, 5:55] = strokes[20:60, 140:143] = strokes[94:97, 3:50] = 1  # the table
+strokes[37:41, 62:92] = 2  # coffee
+strokes[12:15, 62:90] = strokes[52:60, 68:72] = 3  # the cup
+strokes[50:65, 30:33] = strokes[88:91, 65:95] = 4  # the saucer
 
 # %%
 # Without edges, with them, and their strength

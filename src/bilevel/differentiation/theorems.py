@@ -17,6 +17,7 @@ from .assumptions import (
 )
 from .base import Strategy
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
+from .piggyback import Piggyback
 from .unrolled import Unroll
 
 
@@ -90,6 +91,16 @@ THEOREMS = (
         "every recorded step, or every segment-th",
         "as many as recorded",
         "Gilbert 1992; Mehmood, Ochs 2020; for non-smooth T Bolte, Pauwels, Vaiter 2022",
+    ),
+    Theorem(
+        "Piggyback adjoint",
+        "the adjoint's iterates tend to the adjoint as those of the solution do, once these have "
+        "found the smooth piece",
+        (Piggyback,),
+        (no_kink, contracts, solved),
+        "two states",
+        "as many as the solution takes, at three times the price",
+        "Chambolle, Pock 2021; Bogensperger, Chambolle, Pock 2022",
     ),
     Theorem(
         "Derivatives inherit acceleration",

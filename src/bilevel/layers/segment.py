@@ -44,7 +44,7 @@ class Segmenter(nn.Module):
         edge: float = 2.0,
         contrast: float = 10.0,
         *,
-        steps: int = 60,
+        steps: int = 40,
     ) -> None:
         super().__init__()
         start = {"color": color, "space": space, "trust": trust, "edge": edge, "contrast": contrast}
@@ -55,7 +55,7 @@ class Segmenter(nn.Module):
         self.steps = steps
 
     def value(self, name: str) -> Tensor:
-        return self.get_parameter(f"log_{name}").exp()
+        return getattr(self, f"log_{name}").exp()
 
     def forward(self, image: Tensor, scribbles: Tensor) -> Tensor:
         """(B, C, H, W), and whole numbers (B, H, W), 0 where nothing is drawn -> (B, L, H, W)."""

@@ -17,7 +17,7 @@ from bilevel.tasks.images import Image, ImageError, Kind, read, scan
 TASK = "segment"
 NAMES = ("color", "space", "trust", "edge", "contrast")  # of what is learned
 LEAST = 0.01  # of the image: smaller regions get no scribble, and do not count
-SHAPE = (32, 48)  # to which images are brought to learn from them
+SHAPE = (24, 36)  # to which images are brought to learn from them
 MOST = 1e-6  # a probability of 0 is taken for this, in the loss
 
 Sample = dict[str, Tensor]  # image (3, H, W) as Lab / 100, scribbles and labels (H, W), 0 for none
