@@ -18,9 +18,6 @@ through the iterations that solve the problem.
 #
 # ``BregmanPrimalDual`` solves it by softmax in the pixels and tanh on the edges: smooth steps.
 
-import json
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
@@ -77,13 +74,5 @@ for name, parameter in model.named_parameters():
     print(f"d doubt / d {name:13} {parameter.grad.item():+.4f}")
 
 # %%
-# Learned from people
-# -------------------
-#
-# ``bilevel learn segment`` learns the five numbers from human segmentations. Intersection over
-# union on eight photographs that nothing was learned from (``benchmarks/segmentation.py``):
-
-here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
-stored = json.loads((here.parent / "benchmarks/results/segmentation.json").read_text())
-for name, scores in stored["scores"].items():
-    print(f"{name:26} {np.mean(scores):.3f}")
+# ``bilevel learn segment`` follows such gradients on human segmentations.
+# ``benchmarks/segmentation.py`` compares what it finds with the hand-tuned numbers used here.
