@@ -123,6 +123,16 @@ THEOREMS = (
         "Gilbert 1992; Mehmood, Ochs 2020; for non-smooth T Bolte, Pauwels, Vaiter 2022",
     ),
     Theorem(
+        "Piggyback adjoint",
+        "the adjoint's iterates tend to the adjoint as those of the solution do, once these have "
+        "found the smooth piece",
+        (Piggyback,),
+        (no_kink, contracts, solved),
+        "two states",
+        "as many as the solution takes, at three times the price",
+        "Chambolle, Pock 2021; Bogensperger, Chambolle, Pock 2022",
+    ),
+    Theorem(
         "Derivatives inherit acceleration",
         "the accelerated iteration's derivatives converge at its own rate, for a twice "
         "differentiable energy; restarts are not covered",

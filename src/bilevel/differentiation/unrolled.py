@@ -68,7 +68,7 @@ class Unroll(Strategy):
         if isinstance(self.last, Identified):
             return self._from_identification(self.last, run, fixpoint, z0)
         with constant():
-            z = run(fixpoint, z0)
+            z = fixpoint.landed(run(fixpoint, z0), run.tol)
         done = 0
         while done < self.last:
             n = min(self.segment or 1, self.last - done)

@@ -5,6 +5,7 @@ from .dequantize import Dequantize
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .filters import FilterDenoise
 from .flow import GradientFlow
+from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
@@ -19,6 +20,7 @@ __all__ = [
     "GradientFlow",
     "HyperLISTA",
     "MonotoneEquilibrium",
+    "Segmenter",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",
