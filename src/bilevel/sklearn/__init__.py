@@ -3,7 +3,7 @@
 Imported by itself, `import bilevel.sklearn`; needs `pip install 'bilevel[sklearn]'`.
 """
 
-from .regression import ElasticNetHO, LassoHO, RidgeHO, WeightedLassoHO
 from .classification import LogisticRegressionHO
+from .regression import ElasticNetHO, LassoHO, RidgeHO, WeightedLassoHO
 
 __all__ = ["ElasticNetHO", "LassoHO", "LogisticRegressionHO", "RidgeHO", "WeightedLassoHO"]

@@ -95,8 +95,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
     def _search(self, search: Search, data: Data) -> None:
         search.scan([np.array([np.log(10.0) * k]) for k in range(-4, 4)])
         if self.per_feature:
-            n = data.X.shape[1] - self.fit_intercept
-            search.points = [np.full(n, point[0]) for point in search.points]
+            search.spread(data.X.shape[1] - self.fit_intercept)
         search.descend(np.log(1e4), self.max_iter, self.tol)
 
     def _set(self, x: np.ndarray, intercept: float) -> None:

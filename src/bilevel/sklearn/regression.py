@@ -124,11 +124,8 @@ class WeightedLassoHO(LassoHO):
 
     def _search(self, search: Search, data: Data) -> None:
         super()._search(search, data)
-        best, common = search.best, len(search.points)
-        n = data.X.shape[1]
-        search.points = [np.full(n, point[0]) for point in search.points]
+        search.spread(data.X.shape[1])
         search.descend(_REACH, self.max_iter, self.tol)
-        del best, common
 
 
 class ElasticNetHO(_Sparse):
@@ -193,7 +190,7 @@ class RidgeHO(_Regressor):
         size = _energy_of(data) / n or 1.0  # the mean eigenvalue of X' X
         search.scan([np.array([np.log(size * part)]) for part in 10.0 ** np.arange(-5, 2)])
         if self.per_feature:
-            search.points = [np.full(n, point[0]) for point in search.points]
+            search.spread(n)
         search.descend(np.log(1e6), self.max_iter, self.tol)
 
 

@@ -31,6 +31,10 @@ class Search:
             with torch.no_grad():
                 self._note(candidate, float(self.criterion(torch.from_numpy(candidate))))
 
+    def spread(self, n: int) -> None:
+        """From one weight for all to n weights."""
+        self.points = [np.full(n, point[0]) for point in self.points]
+
     def descend(self, reach: float, max_iter: int, tol: float) -> None:
         """L-BFGS-B from the best point so far, no further than `reach` from it [1].
 
