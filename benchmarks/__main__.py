@@ -10,7 +10,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
     chosen = sys.argv[1:] or [
         "overhead", "tv_bsd68", "tv_1d", "tv_2d", "declarative_node", "gradient_errors",
-        "strategy_bias", "quadratic_programs", "distributed",
+        "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines",
     ]  # fmt: skip
     for name in chosen:

@@ -15,6 +15,7 @@ from .acceleration import (
 )
 from .accuracy import accuracy
 from .argmin import Solution, argmin, solve
+from .declarative import DeclarativeNode
 from .denoise_tv import denoise_tv
 from .differentiation import (
     CG,
@@ -177,6 +178,7 @@ __all__ = [
     "CrossEntropy",
     "DCT",
     "DavisYin",
+    "DeclarativeNode",
     "Dense",
     "DirectProx",
     "DouglasRachford",
