@@ -173,7 +173,7 @@ def ridges() -> Rows:
 
     def ours() -> Tensor:
         energy = bl.LeastSquares(b) @ bl.Matrix(A) + logs.exp() * bl.LeastSquares()
-        x = bl.argmin(energy, solver=bl.Newton(), diff=bl.Implicit(order=1))
+        x = bl.argmin(energy, solver=bl.Newton(), diff=bl.FixedPoint(order=1))
         return torch.autograd.grad(loss(x), logs)[0]
 
     def closed_form() -> Tensor:

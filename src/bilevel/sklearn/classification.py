@@ -36,7 +36,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         cv: Any = 5,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
     ) -> None:
         self.per_feature = per_feature
         self.cv = cv

@@ -40,7 +40,7 @@ class _Regressor(RegressorMixin, Tuned):
         noise_std: float | None = None,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         random_state: int = 0,
     ) -> None:
         self.cv = cv
@@ -169,7 +169,7 @@ class RidgeHO(_Regressor):
         noise_std: float | None = None,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         random_state: int = 0,
     ) -> None:
         super().__init__(

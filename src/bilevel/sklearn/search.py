@@ -10,6 +10,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..accuracy import accuracy
+
+_ROUGH = 1e-3  # the accuracy that a scan needs
+
 Criterion = Callable[[Tensor], Tensor]  # logarithms of weights (k,) -> a number
 
 
@@ -28,7 +32,7 @@ class Search:
     def scan(self, candidates: Sequence[np.ndarray]) -> None:
         """Look at some points, without a gradient: the criterion may have several valleys."""
         for candidate in candidates:
-            with torch.no_grad():
+            with torch.no_grad(), accuracy(_ROUGH):
                 self._note(candidate, float(self.criterion(torch.from_numpy(candidate))))
 
     def spread(self, n: int) -> None:

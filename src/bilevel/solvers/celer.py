@@ -25,6 +25,9 @@ from .external import External, Limits
 from .support import Support, row
 
 
+_ROUGH = 1e-6  # the gap from which steps of T are the faster ones
+
+
 @dataclass(frozen=True, eq=False)
 class Celer(External):
     """min F(Ax) + g(x), F LeastSquares or Logistic, A a dense Matrix or a SparseMatrix, g L1 or
@@ -118,7 +121,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
             A, y, "lasso" if squares else "logreg",
             alphas=[1.0], weights=weight / len(y) if squares else weight,
             l1_ratio=ratio,
-            coef_init=x0[b].numpy(force=True), tol=max(limits.tol, 1e-12),
+            coef_init=x0[b].numpy(force=True), tol=min(max(limits.tol, 1e-12), _ROUGH),
             max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
             X_offset=mean, X_scale=None if mean is None else np.ones_like(mean),
             return_n_iter=True,
