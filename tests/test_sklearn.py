@@ -25,7 +25,7 @@ REGRESSORS = [ours.LassoHO, ours.ElasticNetHO, ours.WeightedLassoHO, ours.RidgeH
 @pytest.mark.parametrize("estimator", [*REGRESSORS, ours.LogisticRegressionHO])
 @pytest.mark.filterwarnings("ignore")  # the checks warn of what they skip, and of small splits
 def test_conventions(estimator):
-    check_estimator(estimator(max_iter=1, cv=2), on_skip=None)
+    check_estimator(estimator(max_iter=1), on_skip=None)
 
 
 @pytest.mark.parametrize("fit_intercept", [True, False])

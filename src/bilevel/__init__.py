@@ -152,6 +152,7 @@ from .terms import (
 )
 
 __version__ = "0.1.0"
+from .unmix import unmix
 
 __all__ = [
     "ADMM",
@@ -305,4 +306,5 @@ __all__ = [
     "sure",
     "to_deepinv",
     "to_pylops",
+    "unmix",
 ]

@@ -48,7 +48,8 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         return self._linear(X)[:, 0]
 
     def predict(self, X: Any) -> np.ndarray:
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        positive = self.decision_function(X) > 0
+        return self.classes_[positive.astype(int)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         chance = 1 / (1 + np.exp(-self.decision_function(X)))

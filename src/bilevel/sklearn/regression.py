@@ -91,10 +91,8 @@ class _Regressor(RegressorMixin, Tuned):
 
 
 class _Sparse(_Regressor):
-    def _solver(self, batch: Batch) -> Solver | None:
-        """celer, unless sparse rows have weights of their own."""
-        weight = batch.train.weight
-        return Celer() if bool((weight == weight[0, 0]).all()) else None
+    def _solver(self, batch: Batch) -> Solver:
+        return Celer()
 
     def _search(self, search: Search, data: Data) -> None:
         largest = self._largest(data)

@@ -24,7 +24,6 @@ from .base import Z, names, refuse
 from .external import External, Limits
 from .support import Support, row
 
-
 _ROUGH = 1e-6  # the gap from which steps of T are the faster ones
 
 
@@ -147,17 +146,15 @@ def _sample(value: Tensor | float, x: Tensor, b: int) -> np.ndarray:
 def _alike(
     A: Any, mean: np.ndarray | None, y: np.ndarray, weight: np.ndarray, squares: bool
 ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """(A, y, weight) of an equal problem whose rows weigh the same."""
+    """(A, y, weight) of an equal problem whose rows weigh the same.
+
+    Where there is none, for logistic losses and columns that are centred unwritten, of one that is
+    near: T goes on from there.
+    """
     used = weight > 0
-    uniform = (weight[used] == weight[used][:1]).all()
-    if mean is not None or not (squares or uniform):
-        raise ValueError(
-            "Celer needs one weight for all rows beside Logistic, and beside a SparseMatrix with "
-            "a mean. Use ForwardBackward()."
-        )
     A, y, weight = A[used], y[used], weight[used]
-    if uniform:
-        return A, y, weight
+    if not squares or mean is not None:
+        return A, y, np.full_like(weight, weight.mean())
     root = np.sqrt(weight)
     A = A.multiply(root[:, None]) if scipy.sparse.issparse(A) else A * root[:, None]
     return A, y * root, np.ones_like(weight)
