@@ -5,6 +5,7 @@ from .dequantize import Dequantize
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .filters import FilterDenoise
 from .flow import GradientFlow
+from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
@@ -19,8 +20,12 @@ __all__ = [
     "FilterDenoise",
     "GradientFlow",
     "HyperLISTA",
+    "LeastSquaresFit",
     "MonotoneEquilibrium",
+    "Projection",
+    "QuadraticProgram",
     "Segmenter",
+    "SparseCode",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",
