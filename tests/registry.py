@@ -507,6 +507,8 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DavisYin,
     bl.ADMM,
     bl.DirectProx,
+    bl.ExtraGradient,
+    bl.Optimistic,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.

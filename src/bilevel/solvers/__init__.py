@@ -6,6 +6,7 @@ from .base import Solver
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
+from .extragradient import ExtraGradient, Optimistic
 from .forward_backward import ForwardBackward
 from .newton import Newton
 from .primal_dual import PrimalDual
@@ -18,10 +19,12 @@ __all__ = [
     "DirectProx",
     "DouglasRachford",
     "External",
+    "ExtraGradient",
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
     "Newton",
+    "Optimistic",
     "PrimalDual",
     "Solver",
 ]
