@@ -11,7 +11,8 @@ if __name__ == "__main__":
     chosen = sys.argv[1:] or [
         "overhead", "tv_bsd68", "tv_1d", "tv_2d", "declarative_node", "gradient_errors",
         "strategy_bias", "quadratic_programs", "distributed",
-        "adaptive_inexact", "search_baselines",
+        "adaptive_inexact", "search_baselines", "filters_bsd68",
+        "speech_dequantize", "speech_solving", "speech_arms",
     ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)

@@ -72,7 +72,9 @@ def _quadratic(t: Theta) -> bl.Term:
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
 XG, OG = bl.ExtraGradient, bl.Optimistic
-IP, NT, AD = bl.InteriorPoint, bl.Newton, bl.ADMM
+IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
+MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
+LP = bl.LinearProgram
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,21 @@ EXAMPLES = [
     Example(
         "lasso",
         lambda t: misfit(t) + each(t["w"], 2) * bl.L1(),
-        (FB, PD),
+        (FB, PD, CE),
         {"rows": 8, "columns": 12},
     ),
-    Example("elastic_net", _elastic_net, (FB, PD, XG, OG), {"rows": 8, "columns": 12}),
+    Example("elastic_net", _elastic_net, (FB, PD, CE, XG, OG), {"rows": 8, "columns": 12}),
     Example("group_lasso", _group_lasso, (FB, PD), {"rows": 12, "groups": 5, "size": 2}),
     Example(
         "simplex_least_squares",
         lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)),
-        (IP, FB, PD),
+        (IP, MD, BP, FB, PD),
         SMALL,
     ),
     Example(
         "box_least_squares",
         lambda t: misfit(t) + bl.Box(t["lower"], t["upper"]),
-        (IP, FB, PD),
+        (IP, MD, BP, FB, PD),
         SMALL,
     ),
     Example(
@@ -155,13 +157,13 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (PD, AD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (LP, PD, BP, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
-    Example("tv1d_composed", _tv_composed, (PD, AD), {"n": 14}, reference="tv1d"),
+    Example("tv1d_composed", _tv_composed, (BP, PD, AD), {"n": 14}, reference="tv1d"),
     Example(
         "tv2d_anisotropic",
         lambda t: _tv(t, isotropic=False),
-        (PD, AD),
+        (BP, PD, AD),
         {"shape": (3, 4)},
         singular=True,
     ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pylops
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -235,6 +236,7 @@ TERMS = [
         indexable=False,
         valued=False,
     ),
+    Case("RED", lambda d: d.per_sample() * bl.RED(smoother), IMAGE, indexable=False),
     Case("SmoothComposition", lambda d: bl.LeastSquares(d.normal(d.batch, 3)) @ wide(d)),
     Case("SmoothComposition, own", lambda d: bl.Logistic(d.signs()) @ own(d)),
     Case("Composition", lambda d: 0.4 * bl.L1() @ wide(d)),
@@ -256,7 +258,14 @@ TERMS += [
     Case("L1InfBall", lambda d: bl.L1InfBall(1.3), MATRICES),
     Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
     Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
+    Case("SparseEnvelope", lambda d: bl.SparseEnvelope(2)),
+    Case("SparseEnvelope, one", lambda d: bl.SparseEnvelope(1), IMAGE),
     Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),
+    Case("Linear", lambda d: 0.7 * bl.Linear(d.x())),
+    Case("Linear, per sample", lambda d: d.per_sample() * bl.Linear(d.x())),
+    Case("Largest", lambda d: 0.7 * bl.Largest()),
+    Case("Largest, per group", lambda d: d.groups() * bl.Largest(), MATRICES),
+    Case("Largest, another dim", lambda d: 0.5 * bl.Largest(dim=1), MATRICES),
     Case("Linf", lambda d: 0.7 * bl.Linf()),
     Case("Linf, per sample", lambda d: d.per_sample() * bl.Linf(), IMAGE),
     Case("L1Inf", lambda d: 0.5 * bl.L1Inf(), MATRICES),
@@ -408,12 +417,15 @@ OPERATORS = [
     Case("Matrix, one a sample", own),
     Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
+    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
+    Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
     Case("Gradient, 3-D", lambda d: bl.Gradient(dims=3), VOLUME),
     Case("Convolution, 1-D", lambda d: bl.Convolution(d.normal(3, 1, 2)), (1, 5)),
     Case("Convolution, 2-D", lambda d: bl.Convolution(d.normal(3, 1, 2, 2)), IMAGE),
     Case("Convolution, padded", lambda d: bl.Convolution(d.normal(2, 1, 3, 3), padding=1), IMAGE),
+    Case("Convolution, large image", lambda d: bl.Convolution(d.normal(4, 1, 3, 3)), (1, 24, 25)),
     Case("Convolution, 3-D", lambda d: bl.Convolution(d.normal(2, 1, 2, 2, 2)), VOLUME),
     Case("Blur", lambda d: bl.Blur(d.positive(*small(d, 3, 3))), IMAGE),
     Case("Blur, even", lambda d: bl.Blur(d.normal(*small(d, 2, 4)), bl.Zero()), IMAGE),
@@ -489,6 +501,10 @@ def sparse(d: Draw) -> Tensor:
     return torch.where(a > 0, a, 0.0).to_sparse_coo()
 
 
+def centred(d: Draw) -> bl.SparseMatrix:
+    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense()), d.normal(*d.event).numpy())
+
+
 def csr(d: Draw) -> Tensor:
     import warnings
 
@@ -502,6 +518,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LinearProgram,
     bl.Newton,
     bl.DouglasRachford,
     bl.DavisYin,
@@ -509,6 +526,9 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DirectProx,
     bl.ExtraGradient,
     bl.Optimistic,
+    bl.MirrorDescent,
+    bl.BregmanPrimalDual,
+    bl.Celer,
 ]
 
 # Each acceleration with the solvers and the problems of `problems.py` it is for.
@@ -553,9 +573,13 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.PartlySmooth(),
     bl.Unroll(),
     bl.Unroll(segment=50),
     bl.Unroll(last=2000, segment=50),
     bl.Truncated(2000),
+    bl.Truncated(error=1e-6),
     bl.OneStep(),
+    bl.Piggyback(bl.LeastSquares()),
+    bl.Smoothed(1e-3),
 ]

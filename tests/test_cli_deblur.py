@@ -55,7 +55,7 @@ def test_deblur_names_its_results(blurred):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kernel", "k.npy"], "Give one of --model RUN and --weight NUMBER"),
+        (["--kernel", "k.npy", "--model", "run", "--weight", "1"], "Give one of --model RUN and"),
         (["--kernel", "nix.npy", "--weight", "0.1"], "kernel file nix.npy does not exist"),
         (["--kernel", "gaussian:x", "--weight", "0.1"], "write gaussian:SIGMA"),
         (["--kernel", "gaussian:9", "--weight", "0.1"], r"a kernel .*larger than the image"),

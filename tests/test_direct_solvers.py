@@ -145,7 +145,9 @@ def test_a_kink_under_a_program_is_found():
         bl.hypergradient(x.sum(), [target], probe=True)
 
 
-@pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit()], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize(
+    "diff", [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=lambda d: type(d).__name__
+)
 def test_what_a_singular_problem_leaves_open_has_no_derivative(diff):
     """The sum of x is determined, x is not; a slight regularisation inside must not hide it."""
     target = torch.tensor([[1.0, 0.1, -2.0]], dtype=D, requires_grad=True)
@@ -199,8 +201,13 @@ def test_learn_with_an_external_solver():
 
 
 def test_newton_solves_quadratics_in_one_step():
-    image = drawn(2, 1, 7, 6)
+    image, even = drawn(2, 1, 7, 6), torch.tensor([[1, 2, 1], [2, 5, 2], [1, 2, 1]], dtype=D)
+    every = drawn(2, 3, 4)  # a kernel a sample
     for energy, kind in (
+        (LS(image) @ bl.Blur(even) + 0.2 * LS() @ bl.Gradient(), "Cosine"),
+        (LS(image) @ bl.Blur(every, bl.Periodic()) + h[:2, :1, None, None] * LS(), "Fourier"),
+        (LS(image) @ bl.Blur(every[0]) + 0.2 * LS() @ bl.Gradient(), "Dense"),
+        (LS(image) @ bl.Blur(even, bl.Periodic()) + 0.2 * LS() @ bl.Gradient(), "Dense"),
         (2.0 * LS(image), "Diagonal"),
         (LS(image) + 3.0 * LS() @ bl.Gradient(), "Cosine"),
         (LS(image) + drawn(7, 6).abs() * LS(0.3), "Diagonal"),

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings(
 STRATEGIES = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.PartlySmooth(),
     bl.Truncated(4),
     bl.OneStep(),
     bl.Unroll(last=5),

@@ -39,6 +39,10 @@ PAIRS = {
         1.6 * bl.TruncatedQuadratic(0.5 / 1.6),
     ),
     "QuadraticEnvelopeCard": lambda p: (p.QuadraticEnvelopeCard(0.3), bl.MCP(0.6**0.5, 1.0)),
+    "QuadraticEnvelopeCardIndicator": lambda p: (
+        p.QuadraticEnvelopeCardIndicator(3),
+        bl.SparseEnvelope(3),
+    ),
     "HuberCircular": lambda p: (p.HuberCircular(0.7), bl.MoreauEnvelope(bl.L2(), 0.7)),
     "Quadratic": lambda p: (
         p.Quadratic(matrix(Q.T @ Q), b),
@@ -105,3 +109,10 @@ def test_group_norms():
     theirs = pyproximal.L21_plus_L1(0.6, rho=0.7).prox(x, step)
     ours = (0.6 * bl.SparseL21(0.7, dim=1)).prox(torch.tensor(x)[None], step)[0]
     np.testing.assert_allclose(ours, theirs)
+
+
+def test_red_has_the_same_gradient():
+    x, turn = torch.tensor(RNG.normal(size=7)), torch.tensor(TURN + TURN.T) / 4
+    theirs = pyproximal.RED(lambda v, sigma: turn.numpy() @ v, (7,), sigma=0.6, sigmad=1.0)
+    ours = 0.6 * bl.RED(lambda v: v @ turn)
+    np.testing.assert_allclose(ours.grad(x[None])[0], theirs.grad(x.numpy()))

@@ -66,7 +66,7 @@ def evaluated(run):
     job = runs.Job.of_run(run)
     grids = [grid.grid_search(job.task, job.samples(), 25.0)]
     result = evaluation.evaluate(
-        {evaluation.LEARNED: model}, pictures, [25.0], job.task, grids=grids
+        {evaluation.LEARNED[job.model]: model}, pictures, [25.0], job.task, grids=grids
     )
     evaluation.save(result, run, force=True)
     return Page(report.write(run).read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from problems import BY_NAME, EXAMPLES
 from references import REFERENCES
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=str)
-exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit])
+exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit, bl.PartlySmooth])
 
 
 def used_in(example, theta):

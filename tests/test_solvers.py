@@ -102,7 +102,9 @@ def test_a_batch_is_its_samples(example):
 
     # the last bit of a vectorised exp, and of a batched SVD in the Newton finish
     rounds = example.name in ("logistic", "tv2d_anisotropic", "tv2d_isotropic")
-    testing.batch_is_alone(energy, 4, ulp=8 if rounds else 0, tol=1e-9)
+    # and matrix products in other blocks in an interior point
+    blocks = type(bl.solve(energy(torch.arange(4))).solver) is bl.InteriorPoint
+    testing.batch_is_alone(energy, 4, ulp=64 if blocks else 8 if rounds else 0, tol=1e-9)
 
 
 def test_the_batch_shrinks():

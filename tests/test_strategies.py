@@ -34,7 +34,7 @@ def gradient_error(example, seed=0, batch=2, solver=None, **options):
 
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=str)
-exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit])
+exact = pytest.mark.parametrize("strategy", [bl.FixedPoint, bl.Implicit, bl.PartlySmooth])
 
 
 @every
@@ -108,6 +108,32 @@ def test_truncated_is_the_last_k_steps_unrolled(example):
         a, b = (gradients_of(example, d, tol=1e-12) for d in (bl.Truncated(k), bl.Unroll(last=k)))
         for p, q in zip(a, b, strict=True):
             assert (p - q).norm() <= 1e-9 * q.norm()
+
+
+@pytest.mark.parametrize("name", ["ridge", "lasso", "tv1d_composed", "l1_analysis_box"])
+@pytest.mark.parametrize("error", [1e-2, 1e-5])
+def test_truncated_keeps_the_error_that_it_was_asked_for(name, error):
+    """Of the adjoint; the gradient is a linear map of it, here with a condition of up to ten."""
+    example = BY_NAME[name]
+    wanted = gradient_error(example, solver=bl.PrimalDual(), diff=bl.Truncated(error=error))
+    assert wanted <= 10 * error
+
+
+def test_a_series_that_is_too_long_is_told():
+    def energy(b):
+        A = torch.diag(torch.tensor([1.0, 1e-3], dtype=torch.float64))
+        return bl.LeastSquares(b) @ bl.Matrix(A) + bl.NonNegative()
+
+    b = torch.ones(1, 2, dtype=torch.float64, requires_grad=True)
+    x = bl.argmin(energy(b), diff=bl.Truncated(error=1e-3), tol=1e-10)
+    with pytest.raises(bl.NotConverged, match="the adjoint solve ended at a relative residual"):
+        x.sum().backward()
+
+
+@pytest.mark.parametrize("given", [{}, {"terms": 3, "error": 0.1}])
+def test_truncated_takes_terms_or_an_error(given):
+    with pytest.raises(ValueError, match="a number of terms or an error"):
+        bl.Truncated(**given)
 
 
 @every

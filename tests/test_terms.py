@@ -100,7 +100,7 @@ def test_conjugate(case):
 
 
 # 0 is outside the conjugate's domain, and no scale brings a point in
-AWAY_FROM_ZERO = (bl.LogBarrier, bl.LogSumExp, bl.CrossEntropy)
+AWAY_FROM_ZERO = (bl.LogBarrier, bl.LogSumExp, bl.CrossEntropy, bl.Linear, bl.Largest)
 SIGNED = (bl.Logistic, bl.Hinge, bl.SquaredHinge)  # 0 is at its edge
 
 

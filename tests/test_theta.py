@@ -13,7 +13,9 @@ from bilevel import testing
 from problems import BY_NAME, EXAMPLES
 
 every = pytest.mark.parametrize("example", EXAMPLES, ids=str)
-exact = pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit()], ids=str)
+exact = pytest.mark.parametrize(
+    "diff", [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=str
+)
 
 
 def double(seed=0):

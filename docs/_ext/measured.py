@@ -1,7 +1,7 @@
 """Tables that cannot fall out of step: stored measurements, and the defaults asked of the library.
 
     .. measured:: gradient-errors | estimate-ratio | strategy-bias | adaptive-inexact | choice |
-                  machine <file>
+                  theorems | machine <file>
 
 A stored result that lacks what a table needs fails the build.
 """
@@ -19,6 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 import bilevel as bl
 from bilevel.choice import default_solver, default_strategy
+from bilevel.differentiation.assumptions import sentence
+from bilevel.differentiation.theorems import THEOREMS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 Table = tuple[list[str], list[list[str]]]  # header, rows; cells are reST
@@ -94,12 +96,14 @@ def adaptive_inexact() -> Table:
 
 
 ENERGIES = [
-    ("nothing but smooth terms", "bl.LeastSquares(b) @ A + 0.1 * bl.LeastSquares()"),
-    ("", "bl.Logistic(labels) @ A + 0.1 * bl.LeastSquares()"),
+    ("a strongly convex quadratic", "bl.LeastSquares(b) @ A + 0.1 * bl.LeastSquares()"),
+    ("nothing but smooth terms", "bl.Logistic(labels) @ A + 0.1 * bl.LeastSquares()"),
     ("smooth, of unknown curvature", "bl.LeastSquares(y) + bl.Potential(network)"),
     ("smooth + one term with a prox", "bl.LeastSquares(b) @ A + 0.1 * bl.L1()"),
-    ("", "bl.LeastSquares(b) @ A + bl.Simplex()"),
-    ("", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)"),
+    ("", "bl.LeastSquares(b) @ A + bl.NonNegative()"),
+    ("one prox of the data", "bl.LeastSquares(y) + 0.1 * bl.TotalVariation(dims=1)"),
+    ("a small quadratic program", "bl.LeastSquares(b) @ A + bl.Simplex()"),
+    ("", "bl.LeastSquares(y) + bl.Box(-1.0, 1.0) @ K"),
     ("... of unknown curvature", "bl.Potential(network) + bl.Box(0.0, 1.0)"),
     ("h(Kx) + a strongly convex prox", "bl.LeastSquares(y) + 0.1 * bl.L1() @ bl.Gradient(1)"),
     ("h(Kx) + a smooth term", "bl.LeastSquares(b) @ A + 0.1 * bl.L1() @ bl.Gradient(1)"),
@@ -123,14 +127,23 @@ def choice() -> Table:
     for structure, code in ENERGIES:
         problem = eval(code, names)
         x0 = torch.zeros(1, 6)
-        solver = default_solver(problem).prepare(problem, x0)
+        solver = default_solver(problem, x0)
         tight, loose = (_name(solver.acceleration(problem, x0, tol)) for tol in (1e-8, 1e-4))
         rule = tight if tight == loose else f"{tight} at tol 1e-8, {loose} at 1e-4"
         gap = "gap" if problem.has_gap else "residual"
-        strategy = _name(default_strategy(problem))
+        strategy = _name(default_strategy(problem, solver))
         energy = f"``{code.replace('bl.', '')}``"
         rows.append([structure, energy, _name(solver), rule, strategy, gap])
     return ["structure", "for example", "solver", "acceleration", "strategy", "stops by"], rows
+
+
+def theorems() -> Table:
+    rows = [
+        [t.name, t.says, ", ".join(f"``{s.__name__}``" for s in t.strategies)]
+        + ["; ".join(sentence(question) for question in t.assumes), t.memory, t.source]
+        for t in THEOREMS
+    ]
+    return ["theorem", "says", "strategies", "assumes", "memory", "source"], rows
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -138,6 +151,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "strategy-bias": strategy_bias,
     "adaptive-inexact": adaptive_inexact,
     "choice": choice,
+    "theorems": theorems,
 }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,13 +35,22 @@ def detached(x: Tensor) -> Tensor:
     return x.detach() if tangent is None else forward_ad.make_dual(x.detach(), tangent.detach())
 
 
-@contextmanager
-def constant() -> Iterator[None]:
+class constant:
     """torch.no_grad(), of which forward mode takes no notice, for both modes."""
-    before = torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
-    with torch.no_grad():
-        torch._C._set_fwd_grad_enabled(False)  # type: ignore[attr-defined]
-        try:
-            yield
-        finally:
-            torch._C._set_fwd_grad_enabled(before)  # type: ignore[attr-defined]
+
+    forward: ClassVar[bool] = False
+
+    def __enter__(self) -> None:
+        self.before = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()  # type: ignore[attr-defined]
+        torch._C._set_grad_enabled(False)  # type: ignore[attr-defined]
+        torch._C._set_fwd_grad_enabled(self.forward)  # type: ignore[attr-defined]
+
+    def __exit__(self, *_: object) -> None:
+        torch._C._set_grad_enabled(self.before[0])  # type: ignore[attr-defined]
+        torch._C._set_fwd_grad_enabled(self.before[1])  # type: ignore[attr-defined]
+
+
+class pushing(constant):
+    """Tangents of our own inside `constant`, nothing recorded."""
+
+    forward = True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from . import warm_start
 from ._autocast import full_precision
+from ._compiling import eager
 from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
@@ -25,7 +26,9 @@ from .errors import (
 from .fixpoint import Fixpoint
 from .problem import Problem
 from .solvers.base import Solver, Z
+from .solvers.external import External
 from .terms.base import Term
+from .uniqueness import Unique, unique
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,12 @@ class Solution:
     solver: Solver  # with its step sizes
     acceleration: Acceleration
     certificate: Certificate
+    problem: Problem = field(repr=False)
+
+    @property
+    def unique(self) -> tuple[Unique, ...]:
+        """Whether it is the only solution, one answer a sample: see `Unique`; worked out here."""
+        return unique(self.problem, self.x, self.dual)
 
     @property
     def gap(self) -> Tensor | None:
@@ -89,11 +98,14 @@ def _prepare(
     elif level is not None:
         level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
-    if solver is None:
-        solver = default_solver(problem)
-    solver.check(problem)
+    if solver is not None:
+        solver.check(problem)
     with constant():
-        solver = solver.prepare(problem, x0)
+        if solver is None:
+            iterates = acceleration is not None or (diff is not None and diff.records)
+            solver = default_solver(problem, x0, iterates)
+        else:
+            solver = solver.prepare(problem, x0)
         if acceleration is None:
             acceleration = solver.acceleration(problem, x0, tol)
         z0 = solver.start(problem, x0)
@@ -110,6 +122,14 @@ def _prepare(
     return _Task(Fixpoint(problem, solver), run, z0)
 
 
+def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
+    """A solve whose answer will be differentiated, ready to run, which judges nothing."""
+    task = _prepare(energy, x0, solver, None, diff, tol, max_iter, None, "ignore", None)
+    task.run.settle = True
+    return task
+
+
+@eager
 def solve(
     energy: Problem | Term,
     *,
@@ -138,6 +158,7 @@ def solve(
     return solution
 
 
+@eager
 def argmin(
     energy: Problem | Term,
     *,
@@ -169,10 +190,10 @@ def argmin(
     >>> weight.grad
     tensor(0.5000, dtype=torch.float64)
     """
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x = fixpoint.primal(z)
     return certified(x, certificate) if x.requires_grad else x
 
@@ -181,18 +202,17 @@ def differentiated(
     energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
 ) -> tuple[Fixpoint, Z, Certificate]:
     """(the fixed point, its z with a derivative, what is known of its error): what `argmin` and
-    `minimum` read their answers off."""
-    with full_precision():
-        task = _prepare(
-            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-        )
-        run, fixpoint, z0 = task.run, task.fixpoint, task.z0
-        strategy = default_strategy(fixpoint.problem) if diff is None else diff
-        context = warm_start.current()
-        if context is not None:
-            z0 = context.recall(like=z0)
-        run.settle = strategy.settles and _asks_gradient(fixpoint, z0)
-        z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
+    `minimum` read their answers off, in full precision."""
+    task = _prepare(
+        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+    )
+    run, fixpoint, z0 = task.run, task.fixpoint, task.z0
+    strategy = default_strategy(fixpoint.problem, fixpoint.solver) if diff is None else diff
+    context = warm_start.current()
+    if context is not None:
+        z0 = context.recall(like=z0)
+    run.settle = strategy.settles and _settles(fixpoint, z0)
+    z = strategy(run, fixpoint, z0) if differentiates() else run(fixpoint, z0)
     with constant():
         values = tuple(part.detach() for part in z)
         if context is not None:
@@ -207,14 +227,16 @@ def differentiated(
     return fixpoint, z, run.certificate
 
 
-def _asks_gradient(fixpoint: Fixpoint, z: Z) -> bool:
-    """Whether a tensor behind T requires a gradient: one recorded step tells, of one sample."""
-    if not differentiates():
-        return False
-    first = torch.arange(min(len(z[0]), 1), device=z[0].device)
-    one = fixpoint.take(first, z)
-    if one is not None:
-        fixpoint, z = one, tuple(part[first] for part in z)
+def _settles(fixpoint: Fixpoint, z: Z) -> bool:
+    """Whether a small gap will not do: a tensor behind T requires a gradient, as one recorded step
+    tells, of one sample. An external solver's answer is held to it anyway."""
+    if not differentiates() or isinstance(fixpoint.solver, External):
+        return differentiates()
+    if len(z[0]) > 1:
+        first = torch.arange(1, device=z[0].device)
+        one = fixpoint.take(first, z)
+        if one is not None:
+            fixpoint, z = one, tuple(part[first] for part in z)
     return depends(fixpoint.T(z))
 
 
@@ -224,10 +246,11 @@ def _solution(task: _Task, z: Z) -> Solution:
     return Solution(
         x,
         fixpoint.dual(z),
-        fixpoint.problem.value(x),
+        fixpoint.value(z),
         fixpoint.solver,
         task.run.acceleration,
         certificate,
+        fixpoint.problem,
     )
 
 

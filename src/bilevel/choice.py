@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from .differentiation.base import Strategy
 from .differentiation.implicit import FixedPoint, Implicit
 from .problem import Problem
+from .solvers.active_set import InteriorPoint
 from .solvers.base import Solver
 from .solvers.descent import GradientDescent
+from .solvers.direct_prox import DirectProx, step_of_prox
+from .solvers.forms import diagonalised
 from .solvers.forward_backward import ForwardBackward
+from .solvers.newton import Newton
 from .solvers.primal_dual import PrimalDual
+from .solvers.quadratic_program import is_quadratic_program, rows_of
+from .solvers.steps import convex
+from .terms.smooth import LeastSquares, Smooth
+
+_SMALL = 200  # unknowns a sample, and inequalities, of which matrices are written out
+_FEW = 50  # unknowns between mere bounds, up to which ForwardBackward is no slower
+_ROOM = 2**24  # numbers in such matrices, of the whole batch
 
 
-def default_solver(problem: Problem) -> Solver:
-    """Composed terms, or nothing smooth: PrimalDual. A smooth energy with an unknown Lipschitz
+def default_solver(problem: Problem, x0: Tensor, iterates: bool = False) -> Solver:
+    """Prepared. A direct solver where the structure has one, unless one that `iterates` is needed:
+    its steps will be recorded, or have been told how to accelerate.
+
+    Else, composed terms, or nothing smooth: PrimalDual. A smooth energy with an unknown Lipschitz
     constant: GradientDescent with backtracking. Else ForwardBackward with momentum, and without for
     a VectorField.
     """
+    direct = None if iterates else _direct(problem, x0)
+    if direct is not None:
+        return direct
     if problem.h or problem.f is None:
-        return PrimalDual()
+        return PrimalDual().prepare(problem, x0)
     if problem.g is None and problem.f.potential and not problem.f.lipschitz_known:
-        return GradientDescent()
-    return ForwardBackward()
+        return GradientDescent().prepare(problem, x0)
+    return ForwardBackward().prepare(problem, x0)
 
 
-def default_strategy(problem: Problem) -> Strategy:
-    """A smooth energy: Implicit, by its Hessian. Else, and for a VectorField, FixedPoint. Both
-    right to second order."""
-    smooth = problem.f is not None and problem.f.potential
-    return Implicit() if smooth and problem.g is None and not problem.h else FixedPoint()
+def _direct(problem: Problem, x0: Tensor) -> Solver | None:
+    """One prox: DirectProx. A strongly convex quadratic of few unknowns, or that a transform makes
+    diagonal: Newton. One of few unknowns on a polyhedron: InteriorPoint.
+    """
+    f, g = problem.f, problem.g
+    if f is None or not f.quadratic or not len(x0):
+        return None
+    if g is None and not problem.h:
+        return Newton().prepare(problem, x0) if _solvable(f, x0) else None
+    if isinstance(f, LeastSquares) and g is not None and not problem.h:
+        one_prox = not g.tuned_by_step and convex(g, x0) and step_of_prox(f, x0) is not None
+        return DirectProx().prepare(problem, x0) if one_prox else None
+    if not is_quadratic_program(problem) or not _small(x0):
+        return None
+    rows = rows_of(problem, x0)
+    if rows > _SMALL or (not rows and x0.shape[1] < _FEW):
+        return None
+    solver = InteriorPoint().prepare(problem, x0)
+    assert solver.program is not None
+    return None if solver.program.factor is None else solver  # singular: maybe no unique solution
+
+
+def _solvable(f: Smooth, x: Tensor) -> bool:
+    if diagonalised(f, x) is not None:
+        return True
+    mu = f.strong_convexity(x)
+    return _small(x) and (bool((mu > 0).all()) if isinstance(mu, Tensor) else mu > 0)
+
+
+def _small(x: Tensor) -> bool:
+    n = x[0].numel()
+    return x.ndim == 2 and n <= _SMALL and len(x) * n * n <= _ROOM
+
+
+def default_strategy(problem: Problem, solver: Solver) -> Strategy:
+    """A smooth energy: Implicit, by its Hessian. Else, for a VectorField, or where a step of the
+    solver solves with that Hessian, FixedPoint. All right to second order."""
+    f = problem.f
+    smooth = f is not None and f.potential and problem.g is None and not problem.h
+    return Implicit() if smooth and not solver.newton else FixedPoint()

@@ -39,13 +39,20 @@ class Run:
     started: float = field(default_factory=time.monotonic)
 
     def __call__(
-        self, fixpoint: Fixpoint, z0: Z, record: bool = False, segment: int | None = None
+        self,
+        fixpoint: Fixpoint,
+        z0: Z,
+        record: bool = False,
+        segment: int | None = None,
+        identified: int | None = None,
     ) -> Z:
+        """With `identified`, it ends, too, when the active set has kept for these steps, and
+        returns the iterate at which that set was first seen."""
         if record:
             _check_recordable(fixpoint.solver)
             return Recorded(self, fixpoint, z0).loop(segment)
         with constant():
-            return Free(self, fixpoint, z0).loop()
+            return Free(self, fixpoint, z0, identified).loop()
 
     @property
     def adjoint_tol(self) -> float:

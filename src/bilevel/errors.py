@@ -41,10 +41,10 @@ def fail(error: Exception, on_fail: OnFail) -> None:
     if on_fail == "raise":
         raise error
     if on_fail == "warn":
-        warnings.warn(str(error), ConvergenceWarning, stacklevel=_caller())
+        warnings.warn(str(error), ConvergenceWarning, stacklevel=user_level())
 
 
-def _caller() -> int:
+def user_level() -> int:
     """The stacklevel, seen from `fail`, of the line outside this library and torch: the user's."""
     frame, level = sys._getframe(1), 1
     while frame is not None:

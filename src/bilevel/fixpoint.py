@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ._broadcast import Scalar
 from ._tangents import differentiates
 from .problem import Problem
 from .solvers.base import Solver, Z
@@ -39,6 +40,10 @@ class Fixpoint:
         """z - T(z)."""
         return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
 
+    def change(self, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:  # -> (B,)
+        """The relative size of z - t, t = T(z), by the solver's measure."""
+        return self.solver.residual(self.problem, z, t, floor)
+
     def near(self, z: Z) -> Fixpoint:
         """The same, ready for many steps at and around z."""
         return Fixpoint(self.problem, self.solver.near(self.problem, z))
@@ -57,6 +62,11 @@ class Fixpoint:
         if kernel is None:
             return self.problem.gap(self.primal(z), self.dual(z), floor)
         return kernel.gap(z, floor)
+
+    def value(self, z: Z) -> Tensor:  # -> (B,)
+        """The energy at the primal of z."""
+        kernel = self.kernel(z)
+        return self.problem.value(self.primal(z)) if kernel is None else kernel.value(z)
 
     def take(self, index: Tensor, z: Z) -> Fixpoint | None:
         """The fixed point of the samples `index` of the batch z; None if the problem cannot be

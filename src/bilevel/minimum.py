@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
-import torch
 from torch import Tensor
 
 from ._autocast import full_precision
-from ._broadcast import inner
+from ._compiling import eager
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
@@ -17,15 +14,13 @@ from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .differentiation.stationary import stationary
 from .errors import OnFail
-from .operators.base import Identity
+from .lagrangian import augmented_lagrangian, saddle_point
 from .problem import Problem
-from .solvers.base import Solver, Z
-from .solvers.steps import convex, weak_convexity
-from .terms.base import Composed, Term
-from .terms.composition import Composition, named
-from .terms.envelopes import MoreauEnvelope
+from .solvers.base import Solver
+from .terms.base import Term
 
 
+@eager
 def minimum(
     energy: Problem | Term,
     *,
@@ -74,42 +69,14 @@ def minimum(
             "minimum needs an energy with a value, and behind a VectorField stands none. Its "
             "equilibrium is found by argmin."
         )
-    fixpoint, z, certificate = differentiated(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
     with full_precision():
+        fixpoint, z, certificate = differentiated(
+            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+        )
         x, y = fixpoint.primal(z), fixpoint.dual(z)
         if x.requires_grad:
             x = certified(x, certificate)
-        return _saddle_value(fixpoint.problem, x, y)
-
-
-def _saddle_value(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
-    """L(x, y) = f(x) + sum_i min_u h_i(u) + <y_i, K_i x - u> + |K_i x - u|^2 / 2 at a solution x
-    with its duals y, held fixed to first order; with g, where there is one, as h_0, and K_0 = I.
-    """
-    h = problem.h
-    if problem.g is not None:
-        h, y = (Composition(problem.g, Identity()), *h), (-problem.slope(x, y), *y)
-    if any(part.requires_grad for part in (x, *y)):
-        x, *y = stationary((x, *y))  # type: ignore[assignment]
-    parts = [_augmented(h_i, x, y_i) for h_i, y_i in zip(h, y, strict=True)]
-    if problem.f is not None:
-        parts.append(problem.f.value(x))
-    return reduce(Tensor.add, parts)
-
-
-def _augmented(h: Composed, x: Tensor, y: Tensor) -> Tensor:  # -> (B,)
-    """min over u of h(u) + <y, Kx - u> + |Kx - u|^2 / 2s = envelope of h at (Kx + s y) - s/2 |y|^2.
-
-    s = 1, less for a weakly convex h.
-    """
-    image = h.operator(x)
-    rho = float(torch.as_tensor(weak_convexity(h.outer, image)).max())
-    if h.outer.tuned_by_step or not (rho or convex(h.outer, image)):
-        raise TypeError(
-            f"minimum needs terms with a value and a continuous prox, which {named(h.outer)} has "
-            "not. Its minimiser is found by argmin."
-        )
-    s = min(1.0, 0.5 / rho) if rho else 1.0
-    return MoreauEnvelope(h.outer, s).value(image + s * y) - s / 2 * inner(y, y)
+        x, *y = saddle_point(fixpoint.problem, x, y)
+        if any(part.requires_grad for part in (x, *y)):
+            x, *y = stationary((x, *y))
+        return augmented_lagrangian(fixpoint.problem, x, tuple(y))

@@ -1,4 +1,4 @@
-"""A few Newton steps on z - T(z) = 0, to finish what a first-order method has brought near."""
+"""Newton's method, to finish what a first-order method has brought near."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from .differentiation.certificate import Certificate
 from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
 from .differentiation.system import DENSE, System
 from .fixpoint import Fixpoint
-from .problem import relative_change
 
 _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
+
+
+def polish(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
+    """(z, residual) after a finish of the problem's own, where there is one, else `newton`."""
+    kernel = fixpoint.kernel(z)
+    if kernel is None or not kernel.small:
+        return newton(fixpoint, z, tol, products)
+    z = fixpoint.T(kernel.finish(z))
+    return z, fixpoint.change(z, fixpoint.T(z))
 
 
 def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
@@ -24,7 +32,7 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
     steps). `products` bounds the work: the products with M that all steps together may take, each
     about three times the work of T.
     """
-    residual = relative_change(z, fixpoint.T(z))
+    residual = fixpoint.change(z, fixpoint.T(z))
     while products > 0 and bool((residual > tol).any()):
         linear_solver = _linear_solver(z, products)
         system = System(z, fixpoint.residual, linear_solver, 1e-12, "ignore", Certificate())
@@ -32,7 +40,7 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         step, used = system.newton_step(system.flatten(rest))
         products -= max(used, 10)
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
-        new = relative_change(trial, fixpoint.T(trial))
+        new = fixpoint.change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
         grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, every relative change is small
         better = (new * grown <= residual / 2) & (residual > goal)  # NaN is not better

@@ -170,9 +170,9 @@ def relative_change(
     floor (B,), counted against that.
     """
     sizes = [norm_event(part) for part in t]
-    whole = reduce(torch.maximum, sizes)
-    least = torch.maximum(1e-3 * whole, torch.as_tensor(floor).to(whole))
-    least = least.clamp_min(torch.finfo(whole.dtype).tiny)
+    least = torch.as_tensor(floor).to(sizes[0]).clamp_min(torch.finfo(t[0].dtype).tiny)
+    if len(t) > 1:
+        least = torch.maximum(least, 1e-3 * reduce(torch.maximum, sizes))
     changes = [
         norm_event(a - b) / torch.maximum(size, least)
         for a, b, size in zip(z, t, sizes, strict=True)

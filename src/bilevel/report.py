@@ -17,7 +17,8 @@ from string import Template
 from typing import Any
 
 from bilevel import report_figures as figures
-from bilevel import report_slider
+from bilevel import report_filters, report_slider
+from bilevel.layers import FilterDenoise
 from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import evaluation, images, runs
@@ -35,6 +36,8 @@ CERTIFICATE = {
     "iterations": "steps of the solver, worst sample",
     "converged": "1: every sample reached its tolerance",
     "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "identified": "steps for which the active set has not changed at the end, worst sample",
+    "margin": "how far the active set is from changing, worst sample; 0 is a kink",
     "distance": "bound of the distance of a solution to the true one, worst sample",
     "pull": "length of the loss's derivative by the solution, worst sample",
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",
@@ -42,6 +45,8 @@ CERTIFICATE = {
     "adjoint_iterations": "steps that the linear system took",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "drift": "relative change of the gradient if the solution were exact, to first order",
+    "bound": "bound of the relative error of the gradient",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 
@@ -53,20 +58,21 @@ def write(run: str | Path) -> Path:
     rows = evaluation.read_rows(run)
     sections = [
         ("What the weight does", report_slider.section(run)),
+        ("The filters", report_filters.section(run)),
         ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
-        ("How far the last gradient can be trusted", _certificate(run)),
-        ("Configuration", _pre((run / "config.toml").read_text(encoding="utf-8"))),
-        ("Versions", _versions(config)),
+        *provenance(run, config),
     ]
+    return page(run, _heading(config), _summary(rows, _classical(config)), sections)
+
+
+def page(run: Path, heading: str, summary: str, sections: Iterable[tuple[str, str]]) -> Path:
+    """Writes RUN/report.html from (title, HTML) pairs; those without HTML are left out."""
     body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
-    page = Template((Path(__file__).parent / "report.html.template").read_text(encoding="utf-8"))
-    html = page.substitute(
-        title=escape(f"bilevel: {run.resolve().name}"),
-        heading=_heading(config),
-        summary=_summary(rows, _classical(config)),
-        body=body,
+    template = Path(__file__).parent / "report.html.template"
+    html = Template(template.read_text(encoding="utf-8")).substitute(
+        title=escape(f"bilevel: {run.resolve().name}"), heading=heading, summary=summary, body=body
     )
     path = run / "report.html"
     write_bytes(path, html.encode())
@@ -118,14 +124,14 @@ def _pictures(run: Path, rows: Sequence[evaluation.Row], classical: str) -> str:
         clean = images.read(clean_path).pixels
         here = [r for r in rows if r.image == name and r.noise == level]
         learned = _learned_name(row.method for row in here)
-        tiles = [_tile([figures.picture(clean)], [f"{name}, clean"], "clean")]
+        tiles = [tile([figures.picture(clean)], [f"{name}, clean"], "clean")]
         for row in here:
             path = evaluation.picture_path(folder, name, row.method)
             if row.method not in (NOISY, learned, classical) or not path.exists():
                 continue
             pixels = images.read(path).pixels
             tiles.append(
-                _tile(
+                tile(
                     [figures.picture(pixels), figures.error_map(pixels, clean)],
                     [f"{name}, {row.method}", f"{name}, error of {row.method}"],
                     f"{escape(row.method)}<br>"
@@ -155,7 +161,10 @@ def _table(rows: Sequence[evaluation.Row]) -> str:
     )
     head = ["image", "noise", "method", "PSNR", "SSIM"]
     lines = [[r.image, f"{r.noise:g}", r.method, f"{r.psnr:.2f}", f"{r.ssim:.4f}"] for r in rows]
-    return "".join(html) + f"<details><summary>Every image</summary>{_rows(head, lines)}</details>"
+    return (
+        "".join(html)
+        + f"<details><summary>Every image</summary>{html_table(head, lines)}</details>"
+    )
 
 
 def _means_table(table: Mapping[str, Mapping[float, tuple[float, float]]]) -> str:
@@ -178,7 +187,7 @@ def _means_table(table: Mapping[str, Mapping[float, tuple[float, float]]]) -> st
 
     head = ["method", *(f"noise {level:g}" for level in levels)]
     lines = [[escape(m), *(cell(v, level) for level in levels)] for m, v in table.items()]
-    return _rows(head, lines, escaped=True)
+    return html_table(head, lines, escaped=True)
 
 
 def _learning(run: Path) -> str:
@@ -198,7 +207,7 @@ def _learning(run: Path) -> str:
             f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
             f"in {len(history)} steps."
         )
-        tiles = [_tile([image], [alt], "loss: squared error over the noise's variance")]
+        tiles = [tile([image], [alt], "loss: squared error over the noise's variance")]
         names = config.get("learn", {}).get("parameters", {})
         lines = {
             name: (steps, [row[name] for row in history]) for name in names if name in history[0]
@@ -207,7 +216,7 @@ def _learning(run: Path) -> str:
             ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
             image = figures.curves(lines, xlabel="step", ylabel="parameter")
             alt = f"The parameters over the steps; at the end {ends}."
-            tiles.append(_tile([image], [alt], escape(ends)))
+            tiles.append(tile([image], [alt], escape(ends)))
         html.append(f'<div class="tiles wide">{"".join(tiles)}</div>')
     return "".join(html) + _weights(run)
 
@@ -220,21 +229,29 @@ def _weights(run: Path) -> str:
     model, _ = runs.load(run)
     losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
     levels = sorted({grid.noise for grid in grids} | set(runs.Job.of_run(run).ends))
-    learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
-    best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
     tiles = [
-        _tile(
+        tile(
             [figures.curves(losses, xlabel="weight", ylabel="share of the noise left", log="x")],
             ["The loss over the weights of the grid search, one curve a noise level."],
-            "the grid search, on the crops that were learned from",
-        ),
-        _tile(
-            [figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")],
-            ["The learned weight over the noise level, and the best weights of the grid search."],
-            "the learned weight over the noise level",
-        ),
+            "the grid search for TV, on the crops that were learned from",
+        )
     ]
+    if not isinstance(model, FilterDenoise):  # whose weight is of other filters
+        learned = {"learned": (levels, [weight_at(model, level) for level in levels])}
+        best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
+        image = figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")
+        alt = "The learned weight over the noise level, and the best weights of the grid search."
+        tiles.append(tile([image], [alt], "the learned weight over the noise level"))
     return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
+
+
+def provenance(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections that end every report."""
+    return [
+        ("How far the last gradient can be trusted", _certificate(run)),
+        ("Configuration", _pre((run / "config.toml").read_text(encoding="utf-8"))),
+        ("Versions", _versions(config)),
+    ]
 
 
 def _certificate(run: Path) -> str:
@@ -244,7 +261,7 @@ def _certificate(run: Path) -> str:
         [name.replace("_", " "), _number(value), CERTIFICATE.get(name, "")]
         for name, value in values.items()
     ]
-    return _rows(["", "", "what it says"], lines) if lines else ""
+    return html_table(["", "", "what it says"], lines) if lines else ""
 
 
 def _versions(config: Mapping[str, Any]) -> str:
@@ -256,20 +273,20 @@ def _versions(config: Mapping[str, Any]) -> str:
             lines.append([name, "not installed"])
     if "bilevel" in config:
         lines.append(["learned with bilevel", str(config["bilevel"])])
-    return _rows(["", ""], lines)
+    return html_table(["", ""], lines)
 
 
 # ----------------------------------------------------------------------------------------- html
 
 
-def _tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
+def tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
     pictures = "".join(
         f'<img src="{uri}" alt="{escape(alt)}">' for uri, alt in zip(uris, alts, strict=True)
     )
     return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
 
 
-def _rows(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:
+def html_table(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:
     safe = str if escaped else escape
     top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
@@ -295,4 +312,4 @@ def _middle(rows: Sequence[evaluation.Row]) -> float:
 
 
 def _learned_name(methods: Iterable[str]) -> str | None:
-    return next((name for name in methods if name.startswith(LEARNED)), None)
+    return next((name for name in methods if name.startswith(tuple(LEARNED.values()))), None)

@@ -26,7 +26,8 @@ def section(run: Path) -> str:
     level, path, (model, _) = found.frames[0].noise, [], runs.load(run)
     for row in read_metrics(run):
         for name, parameter in model.named_parameters():
-            parameter.data.fill_(row[name])
+            if name in row:  # the tables of a model have no column
+                parameter.data.fill_(row[name])
         path.append(weight_at(model, level))
     return slider(found, path)
 

@@ -35,7 +35,8 @@ class Acceleration(ABC):
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]: ...
 
     def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
-        """Many steps; a rule whose steps are known beforehand hands them to a kernel at once."""
+        """Many steps; a rule whose steps are known beforehand hands them to a kernel at once, which
+        may overwrite z."""
         for _ in range(steps):
             z, state = self.step(fixpoint, z, state)
         return z, state

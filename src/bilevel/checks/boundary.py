@@ -6,7 +6,6 @@ each operator, and one evaluation of the terms whose shapes are not known.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .._broadcast import eps, like
@@ -18,9 +17,8 @@ from .fields import Field, check_kinds, check_values, fields_of
 from .shapes import check_shapes
 
 
-@torch.no_grad()
 def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor]:
-    """(problem, start of shape (B, *event)), or an error that says what to do."""
+    """(problem, start of shape (B, *event)), or an error that says what to do; in no_grad mode."""
     problem = as_problem(energy)
     found = [field for term in problem.terms for field in fields_of(term)]
     given = [] if x0 is None else [Field(None, "x0", x0)]

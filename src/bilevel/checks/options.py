@@ -21,7 +21,8 @@ def check_modes() -> None:
         raise RuntimeError(
             "argmin and solve cannot run inside torch.func transforms (vmap, grad, jacrev): their "
             "loop stops by itself. Use torch.autograd.grad, torch.autograd.functional, or for "
-            "tangents torch.autograd.forward_ad.dual_level(); batches go to dim 0 of x."
+            "tangents torch.autograd.forward_ad.dual_level(); batches go to dim 0 of x. Or make "
+            "the solution, as a function of its parameters, fit for them by bl.transformable."
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
@@ -11,16 +13,30 @@ from ..terms.hyperplane_box import HyperplaneBox
 from ..terms.max_norms import SortedL1
 
 
+@singledispatch
 def check_set(term: Term, x: Tensor) -> None:
     """For terms whose fields are known to broadcast against x."""
-    if isinstance(term, Hyperplane | HalfSpace | HyperplaneBox):
-        _normal(term)
-    if isinstance(term, HyperplaneBox):
-        _reach(term, x)
-    elif isinstance(term, SortedL1):
-        _levels(term.levels.detach())
-    elif isinstance(term, Affine):
-        _rank(term.matrix.detach())
+
+
+@check_set.register
+def _(term: Hyperplane | HalfSpace, x: Tensor) -> None:
+    _normal(term)
+
+
+@check_set.register
+def _(term: HyperplaneBox, x: Tensor) -> None:
+    _normal(term)
+    _reach(term, x)
+
+
+@check_set.register
+def _(term: SortedL1, x: Tensor) -> None:
+    _levels(term.levels.detach())
+
+
+@check_set.register
+def _(term: Affine, x: Tensor) -> None:
+    _rank(term.matrix.detach())
 
 
 def _normal(term: Hyperplane | HalfSpace | HyperplaneBox) -> None:

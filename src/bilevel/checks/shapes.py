@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ..terms.envelopes import MoreauEnvelope
 from ..terms.norms import L1, ElasticNet
 from ..terms.sets import Box, L2Ball, NonNegative, Simplex
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
-from ..terms.total_variation import TotalVariation
+from ..terms.total_variation import TotalVariation, TotalVariation1D
 from ..terms.wrapped import Orthogonal, Separable
 from .fields import Field
 from .sets import check_set
@@ -47,7 +48,7 @@ def check_shapes(term: Any, x: Tensor, label: str) -> None:
     if isinstance(getattr(term, "target", None), Tensor) and not x.is_complex():
         _real_data(term, label)
     if isinstance(term, Weighted):
-        shape = tuple(x.shape) if _pointwise(term, x) else _density(term, x, label)
+        shape = _known(term, x) or _density(term, x, label)
         _fits(term, "weight", shape, x)
         if len(shape) == x.ndim and shape[0] == len(x):
             return
@@ -86,27 +87,41 @@ def _real_data(term: Any, label: str) -> None:
         )
 
 
+@singledispatch
 def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
     """The terms that a term is made of, with what they see of x."""
-    if isinstance(term, SmoothComposition | Composition):
-        image = _evaluate(term.operator, x, label)
-        if image.is_complex():
-            _complex_range(term, image, x, label)
-        return [(term.outer, image)]
-    if isinstance(term, Orthogonal):
-        return [(term.term, _evaluate(term.operator, x, label))]
-    if isinstance(term, MoreauEnvelope):
-        return [(term.term, x)]
-    if isinstance(term, Separable):
-        return list(zip(term.terms, term.parts(x), strict=True))
     return []
 
 
-def _pointwise(term: Any, x: Tensor) -> bool:
-    """Whether the density is known to have the shape of x."""
-    if type(term) is TotalVariation:
-        return x.ndim > term.dims and not term.coupled
-    return type(term) in _POINTWISE
+@_inside.register
+def _(term: SmoothComposition | Composition, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    image = _evaluate(term.operator, x, label)
+    if image.is_complex():
+        _complex_range(term, image, x, label)
+    return [(term.outer, image)]
+
+
+@_inside.register
+def _(term: Orthogonal, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    return [(term.term, _evaluate(term.operator, x, label))]
+
+
+@_inside.register
+def _(term: MoreauEnvelope, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    return [(term.term, x)]
+
+
+@_inside.register
+def _(term: Separable, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    return list(zip(term.terms, term.parts(x), strict=True))
+
+
+def _known(term: Any, x: Tensor) -> tuple[int, ...] | None:
+    """The shape of the density, where no evaluation is needed to tell it."""
+    kind, shape = type(term), tuple(x.shape)
+    if kind in _POINTWISE or (kind is TotalVariation and x.ndim > term.dims and not term.coupled):
+        return shape
+    return (*shape[:-1], shape[-1] - 1) if kind is TotalVariation1D else None
 
 
 def _density(term: Any, x: Tensor, label: str) -> tuple[int, ...]:

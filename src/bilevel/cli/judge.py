@@ -60,7 +60,7 @@ def evaluate(
     count = len(levels) * (grid.GRID_SOLVES + len(pictures)) + len(sweep.FACTORS)
     with progress(count, "evaluating") as tick:
         grids = grid.grids_of(job, levels, tick)
-        models = {evaluation.LEARNED: model}
+        models = {evaluation.LEARNED[job.model]: model}
         result = evaluation.evaluate(
             models, pictures, levels, task, grids=grids, seed=seed, tick=tick
         )
@@ -76,8 +76,11 @@ def evaluate(
 def info(run: Run) -> None:
     """Tell what a run folder holds: its job, parameters, last step and evaluation."""
     from bilevel import learning
-    from bilevel.tasks import evaluation, runs
+    from bilevel.tasks import dequantize, evaluation, hearing, runs
 
+    if learning.read_config(run).get("task") == dequantize.NAME:
+        say("\n".join(hearing.described(run)))
+        return
     _, config = runs.load(run)
     job = runs.Job.of_run(run)
     made = f"a {job.task.maker}, model {job.model!r}, learned with bilevel {config.get('bilevel')}"

@@ -24,7 +24,8 @@ Output = Annotated[
 ]
 Model = Annotated[Path | None, typer.Option(help="A run folder with a learned model.")]
 Weight = Annotated[
-    float | None, typer.Option(help="Without a model: the weight of total variation.")
+    float | None,
+    typer.Option(help="Without a model: the weight of total variation.  \\[default: by the noise]"),
 ]
 Noise = Annotated[
     float | None,
@@ -43,13 +44,18 @@ def denoise_files(
 ) -> None:
     """Denoise images: gray or colour, PNG, TIFF, JPEG or NPY, 8 or 16 bits or floats.
 
-    Give a learned --model or a --weight. Results have the kind of the images; without -o they lie
-    beside them as NAME_denoised. Files that cannot be read are skipped with a warning.
+    By the filters that come with the package; or give a --model that you learned, or a --weight of
+    total variation. Results have the kind of the images; without -o they lie beside them as
+    NAME_denoised. Files that cannot be read are skipped with a warning.
     """
     from bilevel.tasks.denoise import Denoise
     from bilevel.tasks.files import Restoration
+    from bilevel.tasks.shipped import ShippedDenoiser
 
-    restorer = Restoration.of(Denoise(), model, weight, noise)
+    if model is None and weight is None:
+        restorer: Restorer = ShippedDenoiser(noise)
+    else:
+        restorer = Restoration.of(Denoise(), model, weight, noise)
     _restore_files(restorer, inputs, output, force, "denoised")
 
 
@@ -72,8 +78,9 @@ def deblur_files(
 ) -> None:
     """Deblur images whose blur kernel is known, with total variation. Files as bilevel denoise.
 
-    Give a learned --model or a --weight, about 0.0005 to 0.01: the less noise, the smaller. Nothing
-    is assumed of what lies beyond the edges. Without -o results are NAME_deblurred.
+    Give a learned --model or a --weight, about 0.0005 to 0.01: the less noise, the smaller; else
+    the weight is the usual one for the noise of each image. Nothing is assumed of what lies beyond
+    the edges. Without -o results are NAME_deblurred.
     """
     from bilevel.tasks import kernels
     from bilevel.tasks.deblur import Deblur

@@ -21,5 +21,7 @@ class Strategy(ABC):
         True  # whether the derivative needs z at the fixed point, not only a small duality gap
     )
 
+    records = False  # whether it differentiates the steps of the run
+
     @abstractmethod
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z: ...

@@ -28,6 +28,9 @@ class Certificate:
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
     contraction: Tensor | None = None
+    # where all terms declare their manifolds, and a gradient is asked for:
+    identified: Tensor | None = None  # steps for which the active set has been seen unchanged
+    margin: Tensor | None = None  # least slack of what holds the active set; 0 at a kink
     distance: Tensor | None = None  # BOUND of |x - solution|, sqrt(2 gap / mu); by `accuracy`
     # adjoint
     pull: Tensor | None = None  # |d loss / d x|
@@ -37,16 +40,22 @@ class Certificate:
     # probes: the relative change of the gradient ...
     inconsistency: float | None = None  # ... with another adjoint solution
     influence: float | None = None  # ... when doubtful kinks fall on the other side
+    drift: float | None = None  # ... when the solve goes on to the exact solution, to first order
+    bound: float | None = None  # BOUND of the gradient's relative error, by `hypergradient`
     estimate: Tensor | None = None  # ESTIMATE, not a bound, of the gradient's relative error
 
     def update_estimate(self) -> None:
-        """residual / (1 - contraction) for the solution plus the adjoint's residual: first order,
-        constants unknown."""
+        """The drift, else residual / (1 - contraction), for the solution, plus the adjoint's
+        residual: first order, and the constants of the second unknown."""
         if self.residual is None:
             return
-        rate = self.contraction if self.contraction is not None else torch.zeros_like(self.residual)
-        rate = rate.nan_to_num(0.0).clamp(0, 1 - 1e-6)
-        self.estimate = self.residual / (1 - rate)
+        if self.drift is not None:
+            self.estimate = torch.full_like(self.residual, self.drift)
+        elif self.contraction is not None:
+            rate = self.contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6)
+            self.estimate = self.residual / (1 - rate)
+        else:
+            self.estimate = self.residual
         if self.adjoint_residual is not None:
             self.estimate = self.estimate + self.adjoint_residual
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +12,13 @@ from .._autocast import full_precision
 from .._broadcast import inner
 from .._tangents import depends
 from ..errors import OnFail
+from . import probes
 from .certificate import Certificate
 from .linear_solvers import LinearSolver
-from .system import System
+from .system import Direct, System
+
+if TYPE_CHECKING:
+    from ..problem import Problem
 
 Z = tuple[Tensor, ...]
 
@@ -54,7 +59,7 @@ class Solve(torch.autograd.Function):
         formal = ctx.saved_tensors
         solved = Solve.apply(system, not transposed, level + 1, order, count, *cotangents, *formal)
         if level == 0:
-            _weigh(system, solved, formal)  # type: ignore[arg-type]
+            _weigh(system, solved, formal, order)  # type: ignore[arg-type]
         return (None,) * 5 + tuple(solved) + (None,) * len(formal)  # type: ignore[operator]
 
     @staticmethod
@@ -69,11 +74,15 @@ class Solve(torch.autograd.Function):
         return Solve.apply(system, transposed, level + 1, order, count, *moves, *formal)
 
 
-def _weigh(system: System, adjoint: Z, residual: Z) -> None:
+def _weigh(system: System, adjoint: Z, residual: Z, order: int) -> None:
     """loss(x) - loss(solution) ~ -<w, z - T(z)>, the dual-weighted residual (Becker, Rannacher
     2001): what a Newton step would change. Of the first chord step; the others are quiet."""
-    pairs = [inner(w, r).detach() for w, r in zip(adjoint, residual, strict=True)]
-    error = -torch.stack(pairs).sum(0)
+    pairs = [inner(w, r.detach()) for w, r in zip(adjoint, residual, strict=True)]
+    weighed = -torch.stack(pairs).sum(0)
+    probe = probes.active()
+    if probe is not None and order > 1 and weighed.requires_grad:
+        probe.weighed.append(weighed)
+    error = weighed.detach()
     before = system.certificate.loss_error
     system.certificate.loss_error = (
         error if before is None else torch.where(error == 0, before, error)
@@ -102,6 +111,8 @@ def differentiable(
     tol: float,
     on_fail: OnFail,
     certificate: Certificate,
+    direct: Direct | None = None,
+    energy: Problem | None = None,  # whose gradient the residual is
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
     steps, recorded.
@@ -114,7 +125,7 @@ def differentiable(
         rest = residual(fixed)
         if not depends(rest):
             return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate)
+        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy)
         current = fixed
         for k in range(order):
             if k:

@@ -11,20 +11,26 @@ from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
 from .linear_solvers import CG, LinearSolver, Neumann
+from .series import Series
 
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
+    from .system import Direct
 
 Z = tuple[Tensor, ...]
 
 
-def _check(strategy: FixedPoint | Implicit) -> None:
-    order, solver = strategy.order, strategy.linear_solver
+def check_order(order: int) -> None:
     if not isinstance(order, int) or order < 1:
         raise ValueError(
             f"order must be 1 or more, got {order!r}: the highest derivative that will be taken."
         )
+
+
+def _check(strategy: FixedPoint | Implicit) -> None:
+    solver = strategy.linear_solver
+    check_order(strategy.order)
     if solver is not None and not isinstance(solver, LinearSolver):
         raise TypeError(
             f"linear_solver must be a LinearSolver such as GMRES() or CG(), got {solver!r}. Leave "
@@ -79,23 +85,42 @@ class Implicit(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        with constant():
-            z = run(fixpoint, z0)
-            point = (fixpoint.primal(z), *fixpoint.dual(z))
-        problem = fixpoint.problem
+        problem, point = fixpoint.problem, solution(run, fixpoint, z0)
         smooth = problem.g is None and not problem.h
         many = point[0].shape[1:].numel() > 160
         solver = self.linear_solver or (CG() if smooth and many else None)
-        x, *y = differentiable(
-            point,
-            lambda p: problem.kkt(p[0], p[1:]),
-            solver,
-            self.order,
-            run.adjoint_tol,
-            run.on_fail,
-            run.certificate,
-        )
-        return fixpoint.solver.assemble(fixpoint.problem, x, tuple(y))
+        return at_optimality(run, fixpoint, point, self.order, solver)
+
+
+def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+    """(x, y_1, ...), whichever solver found it."""
+    with constant():
+        z = run(fixpoint, z0)
+        return (fixpoint.primal(z), *fixpoint.dual(z))
+
+
+def at_optimality(
+    run: Run,
+    fixpoint: Fixpoint,
+    point: Z,
+    order: int,
+    solver: LinearSolver | None = None,
+    direct: Direct | None = None,
+) -> Z:
+    """z with the derivatives of the solution of `Problem.kkt` = 0."""
+    problem = fixpoint.problem
+    x, *y = differentiable(
+        point,
+        lambda p: problem.kkt(p[0], p[1:]),
+        solver,
+        order,
+        run.adjoint_tol,
+        run.on_fail,
+        run.certificate,
+        direct,
+        problem if problem.g is None and not problem.h else None,
+    )
+    return fixpoint.solver.assemble(problem, x, tuple(y))
 
 
 @dataclass(frozen=True)
@@ -104,25 +129,39 @@ class Truncated(Strategy):
     backpropagation, one stored.
 
     Biased by about the k-th power of T's contraction; memory independent of k; first derivatives
-    only. damping d: of z + d (T(z) - z) instead of T, the phantom gradients of equilibrium layers,
-    for a T that turns more than it contracts.
+    only. Truncated(error=1e-3) takes as many terms as the contraction, measured along the series,
+    asks for, and raises where 20 000 are too few; the certificate's adjoint residual is the
+    estimated error then. damping d: of z + d (T(z) - z) instead of T, the phantom gradients of
+    equilibrium layers, for a T that turns more than it contracts.
     [1] Brauer, Lorenz. Asymptotic analysis and truncated backpropagation for the unrolled
     primal-dual algorithm. 2023.
     """
 
-    terms: int
+    terms: int | None = None
+    error: float | None = None  # of the adjoint, relative, in place of the number of terms
     damping: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.terms < 1:
+        if (self.terms is None) == (self.error is None):
+            raise ValueError(
+                f"Truncated needs a number of terms or an error, got {self.terms} and "
+                f"{self.error}: Truncated(100) or Truncated(error=1e-3)."
+            )
+        if self.terms is not None and self.terms < 1:
             raise ValueError(f"Truncated needs at least 1 term, got {self.terms}.")
+        if self.error is not None and not 0 < self.error < 1:
+            raise ValueError(f"Truncated needs an error between 0 and 1, got {self.error}.")
         if not 0 < self.damping <= 1:
             raise ValueError(f"Truncated needs a damping in (0, 1], got {self.damping}.")
+        if self.error is not None and self.damping < 1:
+            raise ValueError("Truncated takes a damping with a number of terms, not with an error.")
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        return FixedPoint(Neumann(terms=self.terms, damping=self.damping), order=1)(
-            run, fixpoint, z0
-        )
+        if self.terms is None:
+            series: LinearSolver = Series(tol=self.error)
+        else:
+            series = Neumann(terms=self.terms, damping=self.damping)
+        return FixedPoint(series, order=1)(run, fixpoint, z0)
 
 
 @dataclass(frozen=True)

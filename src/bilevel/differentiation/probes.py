@@ -2,8 +2,8 @@
 
 A residual cannot answer them: an adjoint system may have two solutions, both of residual zero, and
 two gradients; and at a kink each side has a perfectly good one. So `hypergradient(...,
-probe=True)` runs backward again, once with every adjoint solve started at random, and hands each
-solve's system and answer to `kinks`.
+probe=True)` hands each adjoint solve's system and answer to `kinks`, and runs backward again with
+every solve started at random.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,13 +21,25 @@ if TYPE_CHECKING:
     from .system import System
 
 
+class AdjointSolve(NamedTuple):
+    """M* w = b, solved."""
+
+    system: System
+    w: Tensor
+    b: Tensor
+
+    @property
+    def point(self) -> tuple[Tensor, ...]:
+        return tuple(part.detach() for part in self.system.z)
+
+
 @dataclass
 class Probe:
     """What the adjoint solves of one backward pass do besides solving."""
 
-    parameters: Sequence[Tensor]
-    random_start: bool = False  # else: look for kinks
-    influence: list[float] = field(default_factory=list)
+    random_start: bool = False
+    solves: list[AdjointSolve] = field(default_factory=list)
+    weighed: list[Tensor] = field(default_factory=list)  # dual-weighted residuals, with their graph
 
     def start(self, b: Tensor) -> Tensor | None:
         """Where the solve starts: a random point of the length of b."""
@@ -37,9 +49,14 @@ class Probe:
         scale = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(w, dim=1)
         return w * scale[:, None]
 
-    def examine(self, system: System, w: Tensor, b: Tensor) -> None:
-        if not self.random_start:
-            self.influence.append(kinks(system, w, b, self.parameters))
+    def solved(self, system: System, w: Tensor, b: Tensor) -> None:
+        """A further solve of the same system is a correction of the first."""
+        known = [i for i, solve in enumerate(self.solves) if solve.system is system]
+        if known:
+            first = self.solves[known[0]]
+            self.solves[known[0]] = first._replace(w=first.w + w)
+        else:
+            self.solves.append(AdjointSolve(system, w, b))
 
 
 _active: ContextVar[Probe | None] = ContextVar("probe", default=None)
@@ -62,14 +79,14 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def kinks(system: System, w: Tensor, b: Tensor, parameters: Sequence[Tensor]) -> float:
+def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     """The relative change of the gradient between z + e r and z - e r, r random, e twice the
     residual.
 
     Two products tell whether anything moves (M* w, and the pull of w on the parameters); only then
     the adjoint is solved again on the side that moved.
     """
-    z = tuple(part.detach() for part in system.z)
+    (system, w, b), z = solve, solve.point
     still = system.pull(z, w, parameters)
     size = float(torch.linalg.vector_norm(still))
     step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
@@ -84,12 +101,15 @@ def kinks(system: System, w: Tensor, b: Tensor, parameters: Sequence[Tensor]) ->
         if moved > 1e2 * step * torch.linalg.vector_norm(b) or change > 1e2 * step * size:
             pull = system.pull(point, beside.resolve(b), parameters)
             change = float(torch.linalg.vector_norm(pull - still))
-        worst = max(worst, change / max(size, torch.finfo(w.dtype).tiny))
+            whole = size or float(torch.linalg.vector_norm(pull))
+            worst = max(worst, change / max(whole, torch.finfo(w.dtype).tiny))
     return worst
 
 
 def _rms(part: Tensor) -> Tensor:
-    return part.square().mean().sqrt()
+    """The size of z, 1 for a z of 0, which has none of its own."""
+    size = part.square().mean().sqrt()
+    return torch.where(size > 0, size, 1.0)
 
 
 def _residual(system: System) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,8 +25,14 @@ from .linear_solvers import (
     Product,
     pseudo_solve,
 )
+from .series import Series
+
+if TYPE_CHECKING:
+    from ..problem import Problem
 
 Z = tuple[Tensor, ...]
+# the point -> (b, transposed -> M^-1 b or M*^-1 b), by the structure of the problem
+Direct = Callable[[Z], Callable[[Z, bool], Z]]
 DENSE = 160  # unknowns a sample up to which M is written out
 _SMALL, _MEDIUM = 1000, 6000  # ... up to which GMRES comes first; may keep a large basis
 
@@ -40,8 +48,10 @@ class System:
         tol: float,  # for a solver that names none
         on_fail: OnFail,
         certificate: Certificate,
+        direct: Direct | None = None,
+        energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
-        self.equation = equation
+        self.equation, self.direct, self.energy = equation, direct, energy
         with constant(), torch.enable_grad():
             self.z = tuple(part.detach().requires_grad_() for part in z)
             self.residual = equation(self.z)
@@ -55,6 +65,7 @@ class System:
         self.shapes = [part.shape for part in z]
         self._jvp: tuple[Tensor, Z] | None = None
         self._matrix: Tensor | None = None
+        self._direct: Callable[[Z, bool], Z] | None = None
         # the backward pass, its largest right-hand side, and the residual left of it
         self._noise: tuple[int, Tensor, Tensor] | None = None
 
@@ -94,7 +105,7 @@ class System:
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.examine(self, solution.x, b)
+            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
         return torch.where(quiet[:, None], 0.0, solution.x)
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
@@ -134,7 +145,9 @@ class System:
 
     def at(self, point: Z) -> System:
         """The same system, M taken at another point."""
-        return System(point, self.equation, self.solver, self.tol, "ignore", Certificate())
+        return System(
+            point, self.equation, self.solver, self.tol, "ignore", Certificate(), self.direct
+        )
 
     def resolve(self, b: Tensor) -> Tensor:
         """M*^-1 b, judged by nobody."""
@@ -158,18 +171,56 @@ class System:
             solution = self._solve(b - product(start), transposed, scale)
             return replace(solution, x=start + solution.x)
         product = self.transposed_product if transposed else self.product
+        if self.direct is not None:
+            if self._direct is None:
+                self._direct = self.direct(self.z)
+            x = self.flatten(self._direct(self.split(b), transposed))
+            return self._measured(product, b, x, scale, 1)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
-        residual = torch.linalg.vector_norm(b - product(b), dim=1) / scale.clamp_min(tiny(b))
-        if bool((residual <= self.tol).all()):  # M = I: T is a Newton step
-            return LinearSolution(b, residual, 1, torch.ones_like(residual, dtype=torch.bool))
+        first = self._steps(product, b, scale)
+        done = first.converged
+        if bool(done.all()):
+            return first
+        rest = self._by_size(product, b, scale, transposed)
+        return LinearSolution(
+            torch.where(done[:, None], first.x, rest.x),
+            torch.where(done, first.residual, rest.residual),
+            first.iterations + rest.iterations,
+            done | rest.converged,
+        )
+
+    def _steps(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
+        """x + (b - M x), while that leaves a tenth at most: M = I where T is a Newton step, and
+        M ~ I where T contracts strongly."""
+        x, rest, products = b, b - product(b), 1
+        left, before = torch.linalg.vector_norm(rest, dim=1), torch.linalg.vector_norm(b, dim=1)
+        while True:
+            going = (left > self.tol * scale) & (left <= 0.1 * before)
+            if not bool(going.any()):
+                break
+            x, before = torch.where(going[:, None], x + rest, x), torch.where(going, left, before)
+            rest, products = b - product(x), products + 1
+            left = torch.linalg.vector_norm(rest, dim=1)
+        return LinearSolution(
+            x, left / scale.clamp_min(tiny(b)), products, left <= self.tol * scale
+        )
+
+    def _by_size(
+        self, product: Product, b: Tensor, scale: Tensor, transposed: bool
+    ) -> LinearSolution:
+        """By M written out where that is small, or asked for; else by its products."""
         if self.solver is None and b.shape[1] > DENSE:
             return self._krylov(product, b, scale)
         matrix = self.matrix().mT if transposed else self.matrix()
-        x = pseudo_solve(matrix, b)
-        residual = torch.linalg.vector_norm(b - torch.einsum("bij,bj->bi", matrix, x), dim=1)
-        residual = residual / scale.clamp_min(tiny(b))
-        return LinearSolution(x, residual, b.shape[1], residual <= 1.5 * self.tol)
+        written_out = partial(torch.einsum, "bij,bj->bi", matrix)
+        return self._measured(written_out, b, pseudo_solve(matrix, b), scale, b.shape[1])
+
+    def _measured(
+        self, product: Product, b: Tensor, x: Tensor, scale: Tensor, count: int
+    ) -> LinearSolution:
+        residual = torch.linalg.vector_norm(b - product(x), dim=1) / scale.clamp_min(tiny(b))
+        return LinearSolution(x, residual, count, residual <= 1.5 * self.tol)
 
     def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
         """GMRES up to a thousand unknowns; else BiCGStab, and GMRES from where that stalls."""
@@ -255,7 +306,9 @@ class System:
         if not transposed:
             product, adjoint = adjoint, product
         x = solution.x
-        if isinstance(self.solver, CG | BiCGStab):  # they do not lessen what is left step by step
+        if isinstance(
+            self.solver, CG | BiCGStab | Series
+        ):  # they do not lessen what is left step by step
             x = GMRES(max_iter=300)(product, b, tol=self.tol).x
         left = b - product(x)
         size = torch.linalg.vector_norm(left, dim=1)

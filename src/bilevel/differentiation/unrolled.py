@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .._broadcast import eps
 from .._tangents import constant
 from .base import Strategy
 
@@ -19,9 +20,24 @@ Z = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
+class Identified:
+    """Where recording starts: the active manifold has not changed for `steps` steps."""
+
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"Identified needs steps >= 1, got {self.steps}.")
+
+
+@dataclass(frozen=True)
 class Unroll(Strategy):
     """dz_k/dθ through the recorded iterations: all of the run's, or the `last` k steps of T from
     the solution.
+
+    last=Identified() records the run from where its active manifold has settled (finite
+    identification: Lewis 2002; Liang, Fadili, Peyre 2017), until the residual has fallen by tol
+    since. Before that, derivatives do not converge: they follow the kinks that are passed.
 
     Memory grows with the recorded steps; with `segment=n` only every n-th iterate is kept and the
     steps between are computed twice. The derivative is that of the k-th iterate, and converges to
@@ -29,22 +45,28 @@ class Unroll(Strategy):
     the iterates stall, it says nothing of the solution.
     """
 
-    last: int | None = None  # None: the whole run, momentum included
+    last: int | Identified | None = None  # None: the whole run, momentum included
     segment: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("last", "segment"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"Unroll needs {name} >= 1, got {value}.")
 
     @property
     def settles(self) -> bool:  # type: ignore[override]
         return self.last is not None
 
+    @property
+    def records(self) -> bool:  # type: ignore[override]
+        return self.last is None
+
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         if self.last is None:
             return run(fixpoint, z0, record=True, segment=self.segment)
+        if isinstance(self.last, Identified):
+            return self._from_identification(self.last, run, fixpoint, z0)
         with constant():
             z = run(fixpoint, z0)
         done = 0
@@ -54,6 +76,18 @@ class Unroll(Strategy):
                 lambda *parts, n=n: _repeat(fixpoint, parts, n), z, self.segment is not None
             )
             done += n
+        return z
+
+    def _from_identification(self, last: Identified, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        certificate = run.certificate
+        with constant():
+            z = run(fixpoint, z0, identified=last.steps)
+        left, before = certificate.residual, certificate.iterations
+        assert left is not None and before is not None
+        far = float(left.max()) if left.numel() else 1.0
+        tol = max(run.tol * min(far, 1.0), 64 * eps(z[0]))  # dz/dθ starts from 0 there
+        z = replace(run, tol=tol)(fixpoint, z, record=True, segment=self.segment)
+        certificate.iterations = before + certificate.iterations  # type: ignore[operator]
         return z
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -39,13 +38,11 @@ def over_rows(kernel: Any, rows: int, size: int, *arguments: Any) -> None:
     The rows do not interact, so results do not depend on how many threads there are.
     """
     shares = min(torch.get_num_threads(), rows, rows * size // _SHARE)
-    if shares < 2:
-        bounds = [0, rows]
-    else:
-        with announced(kernel):
-            kernel(0, 0, *arguments)  # compiled once, not by each thread
+    alone = shares < 2
+    with announced(kernel):  # compiled once, not by each thread
+        kernel(0, rows if alone else 0, *arguments)
+    if not alone:
         bounds = [rows * i // shares for i in range(shares + 1)]
-    with announced(kernel):
         spread(kernel, [(*pair, *arguments) for pair in pairwise(bounds)])
 
 
@@ -65,18 +62,26 @@ def spread(work: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
         other.result()
 
 
-@contextmanager
-def announced(*kernels: Any) -> Iterator[None]:
+class announced:
     """Tell of a compilation inside that took more than a second."""
-    known, start = sum(len(kernel.overloads) for kernel in kernels), time.perf_counter()
-    yield
-    seconds = time.perf_counter() - start
-    new = sum(len(kernel.overloads) for kernel in kernels) > known
-    if new and seconds > 1 and not all(map(_all_loaded, kernels)):
-        names = ", ".join(kernel.__name__ for kernel in kernels)
+
+    def __init__(self, *kernels: Any) -> None:
+        self.kernels = kernels
+
+    def __enter__(self) -> None:
+        self.known, self.start = self._versions(), time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = time.perf_counter() - self.start
+        if seconds < 1 or self._versions() == self.known or all(map(_all_loaded, self.kernels)):
+            return
+        names = ", ".join(kernel.__name__ for kernel in self.kernels)
         logging.getLogger("bilevel").warning(
             "compiled %s in %.1f s; it is kept on disk for the next time", names, seconds
         )
+
+    def _versions(self) -> int:
+        return sum(len(kernel.overloads) for kernel in self.kernels)
 
 
 def _all_loaded(kernel: Any) -> bool:

@@ -3,6 +3,9 @@
 A sweep goes down the rows; sweep t + 1 may follow one row behind sweep t. So the rows between the
 first and the last of a group of sweeps stay in the cache, and memory is read once a group
 (wavefront temporal blocking). The arithmetic does not depend on the grouping.
+
+Rows are named by their index, not sliced: views are counted, for a tenth of the time of a row. A
+loop writes one array, or two where it reads few: LLVM's alias checks stop the vectoriser else.
 """
 
 from __future__ import annotations
@@ -20,56 +23,89 @@ _fast = compiled(fastmath={"contract", "nsz", "arcp", "afn", "reassoc"})  # NaN 
 
 
 @_fast
-def _dual_row(x_bar, i, y, sigma, weight, tiny, isotropic, t):
-    """y = proj(y + sigma D x_bar) on row i of the channels; y is 0 across the far edges, and stays.
+def _clip_row(x_bar, c, i, y, sigma, weight, r):
+    """y = proj(y + sigma D x_bar) on row i of channel c, every difference in [-weight, weight].
 
-    weight: one for each pixel of the row. Isotropic: one 2-norm of a pixel's differences, over all
-    channels.
+    y is 0 across the far edges, and stays.
     """
-    # one output a loop: with more, LLVM's alias checks stop the vectoriser
     rows, m = x_bar.shape[1:]
-    for c in range(len(x_bar)):
-        row, below, y1, y2 = x_bar[c, i], x_bar[c, min(i + 1, rows - 1)], y[c, 0, i], y[c, 1, i]
-        for j in range(m):
-            y1[j] += sigma * (below[j] - row[j])
-        for j in range(m - 1):
-            y2[j] += sigma * (row[j + 1] - row[j])
-        if not isotropic:
-            for j in range(m):
-                y1[j] = min(max(y1[j], -weight[j]), weight[j])
-            for j in range(m):
-                y2[j] = min(max(y2[j], -weight[j]), weight[j])
-        elif c == 0:
-            for j in range(m):
-                t[j] = y1[j] * y1[j] + y2[j] * y2[j]
-        else:
-            for j in range(m):
-                t[j] += y1[j] * y1[j] + y2[j] * y2[j]
-    if isotropic:
-        for j in range(m):
-            t[j] = weight[j] / math.sqrt(max(t[j], weight[j] * weight[j], tiny))
-        for c in range(len(x_bar)):
-            y1, y2 = y[c, 0, i], y[c, 1, i]
-            for j in range(m):
-                y1[j] *= t[j]
-            for j in range(m):
-                y2[j] *= t[j]
+    n = min(i + 1, rows - 1)
+    for j in range(m - 1):
+        w = weight[r, j]
+        down = y[c, 0, i, j] + sigma * (x_bar[c, n, j] - x_bar[c, i, j])
+        right = y[c, 1, i, j] + sigma * (x_bar[c, i, j + 1] - x_bar[c, i, j])
+        y[c, 0, i, j] = min(max(down, -w), w)
+        y[c, 1, i, j] = min(max(right, -w), w)
+    w = weight[r, m - 1]
+    down = y[c, 0, i, m - 1] + sigma * (x_bar[c, n, m - 1] - x_bar[c, i, m - 1])
+    y[c, 0, i, m - 1] = min(max(down, -w), w)
 
 
 @_fast
-def _primal_row(target, y1, above, y2, x, x_bar, tau, mu, theta, a):
-    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on a row; `above`: y1 one row up."""
-    m = len(x)
-    shrink = x.dtype.type(1) / (x.dtype.type(1) + tau * mu)
-    a[0] = y1[0] - above[0] + y2[0]
-    for j in range(1, m):
-        a[j] = y1[j] - above[j] + y2[j] - y2[j - 1]
+def _shrink_row(x_bar, i, y, sigma, weight, r, tiny):
+    """The same for one channel, every pixel in the disc of radius weight."""
+    rows, m = x_bar.shape[1:]
+    n = min(i + 1, rows - 1)
+    for j in range(m - 1):
+        w = weight[r, j]
+        down = y[0, 0, i, j] + sigma * (x_bar[0, n, j] - x_bar[0, i, j])
+        right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
+        t = w / math.sqrt(max(down * down + right * right, w * w, tiny))
+        y[0, 0, i, j] = down * t
+        y[0, 1, i, j] = right * t
+    w = weight[r, m - 1]
+    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, n, m - 1] - x_bar[0, i, m - 1])
+    y[0, 0, i, m - 1] = min(max(down, -w), w)
+
+
+@_fast
+def _shrink_rows(x_bar, i, y, sigma, weight, r, tiny, t):
+    """The same for all channels together, every pixel in the ball of radius weight."""
+    rows, m = x_bar.shape[1:]
+    n = min(i + 1, rows - 1)
+    t[:] = x_bar.dtype.type(0)
+    for c in range(len(x_bar)):
+        for j in range(m):
+            y[c, 0, i, j] += sigma * (x_bar[c, n, j] - x_bar[c, i, j])
+        for j in range(m - 1):
+            y[c, 1, i, j] += sigma * (x_bar[c, i, j + 1] - x_bar[c, i, j])
+        for j in range(m):
+            t[j] += y[c, 0, i, j] * y[c, 0, i, j] + y[c, 1, i, j] * y[c, 1, i, j]
     for j in range(m):
-        a[j] = (x[j] + tau * (a[j] + mu * target[j])) * shrink
-    for j in range(m):
-        x_bar[j] = a[j] + theta * (a[j] - x[j])
-    for j in range(m):
-        x[j] = a[j]
+        w = weight[r, j]
+        t[j] = w / math.sqrt(max(t[j], w * w, tiny))
+    for c in range(len(x_bar)):
+        for j in range(m):
+            y[c, 0, i, j] *= t[j]
+        for j in range(m):
+            y[c, 1, i, j] *= t[j]
+
+
+@_fast
+def _pull(y, c, i, j):
+    """-(D* y) at a pixel that is not in the first column."""
+    up = y[c, 0, i - 1, j] if i else y.dtype.type(0)
+    return y[c, 0, i, j] - up + y[c, 1, i, j] - y[c, 1, i, j - 1]
+
+
+@_fast
+def _first_pull(y, c, i):
+    up = y[c, 0, i - 1, 0] if i else y.dtype.type(0)
+    return y[c, 0, i, 0] - up + y[c, 1, i, 0]
+
+
+@_fast
+def _primal_row(target, c, i, y, x, x_bar, tau, mu, theta):
+    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on a row."""
+    one = x.dtype.type(1)
+    shrink, pull = one / (one + tau * mu), tau * mu
+    x_bar[c, i, 0] = (x[c, i, 0] + tau * _first_pull(y, c, i) + pull * target[c, i, 0]) * shrink
+    for j in range(1, x.shape[2]):
+        x_bar[c, i, j] = (x[c, i, j] + tau * _pull(y, c, i, j) + pull * target[c, i, j]) * shrink
+    for j in range(x.shape[2]):
+        new = x_bar[c, i, j]
+        x_bar[c, i, j] = new + theta * (new - x[c, i, j])
+        x[c, i, j] = new
 
 
 @_fast
@@ -78,59 +114,56 @@ def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
 
     weight: (H, W), or (1, W) for all rows. tiny: the least positive number of the dtype.
     """
-    rows, columns = x.shape[1:]
-    a, nothing = np.empty(columns, x.dtype), np.zeros(columns, x.dtype)
+    channels, rows, columns = x.shape
+    t = np.empty(columns, x.dtype)
     for front in range(rows + len(tau) - 1):
         for k in range(max(0, front - rows + 1), min(len(tau), front + 1)):
             i = front - k
-            w = weight[i if len(weight) > 1 else 0]
-            _dual_row(x_bar, i, y, sigma[k], w, tiny, isotropic, a)
-            for c in range(len(x)):
-                above = y[c, 0, i - 1] if i else nothing
-                _primal_row(target[c, i], y[c, 0, i], above, y[c, 1, i], x[c, i], x_bar[c, i],
-                            tau[k], mu, theta[k], a)
+            r = i if len(weight) > 1 else 0
+            if not isotropic:
+                for c in range(channels):
+                    _clip_row(x_bar, c, i, y, sigma[k], weight, r)
+            elif channels == 1:
+                _shrink_row(x_bar, i, y, sigma[k], weight, r, tiny)
+            else:
+                _shrink_rows(x_bar, i, y, sigma[k], weight, r, tiny, t)
+            for c in range(channels):
+                _primal_row(target, c, i, y, x, x_bar, tau[k], mu, theta[k])
 
 
 @_fast
 def energies(target, weight, mu, isotropic, x, y):
-    """(P - D, P) at x and a feasible y, summed in float64.
+    """(P - D, P) at x and a feasible y, rows summed in float64.
 
     P - D = 1/(2 mu) |mu (x - target) + D* y|^2 + sum weight |Dx| - <Dx, y>: nothing cancels.
     """
-    rows, m = x.shape[1:]
-    zero, nothing = x.dtype.type(0), np.zeros(m, x.dtype)
-    size, inner, pull = np.empty(m, x.dtype), np.empty(m, x.dtype), np.empty(m, x.dtype)
+    channels, rows, m = x.shape
+    zero = x.dtype.type(0)
+    size = np.empty(m, x.dtype)
     gap, primal = 0.0, 0.0
     for i in range(rows):
-        size[:], inner[:] = zero, zero
-        fit, slack, total = 0.0, 0.0, 0.0
-        for c in range(len(x)):
-            row, below, data = x[c, i], x[c, min(i + 1, rows - 1)], target[c, i]
-            y1, y2, above = y[c, 0, i], y[c, 1, i], y[c, 0, i - 1] if i else nothing
-            for j in range(m):
-                d = below[j] - row[j]
-                size[j] += d * d if isotropic else abs(d)
+        n, r = min(i + 1, rows - 1), i if len(weight) > 1 else 0
+        size[:] = zero
+        inner, fit, slack, total = zero, zero, zero, zero
+        for c in range(channels):
             for j in range(m - 1):
-                d = row[j + 1] - row[j]
-                size[j] += d * d if isotropic else abs(d)
-            for j in range(m):
-                inner[j] += (below[j] - row[j]) * y1[j]
-            for j in range(m - 1):
-                inner[j] += (row[j + 1] - row[j]) * y2[j]
-            pull[0] = above[0] - y1[0] - y2[0]
+                down, right = x[c, n, j] - x[c, i, j], x[c, i, j + 1] - x[c, i, j]
+                size[j] += down * down + right * right if isotropic else abs(down) + abs(right)
+                inner += down * y[c, 0, i, j] + right * y[c, 1, i, j]
+            down = x[c, n, m - 1] - x[c, i, m - 1]
+            size[m - 1] += down * down if isotropic else abs(down)
+            inner += down * y[c, 0, i, m - 1]
+            d = x[c, i, 0] - target[c, i, 0]
+            s = mu * d - _first_pull(y, c, i)
+            fit += d * d
+            slack += s * s
             for j in range(1, m):
-                pull[j] = above[j] - y1[j] + y2[j - 1] - y2[j]
-            for j in range(m):
-                r = row[j] - data[j]
-                s = mu * r + pull[j]
-                fit += mu * r * r / 2
-                slack += s * s / (2 * mu)
-        w = weight[i if len(weight) > 1 else 0]
+                d = x[c, i, j] - target[c, i, j]
+                s = mu * d - _pull(y, c, i, j)
+                fit += d * d
+                slack += s * s
         for j in range(m):
-            size[j] = w[j] * (math.sqrt(size[j]) if isotropic else size[j])
-        for j in range(m):
-            slack += size[j] - inner[j]
-            total += size[j]
-        gap += slack
-        primal += fit + total
+            total += weight[r, j] * (math.sqrt(size[j]) if isotropic else size[j])
+        gap += slack / (2 * mu) + (total - inner)
+        primal += mu * fit / 2 + total
     return gap, primal

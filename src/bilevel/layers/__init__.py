@@ -1,7 +1,9 @@
 """Modules that own parameters and call argmin, or a fixed number of a solver's steps."""
 
 from .deblur import TVDeblur, TVDeblurer
+from .dequantize import Dequantize
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
+from .filters import FilterDenoise
 from .flow import GradientFlow
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
@@ -11,7 +13,9 @@ __all__ = [
     "ALISTA",
     "LISTA",
     "CoupledLISTA",
+    "Dequantize",
     "Equilibrium",
+    "FilterDenoise",
     "GradientFlow",
     "HyperLISTA",
     "MonotoneEquilibrium",

@@ -13,6 +13,7 @@ from .mask import Mask
 from .matrix import Matrix
 from .radon import Radon
 from .second_differences import Hessian, Laplacian, SymmetrizedGradient
+from .sparse_matrix import SparseMatrix
 from .sums import Part
 from .wavelet import Wavelet
 
@@ -38,6 +39,7 @@ __all__ = [
     "Part",
     "Periodic",
     "Radon",
+    "SparseMatrix",
     "Stack",
     "Symmetric",
     "SymmetrizedGradient",

@@ -59,7 +59,7 @@ class FromPyLops(Operator):
                 f"FromPyLops({type(self.operator).__name__}) needs {name} of shape (B, ..., "
                 f"{', '.join(map(str, here))}), got {tuple(x.shape)}."
             )
-        flat: Any = _Linear.apply(x.flatten(-len(here)), *map(_sample_by_sample, maps))
+        flat = linear(x.flatten(-len(here)), *map(_sample_by_sample, maps))
         return flat.unflatten(-1, there)
 
 
@@ -92,6 +92,11 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         back: Any = _Linear.apply(gradients[0], *ctx.maps)
         return back, None, None
+
+
+def linear(x: Tensor, forth: Map, back: Map) -> Tensor:
+    """forth(x), a linear map that autograd cannot look into, whose adjoint is `back`."""
+    return _Linear.apply(x, forth, back)  # type: ignore[return-value]
 
 
 def to_pylops(operator: Operator, x: Tensor) -> Any:

@@ -46,7 +46,7 @@ class Blur(Operator):
             return x * self.kernel.sum()  # the FFT refuses an empty batch
         margins = self._margins
         wide = self.boundary.extend(x, *margins)
-        product = self._multiply(wide, self._spectrum(wide))
+        product = self._multiply(wide, self.spectrum(wide))
         (top, _), (left, _) = margins
         return product[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
@@ -56,7 +56,7 @@ class Blur(Operator):
             return y * self.kernel.sum()
         (top, bottom), (left, right) = margins = self._margins
         wide = pad(y, (left, right, top, bottom))
-        return self.boundary.fold(self._multiply(wide, self._spectrum(wide).conj()), *margins)
+        return self.boundary.fold(self._multiply(wide, self.spectrum(wide).conj()), *margins)
 
     @property
     def _margins(self) -> tuple[Margin, Margin]:
@@ -66,7 +66,7 @@ class Blur(Operator):
             self.boundary.margin(w - 1 - w // 2, w // 2),
         )
 
-    def _spectrum(self, wide: Tensor) -> Tensor:
+    def spectrum(self, wide: Tensor) -> Tensor:
         """k^: the transform of the kernel on the grid of `wide`, its centre at the origin."""
         h, w = self.kernel.shape[-2:]
         grid = pad(self.kernel, (0, wide.shape[-1] - w, 0, wide.shape[-2] - h))
@@ -111,7 +111,7 @@ class Blur(Operator):
         self._check(x, "x")
         if not isinstance(self.boundary, Periodic) or not x.numel():
             return lanczos_norm(self, x)
-        size = self._spectrum(x).abs()
+        size = self.spectrum(x).abs()
         return size.amax() if self.shared else size.flatten(1).amax(1)
 
     def take(self, index: Tensor, x: Tensor) -> Blur:

@@ -3,11 +3,16 @@
 from .active_set import InteriorPoint
 from .admm import ADMM
 from .base import Solver
+from .bregman import BregmanPrimalDual
+from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
 from .extragradient import ExtraGradient, Optimistic
 from .forward_backward import ForwardBackward
+from .geometry import Burg, PositiveEntropy
+from .linear_program import LinearProgram
+from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
 from .splitting import DavisYin, DouglasRachford
@@ -15,6 +20,9 @@ from .splitting import DavisYin, DouglasRachford
 __all__ = [
     "ADMM",
     "Borrowed",
+    "BregmanPrimalDual",
+    "Burg",
+    "Celer",
     "DavisYin",
     "DirectProx",
     "DouglasRachford",
@@ -23,8 +31,11 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LinearProgram",
+    "MirrorDescent",
     "Newton",
     "Optimistic",
+    "PositiveEntropy",
     "PrimalDual",
     "Solver",
 ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from .._broadcast import eps
 from ..acceleration import Acceleration, Plain
+from ..acceleration.base import where
 from ..problem import Problem
 from .base import Z, names, refuse
 from .external import External, Limits
 from .interior_point import Barrier, Ends, interior_point
 from .quadratic_program import Constraint, constraints, is_quadratic_program, program
-from .saddle import Program, Saddle, times
+from .saddle import Program, times
 
 _HANDOVER = 1e-6  # the violation at which steps of T take over
 
@@ -38,7 +40,6 @@ class InteriorPoint(External):
     """
 
     program: Program | None = None  # set by prepare
-    system: Saddle | None = None  # of the active set at the solution, to be solved again and again
 
     stride, newton = 1, True
 
@@ -61,16 +62,17 @@ class InteriorPoint(External):
         return replace(self, program=program(problem, x0))
 
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
-        (x, _, w), p, f = z0, self._program, problem.f
+        (x0, _, w), p, f = z0, self._program, problem.f
         assert f is not None
-        bounds, others = constraints(problem, x)
+        bounds, others = constraints(problem, x0)
         rows = _rows_ends(others, w.double())
-        q = f.grad(torch.zeros_like(x)).double()
-        b = Barrier.of(p, q, bounds.ends(x.double()), rows)
+        q = f.grad(torch.zeros_like(x0)).double()
+        b = Barrier.of(p, q, bounds.ends(x0.double()), rows)
         x, u, w, steps = interior_point(b, _HANDOVER, limits.max_iter, limits.out_of_time)
         slope = p.product(x) + q + p.pull(w)
-        state = x, torch.where(b.fixed, -slope, u), w
-        return tuple(part.to(z0[0]) for part in state), steps
+        state = tuple(part.to(x0) for part in (x, torch.where(b.fixed, -slope, u), w))
+        sound = reduce(torch.logical_and, [part.isfinite().all(1) for part in state])
+        return where(sound, state, z0), steps  # broken where no point meets all constraints
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return x0, torch.zeros_like(x0), x0.new_zeros(len(x0), self._program.C.shape[1])
@@ -84,21 +86,15 @@ class InteriorPoint(External):
         (x, u, w), p, f = z, self._program, problem.f
         assert f is not None
         a = _Active(problem, p, z)
-        system = self.system
-        if system is None or not a.same(system.fixed, system.tied):
-            with torch.no_grad():
-                system = Saddle(p, a.fixed, a.tied)
         slope = f.grad(x) + a.pull(w)
         dx, dw = a.to_bounds, torch.where(a.tied, 0.0, -w)  # the part that is known
         rest = -slope - p.product(dx) - p.pull(dw)  # u becomes 0 at the free coordinates
-        more, turn = system(rest, a.to_levels - p.image(dx))
+        more, turn = p.saddle(a.fixed, a.tied)(rest, a.to_levels - p.image(dx))
         dx, dw = dx + more, dw + turn
+        # 0, but where the tied rows contradict each other or the fixed coordinates
+        dw = dw + torch.where(a.tied, p.row_scale.to(w) * (p.image(dx) - a.to_levels), 0.0)
         u = torch.where(a.fixed, -(slope + p.product(dx) + p.pull(dw)), 0.0)
         return x + dx, u, w + dw
-
-    def near(self, problem: Problem, z: Z) -> InteriorPoint:
-        a = _Active(problem, self._program, z)
-        return replace(self, system=Saddle(self._program, a.fixed, a.tied))
 
     def dual(self, problem: Problem, z: Z) -> Z:
         x, _, w = z
@@ -144,9 +140,6 @@ class _Active:
         self.sizes, image = [part.shape[1] for part in images], torch.cat([x[:, :0], *images], 1)
         self.fixed, self.to_bounds = _beyond(x, u, bounds.ends(x), p.scale)
         self.tied, self.to_levels = _beyond(image, w, _rows_ends(self.others, image), p.row_scale)
-
-    def same(self, fixed: Tensor, tied: Tensor) -> bool:
-        return torch.equal(self.fixed, fixed) and torch.equal(self.tied, tied)
 
     def pull(self, w: Tensor) -> Tensor:  # C* w
         parts = zip(self.others, w.split(self.sizes, 1), strict=True)

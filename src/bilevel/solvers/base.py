@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from torch import Tensor
 
 from .._broadcast import Scalar
-from ..problem import Problem
+from ..problem import Problem, relative_change
 from ..terms.composition import named
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class Solver(ABC):
     def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
         """The z at the solution x with duals y."""
         return (x,)
+
+    def residual(self, problem: Problem, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:  # -> (B,)
+        """How far z is from t = T(z), relative to the larger of |t| and the floor."""
+        return relative_change(z, t, floor)
 
     def averaged(self, problem: Problem, z: Z) -> Z:
         """A map with T's fixed points, averaged in the solver's metric: for anchors, relaxation."""

@@ -71,4 +71,4 @@ class Borrowed(External):
         return self.by.acceleration(problem, x0, tol)
 
     def take(self, index: Tensor) -> Self:
-        return replace(self, by=self.by.take(index))
+        return replace(super().take(index), by=self.by.take(index))

@@ -1,5 +1,5 @@
-"""Quadratic forms whose linear systems can be solved: diagonal, diagonal for a cosine transform, or
-small and dense."""
+"""Quadratic forms whose linear systems can be solved: diagonal, diagonal for a cosine or Fourier
+transform, or small and dense."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar
+from .._broadcast import eps
 from ..operators.base import Identity, Operator
+from ..operators.blur import Blur
+from ..operators.boundaries import Periodic, Symmetric
 from ..operators.differences import Gradient
 from ..terms.base import Smooth
 from ..terms.composition import SmoothComposition, SmoothSum
 from ..terms.smooth import LeastSquares
-from .hessian import dense_hessian, weight_of
-from .saddle import sturdy
+from .hessian import dense_hessian, uniform, weight_of
+from .saddle import solved, sturdy
 
 DENSE = 1500  # unknowns up to which a form is written out
 
@@ -47,12 +49,7 @@ class Dense(Form):
     """data: the Cholesky factor, float64."""
 
     def solve(self, b: Tensor) -> Tensor:
-        flat = b.flatten(1).double()
-        if len(self.data) == 1:
-            solved = torch.cholesky_solve(flat.mT, self.data[0]).mT
-        else:
-            solved = torch.cholesky_solve(flat[..., None], self.data)[..., 0]
-        return solved.reshape(b.shape).to(b)
+        return solved(self.data, b.flatten(1).double()).reshape(b.shape).to(b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +59,25 @@ class Cosine(Form):
     dims: int
 
     def solve(self, b: Tensor) -> Tensor:
-        for axis in range(-self.dims, 0):
-            b = _cosine(b, axis)
-        b = b / self.data
-        for axis in range(-self.dims, 0):
-            b = _cosine(b, axis, inverse=True)
-        return b
+        return _cosines(_cosines(b, self.dims) / self.data, self.dims, inverse=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Fourier(Form):
+    """data: the symbol in the basis of the real Fourier transform of the last `dims` dims."""
+
+    dims: int
+
+    def solve(self, b: Tensor) -> Tensor:
+        axes = tuple(range(-self.dims, 0))
+        spectrum = torch.fft.rfftn(b, dim=axes) / self.data
+        return torch.fft.irfftn(spectrum, s=b.shape[-self.dims :], dim=axes)
+
+
+def _cosines(x: Tensor, dims: int, inverse: bool = False) -> Tensor:
+    for axis in range(-dims, 0):
+        x = _cosine(x, axis, inverse)
+    return x
 
 
 def _cosine(x: Tensor, axis: int, inverse: bool = False) -> Tensor:
@@ -84,10 +94,13 @@ def _cosine(x: Tensor, axis: int, inverse: bool = False) -> Tensor:
     return y.movedim(-1, axis)
 
 
+Symbol = tuple[type[Cosine] | type[Fourier] | None, int, Tensor]
+
+
 @singledispatch
-def symbol(operator: Operator, x: Tensor) -> tuple[int, Tensor] | None:
-    """(dims, the symbol of K* K in the cosine basis of the last dims); None if it is not diagonal
-    there.
+def symbol(operator: Operator, x: Tensor) -> Symbol | None:
+    """(the form whose basis makes K* K diagonal, dims, its values there); None if there is none.
+    The form is None where every basis does.
 
     An operator of your own joins by `symbol.register`.
     """
@@ -95,28 +108,48 @@ def symbol(operator: Operator, x: Tensor) -> tuple[int, Tensor] | None:
 
 
 @symbol.register
-def _(operator: Identity, x: Tensor) -> tuple[int, Tensor]:
-    return 0, x.new_ones(())
+def _(operator: Identity, x: Tensor) -> Symbol:
+    return None, 0, x.new_ones(())
 
 
 @symbol.register
-def _(operator: Gradient, x: Tensor) -> tuple[int, Tensor]:
+def _(operator: Gradient, x: Tensor) -> Symbol:
     total = x.new_zeros(())
     for axis in range(-operator.dims, 0):
         n = x.shape[axis]
         angle = math.pi / (2 * n) * torch.arange(n, dtype=x.dtype, device=x.device)
         total = total + 4 * angle.sin().square().reshape(-1, *[1] * (-axis - 1))
-    return operator.dims, total
+    return Cosine, operator.dims, total
+
+
+@symbol.register
+def _(operator: Blur, x: Tensor) -> Symbol | None:
+    """Periodic: the squared spectrum. Mirrored edges: the cosine transform of what one corner pixel
+    becomes, over that of the pixel, if the kernel equals its mirror images."""
+    if isinstance(operator.boundary, Periodic):
+        return Fourier, 2, operator.spectrum(x).abs().square()
+    k = operator.kernel
+    even = all(k.shape[axis] % 2 and torch.equal(k, k.flip(axis)) for axis in (-2, -1))
+    if not even or not isinstance(operator.boundary, Symmetric):
+        return None
+    corner = torch.zeros_like(x if not operator.shared else x[:1])
+    corner[..., 0, 0] = 1.0
+    return Cosine, 2, (_cosines(operator(corner), 2) / _cosines(corner, 2)).square()
+
+
+@torch.no_grad()
+def diagonalised(f: Smooth, x: Tensor) -> Form | None:
+    """The Hessian of f, where it is diagonal, maybe after a transform."""
+    pieces = _pieces(f)
+    return None if pieces is None else _diagonal(pieces, x) or _spectral(pieces, x)
 
 
 @torch.no_grad()
 def form(f: Smooth, x: Tensor) -> Form | None:
     """The Hessian of f at x, in a form that can be solved with; None where none is known."""
-    pieces = _pieces(f)
-    if pieces is not None:
-        found = _diagonal(pieces, x) or _spectral(pieces, x)
-        if found is not None:
-            return found
+    found = diagonalised(f, x)
+    if found is not None:
+        return found
     if x[0].numel() > DENSE:
         return None
     H = dense_hessian(f, x).double()
@@ -144,20 +177,17 @@ def _diagonal(pieces: list[Piece], x: Tensor) -> Diagonal | None:
     return Diagonal(total) if bool((total > 0).all()) else None  # type: ignore[union-attr, operator]
 
 
-def _spectral(pieces: list[Piece], x: Tensor) -> Cosine | None:
-    dims, total = 0, x.new_zeros(())
+def _spectral(pieces: list[Piece], x: Tensor) -> Form | None:
+    kind, dims, total = None, 0, x.new_zeros(())
     for f, operator in pieces:
-        known, weight = symbol(operator, x), _uniform(f.weight, x)
-        if known is None or weight is None or (known[0] and dims and known[0] != dims):
+        known, weight = symbol(operator, x), uniform(f, x)
+        if known is None or weight is None:
             return None
-        dims, total = max(dims, known[0]), total + weight * known[1]
-    total = total.reshape((1,) * (x.ndim - total.ndim) + total.shape)
-    return Cosine(total, dims) if bool((total > 0).all()) else None
-
-
-def _uniform(weight: Scalar, x: Tensor) -> Tensor | None:
-    """The weight as one number a sample, of x's rank; None if it varies over the event."""
-    w = torch.as_tensor(weight, dtype=x.dtype, device=x.device).detach()
-    if w.numel() == 1:
-        return w.reshape(())
-    return w if w.shape == (len(x), *[1] * (x.ndim - 1)) else None
+        basis, size, values = known
+        if basis is not None and kind is not None and (basis, size) != (kind, dims):
+            return None
+        kind, dims = (kind, dims) if basis is None else (basis, size)
+        total = total + weight * values
+    if kind is None or not bool((total > 100 * eps(x) * total.amax()).all()):
+        return None
+    return kind(total.reshape((1,) * (x.ndim - total.ndim) + total.shape), dims)

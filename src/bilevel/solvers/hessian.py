@@ -2,37 +2,78 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
+from .._broadcast import Scalar
 from ..differentiation.certificate import Certificate
 from ..differentiation.system import System
+from ..operators.base import Operator
 from ..operators.matrix import Matrix
-from ..terms.base import Smooth
+from ..operators.sparse_matrix import SparseMatrix
+from ..terms.base import Smooth, Weighted
 from ..terms.composition import SmoothComposition, SmoothSum
-from ..terms.smooth import LeastSquares
+from ..terms.smooth import LeastSquares, Logistic
 
 
 @torch.no_grad()
 def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detached
     """The Hessian at x (B, *event), n the number of unknowns: one for all samples where it is so.
 
-    From the matrices of least squares; else n products by autograd.
+    A* D A for F(Ax), D the second derivatives of a separable F; else n products by autograd.
     """
     if isinstance(f, SmoothSum):
         return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
     if isinstance(f, LeastSquares):
         return torch.diag_embed(weight_of(f, x).flatten(1))
-    if isinstance(f, SmoothComposition) and isinstance(f.outer, LeastSquares):
-        if isinstance(f.operator, Matrix) and f.operator.matrix.layout == torch.strided:
-            a = f.operator.matrix.detach()
-            a = a if a.ndim == 3 else a[None]
-            return (weight_of(f.outer, f.operator(x))[:, :, None] * a).mT @ a
+    if isinstance(f, SmoothComposition) and _written_out(f.operator):
+        curvature = second_derivative(f.outer, f.operator(x))
+        if curvature is not None:
+            return f.operator.gram(curvature)  # type: ignore[attr-defined]
     system = System((x,), lambda z: (f.grad(z[0]),), None, 0.0, "ignore", Certificate())
     return system.matrix()
 
 
-def weight_of(f: LeastSquares, u: Tensor) -> Tensor:  # -> (B or 1, *event)
+def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:
+    """The weight as one number, or one a sample, of x's rank, detached; None if it varies over the
+    event."""
+    weight = f.weight
+    if not isinstance(weight, Tensor):
+        return weight
+    weight = weight.detach()
+    if weight.numel() == 1:
+        return weight.reshape(())
+    return weight if weight.shape == (len(x), *[1] * (x.ndim - 1)) else None
+
+
+def _written_out(operator: Operator) -> bool:
+    dense = isinstance(operator, Matrix) and operator.matrix.layout == torch.strided
+    return dense or isinstance(operator, SparseMatrix)
+
+
+@singledispatch
+def second_derivative(f: Smooth, u: Tensor) -> Tensor | None:  # -> (B or 1, *event)
+    """That of a separable f, detached; None for one that is not separable, or not known to be.
+
+    A term of your own joins by `second_derivative.register`.
+    """
+    return None
+
+
+@second_derivative.register
+def _(f: LeastSquares, u: Tensor) -> Tensor:
+    return weight_of(f, u)
+
+
+@second_derivative.register
+def _(f: Logistic, u: Tensor) -> Tensor:
+    chance = torch.sigmoid(f.labels * u)
+    return weight_of(f, u) * (chance * (1 - chance)).detach()
+
+
+def weight_of(f: Weighted, u: Tensor) -> Tensor:  # -> (B or 1, *event)
     weight = torch.as_tensor(f.weight, dtype=u.dtype, device=u.device).detach()
     weight = weight.reshape((1,) * (u.ndim - weight.ndim) + weight.shape)
     return weight.expand(len(weight), *u.shape[1:])

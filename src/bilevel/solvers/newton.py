@@ -16,10 +16,13 @@ from .forms import DENSE, Form, form
 class Newton(Solver):
     """min f(x), convex and smooth: T(x) = x - H^-1 grad f(x), H the Hessian at x.
 
-    A quadratic f is solved in one step: by division where H is diagonal, by fast cosine transforms
-    where it is diagonal there (least squares of x and of its Gradient), else by the Cholesky factor
-    of an n x n matrix, n <= 1500. Else one Hessian and one factor a step, and the run halves the
-    step until f falls (Armijo 1966): quadratic convergence near the solution, where T is plain.
+    A quadratic f is solved in one step: by division where H is diagonal, by fast transforms where
+    it is diagonal there, else by the Cholesky factor of an n x n matrix, n <= 1500. Diagonal are,
+    for the cosine transform, least squares of x, of its Gradient and of its Blur with mirrored
+    edges by an even kernel; for the Fourier transform, of x and of its Blur with Periodic() edges.
+
+    Else one Hessian and one factor a step, and the run halves the step until f falls (Armijo 1966):
+    quadratic convergence near the solution, where T is plain.
     dT/dx = 0 at the solution: one step carries the derivative.
 
     [1] Nocedal, Wright. Numerical Optimization, ch. 3. 2006.

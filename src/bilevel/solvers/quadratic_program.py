@@ -148,6 +148,14 @@ def constraints(problem: Problem, x: Tensor) -> tuple[Constraint, list[Constrain
     return bounds, others
 
 
+def rows_of(problem: Problem, x: Tensor) -> float:
+    """How many inequalities there are besides the bounds on x; inf where a set is not of
+    vectors."""
+    if any(h.operator(x).ndim != 2 for h in problem.h):
+        return torch.inf
+    return sum(c.shape[1:].numel() for c in constraints(problem, x)[1])
+
+
 def _written_out(operator: Operator | None, x: Tensor) -> Tensor:
     """The matrix of K: by its products with the unit vectors where it does not tell it."""
     if isinstance(operator, Matrix) and operator.matrix.layout == torch.strided:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -19,6 +19,7 @@ class Program:
 
     Q: Tensor  # (B or 1, n, n)
     C: Tensor  # (B or 1, m, n)
+    _kept: list[Saddle] = field(default_factory=list, init=False, repr=False)
 
     @cached_property
     def scale(self) -> Tensor:  # (B or 1, 1): the curvature
@@ -36,6 +37,14 @@ class Program:
         if not bool(well(L, info).all()):
             return None
         return L, torch.cholesky_solve(self.C.mT, L)
+
+    def saddle(self, fixed: Tensor, tied: Tensor) -> Saddle:
+        """The system of an active set; the last one is kept, for the steps near a solution."""
+        last = self._kept[0] if self._kept else None
+        if last is None or not (torch.equal(last.fixed, fixed) and torch.equal(last.tied, tied)):
+            with torch.no_grad():
+                self._kept[:] = [last := Saddle(self, fixed, tied)]
+        return last
 
     def take(self, index: Tensor) -> Program:
         def one(matrix: Tensor) -> Tensor:
@@ -59,7 +68,7 @@ class Program:
 
 def times(matrix: Tensor, x: Tensor) -> Tensor:
     """(B or 1, m, n) times (B, n), sample by sample."""
-    return x @ matrix[0].mT if len(matrix) == 1 else torch.bmm(matrix, x[..., None])[..., 0]
+    return x @ matrix[0].mT if len(matrix) == 1 else torch.bmm(x[:, None], matrix.mT)[:, 0]
 
 
 class Saddle:
@@ -98,7 +107,10 @@ class Saddle:
             V = V * on[:, None, :]
         else:
             self.L = cholesky(self._H(curvature))
-            V = torch.cholesky_solve(self._free(program.C.mT * on[:, None, :]), self.L)
+            columns = program.C.mT * on[:, None, :]
+            if self.any_fixed:
+                columns = torch.where(fixed[:, :, None], 0.0, columns)
+            V = torch.cholesky_solve(columns, self.L)
         if self.rows:
             self.V = V
             S = on[:, :, None] * (program.C @ V)
@@ -108,35 +120,47 @@ class Saddle:
 
     def _H(self, curvature: Tensor | None) -> Tensor:
         p = self.program
-        ones = torch.ones_like(p.Q[:, 0])
-        H = p.Q if p.factor is not None else p.Q + torch.diag_embed(_SLIGHT * p.scale * ones)
+        H = p.Q
         if self.weight is not None:
             H = H + (p.C.mT * self.weight[:, None, :]) @ p.C
         if self.any_fixed:
             free = (~self.fixed).to(H.dtype)
             H = H * free[:, :, None] * free[:, None, :]
             curvature = 1 - free if curvature is None else free * curvature + (1 - free)
-        return H if curvature is None else H + torch.diag_embed(curvature)
-
-    def _free(self, columns: Tensor) -> Tensor:
-        return torch.where(self.fixed[:, :, None], 0.0, columns) if self.any_fixed else columns
+        if p.factor is None:
+            slight = _SLIGHT * p.scale
+            curvature = slight if curvature is None else curvature + slight
+        if curvature is None:
+            return H
+        H = H.expand(max(len(H), len(curvature)), *H.shape[1:]).clone()
+        H.diagonal(dim1=1, dim2=2).add_(curvature)
+        return H
 
     def __call__(self, r: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """(dx, dw), solved in float64, in the dtype of r."""
         like, (r, e) = r, (r.double(), e.double())
         if self.weight is not None:
             r = r + self.program.pull(self.weight * e)
-        dx = torch.cholesky_solve(self._free(r[..., None]), self.L)
-        dw = torch.zeros_like(e)[..., None]
+        if self.any_fixed:
+            r = torch.where(self.fixed, 0.0, r)
+        dx, dw = solved(self.L, r), torch.zeros_like(e)
         if self.rows:
-            short = torch.where(self.hard, self.program.image(dx[..., 0]) - e, 0.0)
-            dw = torch.cholesky_solve(short[..., None], self.S)
-            dx = dx - self.V @ dw
-        dx, dw = dx[..., 0], dw[..., 0]
+            short = torch.where(self.hard, self.program.image(dx) - e, 0.0)
+            dw = solved(self.S, short)
+            dx = dx - times(self.V, dw)
         if self.soft is not None:
             assert self.weight is not None
             dw = torch.where(self.soft, self.weight * (self.program.image(dx) - e), dw)
         return dx.to(like), dw.to(like)
+
+
+def solved(L: Tensor, b: Tensor) -> Tensor:  # (B or 1, n, n), (B, n) -> (B, n)
+    """(L L*)^-1 b."""
+    if len(L) == 1:
+        return torch.cholesky_solve(b.mT, L[0]).mT
+    if L.shape[1] == 1:
+        return b / L[..., 0].square()
+    return torch.cholesky_solve(b[..., None], L)[..., 0]
 
 
 def well(L: Tensor, info: Tensor) -> Tensor:  # -> (B,) bool
@@ -163,7 +187,8 @@ def cholesky(H: Tensor) -> Tensor:
     for _ in range(6):
         if not bool((info > 0).any()):
             break
-        little = share * H.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-300)
+        size = H.diagonal(dim1=1, dim2=2).amax(1)
+        little = share * torch.where(size > 0, size, 1.0)
         more = torch.where(info > 0, little, 0.0)[:, None].expand(H.shape[:2])
         L, info = torch.linalg.cholesky_ex(H + torch.diag_embed(more))
         share *= 100

@@ -29,8 +29,8 @@ def judge(run: Path, tick: Callable[[], object] = lambda: None) -> list[evaluati
     """Grid search, evaluation and report; ticks `TICKS` times."""
     grids = grid.grids_of(JOB, LEVELS, tick)
     models = {
-        f"{evaluation.LEARNED} for every noise": runs.load(run)[0],
-        f"{evaluation.LEARNED} at noise 25": runs.load(run / ONE_WEIGHT)[0],
+        f"{evaluation.LEARNED[JOB.model]} for every noise": runs.load(run)[0],
+        f"{evaluation.LEARNED[JOB.model]} at noise 25": runs.load(run / ONE_WEIGHT)[0],
     }
     pictures = [middle(picture, SIZE) for picture in data.photographs("skimage", "test")]
     result = evaluation.evaluate(models, pictures, LEVELS, JOB.task, grids=grids, tick=tick)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from bilevel.differentiation import BiCGStab, FixedPoint
-from bilevel.layers import TVDenoise, TVDenoiser
-from bilevel.tasks.images import Image
+from bilevel.differentiation import CG, BiCGStab, FixedPoint, Implicit
+from bilevel.layers import FilterDenoise, TVDenoise, TVDenoiser
+from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.task import Method, Task
 
 TOL = 1e-4  # relative duality gap: PSNR right to 0.001 dB
@@ -52,6 +52,10 @@ class Denoise(Task):
             return TVDenoiser(**options).double()
         return TVDenoise(0.1 if weight is None else weight, **options).double()
 
+    def filters(self) -> nn.Module:
+        diff = Implicit(CG(tol=1e-2), order=1)
+        return FilterDenoise(tol=1e-3, diff=diff, on_fail="warn")
+
     def usual_weight(self, level: float) -> float:
         return level / 255
 
@@ -67,6 +71,14 @@ def estimate_noise(image: Image) -> float:
         warnings.simplefilter("ignore")  # of an image without any detail
         sigma = np.mean([estimate_sigma(channel) for channel in image.channels])
     return 255 * float(np.nan_to_num(sigma))
+
+
+def noise_of(image: Image, given: float | None) -> tuple[float, str]:
+    """Its level of 255, and whether it was given or estimated."""
+    level = estimate_noise(image) if given is None else given
+    if level < 0.1:
+        raise ImageError(f"{image.path}: no noise was found in it. Name its level with --noise.")
+    return level, "estimated" if given is None else "given"
 
 
 # --------------------------------------------------------------------------- classical methods

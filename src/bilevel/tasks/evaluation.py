@@ -28,7 +28,8 @@ from bilevel.tasks.images import Image
 from bilevel.tasks.tables import read_csv, replacing, write_csv
 from bilevel.tasks.task import Method, Task
 
-CLEAN, NOISY, GRID, LEARNED = "clean", "noisy", "TV, grid search", "TV, learned"
+CLEAN, NOISY, GRID = "clean", "noisy", "TV, grid search"
+LEARNED = {"tv": "TV, learned", "filters": "filters, learned"}  # by the name of the model
 SHOWN = 4  # so many images are kept as pictures
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from bilevel.tasks import data, images, runs
-from bilevel.tasks.denoise import estimate_noise
+from bilevel.tasks.denoise import noise_of
 from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.task import Task
 
@@ -32,14 +32,14 @@ class Restoration:
     def of(
         cls, task: Task, run: Path | None, weight: float | None, noise: float | None
     ) -> Restoration:
-        if (run is None) == (weight is None):
-            raise ValueError("Give one of --model RUN and --weight NUMBER.")
-        if noise is not None and not 0 < noise < math.inf:
-            raise ValueError(f"--noise is {noise:g}: give a standard deviation > 0, of 255.")
+        if run is not None and weight is not None:
+            raise ValueError("Give one of --model RUN and --weight NUMBER, not both.")
+        check_noise(noise)
         if weight is not None:
             check_weight(weight)
             return cls(task, task.model(False, weight), None)
-        assert run is not None
+        if run is None:  # the usual weight of the image's noise
+            return cls(task, task.model(True), noise)
         model, _ = runs.load(run)
         job = runs.Job.of_run(run)
         if job.task.name != task.name:
@@ -58,11 +58,7 @@ class Restoration:
         """The noise level for this image; None where the model asks for none."""
         if "sigma" not in self.model.asks:  # type: ignore[operator]
             return None
-        level = estimate_noise(image) if self.noise is None else self.noise
-        if level < 0.1:
-            raise ImageError(
-                f"{image.path}: no noise was found in it. Name its level with --noise."
-            )
+        level, _ = noise_of(image, self.noise)
         if self.learned and not self.learned.low / 1.2 <= level <= self.learned.high * 1.2:
             warnings.warn(
                 f"{image.path}: its noise of {level:.1f} lies outside of what the model has "
@@ -76,6 +72,11 @@ class Restoration:
         how = "estimated" if self.noise is None else "given"
         told = "" if level is None else f" (noise {level:.1f}, {how})"
         return self.task.apply(self.model, image.channels, level or math.nan), told
+
+
+def check_noise(noise: float | None) -> None:
+    if noise is not None and not 0 < noise < math.inf:
+        raise ValueError(f"--noise is {noise:g}: give a standard deviation > 0, of 255.")
 
 
 def check_weight(weight: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from bilevel import learning
+from bilevel.layers import FilterDenoise
 from bilevel.learning.learn import LearnResult
 from bilevel.learning.learn import learn as learn_parameters
 from bilevel.tasks.data import Noise, Sample, crops, digest, photographs
@@ -41,12 +43,15 @@ def build(task: Task, config: Mapping[str, Any]) -> nn.Module:
     """The model that a config's [model] table names, with its starting parameters."""
     table = dict(config)
     name, per_noise = table.pop("name", None), table.pop("noise_dependent", None)
-    if name != "tv" or not isinstance(per_noise, bool) or table:
-        raise ValueError(
-            f"The model is {dict(config)}, which this version of bilevel does not know. "
-            'It knows name = "tv" with noise_dependent = true or false.'
-        )
-    return task.model(per_noise)
+    if name == "tv" and isinstance(per_noise, bool) and not table:
+        return task.model(per_noise)
+    if name == "filters" and per_noise is False and not table:
+        return task.filters()
+    raise ValueError(
+        f"The model is {dict(config)}, which this version of bilevel does not know. It knows "
+        'name = "tv" with noise_dependent = true or false, and name = "filters" with '
+        "noise_dependent = false."
+    )
 
 
 def load(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -75,7 +80,8 @@ def describe(model: Any) -> str:
         factor = math.exp(model.offset.item())
         slope = model.slope.item()
         return f"weight = {factor:.4g} sigma^{slope:.4g}, sigma the noise level in [0, 1]"
-    return f"weight = {weight_at(model, 1.0):.5g}"
+    filters = f", {len(model.mix)} filters" if isinstance(model, FilterDenoise) else ""
+    return f"weight = {weight_at(model, 1.0):.5g}{filters}"
 
 
 # --------------------------------------------------------------------------------------- learn
@@ -94,9 +100,15 @@ class Job:
     task: Task = field(default_factory=Denoise)
 
     def __post_init__(self) -> None:
-        Noise.parse(self.noise)
-        if self.model != "tv":
-            raise ValueError(f"The model is {self.model!r}, which is not known. Use 'tv'.")
+        noise = Noise.parse(self.noise)
+        if self.model not in ("tv", "filters"):
+            raise ValueError(
+                f"The model is {self.model!r}, which is not known. Use 'tv' or 'filters'."
+            )
+        if self.model == "filters" and not noise.fixed:
+            raise ValueError(
+                f"--noise is {self.noise}: the model 'filters' is for one noise level, such as 25."
+            )
         if self.crop < 8 or self.crops < 1:
             raise ValueError(
                 f"--crops {self.crops}, --crop {self.crop}: there must be at least 1 crop, of at "
@@ -183,7 +195,7 @@ def learn(
         build(job.task, config["model"]),
         samples,
         noise_left,
-        optimizer=_optimizer,
+        optimizer=partial(_optimizer, tolerance=1e-6 if job.model == "filters" else 5e-4),
         steps=steps,
         seed=job.seed,
         out=out,
@@ -193,12 +205,12 @@ def learn(
     )
 
 
-def _optimizer(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], tolerance: float) -> torch.optim.Optimizer:
     return torch.optim.LBFGS(
         parameters,
         max_iter=1,  # so that a step is one iteration: shown, saved, counted
         max_eval=10,
         line_search_fn="strong_wolfe",
-        tolerance_grad=5e-4,  # parameters are logarithms: the weight is then right to 0.1 %
+        tolerance_grad=tolerance,  # 5e-4 of one logarithm: the weight is right to 0.1 %
         tolerance_change=1e-9,
     )

@@ -63,7 +63,7 @@ def sweep(
     store, index, learned = WarmStarts(), torch.zeros(1, dtype=torch.long), weight_at(model, level)
     for number, factor in enumerate(FACTORS):
         with warm_starts(store, index):  # each begins where its neighbour ended
-            result = here.apply(task.model(False, factor * learned), seen, level)
+            result = here.apply(task.with_weight(model, factor * learned), seen, level)
         frames.append(Frame(factor, factor * learned, level, *quality(result, clean)))
         pictures[str(number)] = result[0]
         tick()

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bilevel.layers import FilterDenoise
+
 Method = Callable[[np.ndarray, float], np.ndarray]  # (C, H, W), noise level of 255 -> the same
 
 
@@ -50,6 +52,16 @@ class Task(ABC):
     def model(self, per_noise: bool, weight: float | None = None) -> nn.Module:
         """A model to be learned; with a weight, one that has it."""
 
+    def filters(self) -> nn.Module:
+        """A filter bank to be learned."""
+        raise ValueError(f"There is no filter bank for {self.name} yet: use the model 'tv'.")
+
+    def with_weight(self, model: nn.Module, weight: float) -> nn.Module:
+        """What the model would be with this weight at every noise level."""
+        if isinstance(model, FilterDenoise):
+            return model.with_weight(weight)
+        return self.model(False, weight)
+
     @abstractmethod
     def usual_weight(self, level: float) -> float:
         """About the best for photographs, at a noise level of 255: where to look for the best."""
@@ -68,7 +80,10 @@ class Task(ABC):
 
 
 def restore(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:  # -> (B, 1, H, W)
-    return model(batch["noisy"], *(batch[name] for name in model.asks))  # type: ignore[union-attr]
+    """Computed in the precision of the model's parameters, given in that of the images."""
+    dtype, asks = next(model.parameters()).dtype, model.asks
+    told = (batch[name].to(dtype) for name in ("noisy", *asks))  # type: ignore[misc]
+    return model(*told).to(batch["noisy"].dtype)
 
 
 def noise_left(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

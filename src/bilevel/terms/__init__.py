@@ -3,18 +3,20 @@
 from .affine import Affine, HalfSpace, Hyperplane
 from .balls import L0Ball, L1Ball, L1InfBall, L21Ball, LinfBall
 from .base import Composed, Dualizable, Proximable, Smooth, Term, Weighted
+from .cardinality import SparseEnvelope
 from .concave import ETP, Geman, LogSum
 from .cones import Monotone, PositiveSemidefinite, SecondOrderCone
 from .envelopes import MoreauEnvelope
 from .groups import GroupL2, SparseL21
 from .hyperplane_box import HyperplaneBox
+from .linear import Largest, Linear
 from .logarithms import Entropy, KullbackLeibler, LogBarrier
 from .losses import Absolute, Hinge, Quantile, SquaredHinge
 from .matrices import Hankel, Nuclear, NuclearBall, SpectralBall, SpectralNorm
 from .max_norms import L1Inf, Linf, SortedL1
 from .nonconvex import L0, MCP, SCAD, TruncatedQuadratic
 from .norms import L1, L2, L21, ElasticNet
-from .plug_and_play import PlugAndPlay
+from .plug_and_play import RED, PlugAndPlay
 from .quadratic import Quadratic
 from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
@@ -55,7 +57,9 @@ __all__ = [
     "Huber",
     "L21Ball",
     "L2Ball",
+    "Largest",
     "LeastSquares",
+    "Linear",
     "Linf",
     "LinfBall",
     "Logistic",
@@ -79,6 +83,8 @@ __all__ = [
     "MoreauEnvelope",
     "Orthogonal",
     "PlugAndPlay",
+    "RED",
+    "SparseEnvelope",
     "Quadratic",
     "Quantile",
     "Separable",

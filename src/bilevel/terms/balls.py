@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar, eps, sum_event, tiny
 from .base import Dualizable, Proximable
+from .manifolds import Coordinates, Face, Manifold, everything, least, shared, total
 from .norms import _clip, _indicator, _length
 from .threshold import flat, project_l1
 
@@ -41,6 +42,17 @@ class L1Ball(Proximable, Dualizable):
         largest = flat(y.abs()).amax(-1, keepdim=True)
         return sum_event(self.radius * largest) + sum_event(self.center * y)
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        offset, radius = x + dual - shared(self.center, x), shared(self.radius, x)
+        size, dims = offset.abs(), everything(x)
+        excess = size.sum(dims, keepdim=True) - radius
+        tied = excess > 0
+        p = project_l1(flat(offset), radius, -1).reshape(x.shape)
+        level = (size - p.abs()).amax(dims, keepdim=True)
+        slack = torch.where(tied, torch.minimum((size - level).abs(), excess), -excess)
+        margin = least(torch.where(radius > 0, slack, torch.inf))
+        return Face(~tied | (p != 0), margin, p.sign(), tied, total(dims))
+
     def guess(self) -> Tensor | None:
         return _center(self)
 
@@ -66,6 +78,10 @@ class LinfBall(Proximable, Dualizable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         return self.center + _clip(x - self.center, self.radius)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        slack = shared(self.radius, x) - (x + dual - shared(self.center, x)).abs()
+        return Coordinates(slack >= 0, least(slack.abs()))
 
     def conjugate(self, y: Tensor) -> Tensor:
         return sum_event(self.radius * y.abs()) + sum_event(self.center * y)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
 from .._tangents import detached
+from .manifolds import Manifold
+from .of_prox import of_prox, of_separable_prox
 
 if TYPE_CHECKING:
     from ..operators.base import Operator
@@ -155,6 +157,10 @@ class Smooth(Term):
         """Whether the gradient is affine in x."""
         return False
 
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:  # a number, or (B,)
+        """A Lipschitz constant of the Hessian; None where it is not known, or there is none."""
+        return 0.0 if self.quadratic else None
+
     @property
     def potential(self) -> bool:
         """Whether `grad` is the gradient of `value`, as ever but for a VectorField."""
@@ -196,6 +202,16 @@ class Proximable(Term):
         """prox of step * conjugate, by Moreau: y - step prox(y / step, 1 / step)."""
         s = expand(step, y)
         return y - s * self.prox(y / s, 1 / step)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        """The smooth set through x along which this term is smooth, for a subgradient `dual` at x.
+
+        Here from the derivative of the prox at x + dual: of separable terms one backward pass, of
+        others one a coordinate. The distance to a kink is not known then.
+        """
+        w = x + dual
+        find = of_separable_prox if self.admissible(w) is w else of_prox
+        return find(self, w)
 
 
 class Dualizable(Term):

@@ -57,7 +57,8 @@ def _pulled(data: Tensor | None, operator: Operator) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class SmoothComposition(Smooth):
-    """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2."""
+    """f(Kx) with f smooth: the gradient is K* grad f(Kx), its Lipschitz constant L |K|^2,
+    that of the Hessian L_2 |K|^3."""
 
     outer: Smooth
     operator: Operator
@@ -71,6 +72,10 @@ class SmoothComposition(Smooth):
     def lipschitz(self, x: Tensor) -> Scalar | None:
         outer = self.outer.lipschitz(self.operator(x))
         return None if outer is None else outer * self.operator.norm(x) ** 2
+
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:
+        outer = self.outer.hessian_lipschitz(self.operator(x))
+        return None if outer is None else outer * self.operator.norm(x) ** 3
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         """Only weak convexity passes: K may have a kernel."""
@@ -130,6 +135,10 @@ class SmoothSum(Smooth):
 
     def lipschitz(self, x: Tensor) -> Scalar | None:
         constants = [t.lipschitz(x) for t in self.terms]
+        return None if None in constants else sum(constants)  # type: ignore[arg-type]
+
+    def hessian_lipschitz(self, x: Tensor) -> Scalar | None:
+        constants = [t.hessian_lipschitz(x) for t in self.terms]
         return None if None in constants else sum(constants)  # type: ignore[arg-type]
 
     def strong_convexity(self, x: Tensor) -> Scalar:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._broadcast import Scalar, eps
 from .base import Dualizable, Proximable
 from .isotonic import decreasing, increasing
+from .manifolds import Manifold, segments
 from .norms import _length
 from .sets import _indicator
 from .spectral import eigenvalues, positive_part
@@ -82,6 +83,11 @@ class Monotone(Proximable, Dualizable):
 
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # of a cone, the step plays none
         return y - self.prox(y, step)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        p = self.prox(w, 1.0)
+        return segments(p, (w - p).cumsum(self.dim).movedim(self.dim, -1)[..., :-1].abs(), self.dim)
 
     def conjugate(self, y: Tensor) -> Tensor:
         sums = y.cumsum(self.dim) if self.increasing else -y.cumsum(self.dim)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar, expand, like, tiny
 from .base import Dualizable, Proximable, Weighted
+from .manifolds import Manifold, Radial, least, shared
 from .norms import _clip, _clip_norm, _fitting, _indicator, _length
 
 
@@ -70,14 +71,31 @@ class GroupL2(Weighted, Proximable, Dualizable):
         length = self.density(y)
         radius = like(radius, y)  # as in _clip_norm
         ratio = radius / torch.maximum(length, radius).clamp_min(tiny(y))
-        each = ratio.expand_as(length).flatten(1)[:, self.labels.flatten()]
-        return y * each.reshape(y.shape)
+        return y * self._each(ratio.expand_as(length), y)
 
     def conjugate(self, y: Tensor) -> Tensor:
         return _indicator(self.density(y), self.weight)
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(self.density(y), self.weight)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        length = self.density(w)
+        slack = length - shared(self.weight, length)
+        each = self._each(slack, x)
+        free, length = each > 0, self._each(length, x)
+        curvature = torch.where(free, length / torch.where(free, each, 1.0) - 1, 0.0)
+        none = torch.zeros_like(free)
+        return Radial(free, least(slack.abs()), w / length, curvature, none, self._total)
+
+    def _total(self, v: Tensor) -> Tensor:
+        sums = v.new_zeros(len(v), self.count).index_add(1, self.labels.flatten(), v.flatten(1))
+        return self._each(sums, v)
+
+    def _each(self, group: Tensor, x: Tensor) -> Tensor:
+        """One number a group, given to its coordinates."""
+        return group.flatten(1)[:, self.labels.flatten()].reshape(x.shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,6 +53,10 @@ class KullbackLeibler(_OnDomain, Proximable, Dualizable):
         u = torch.where(self.inside(x) & (c > 0), x + self.background, 1.0)
         return x + self.background - c + torch.xlogy(c, c) - c * u.log()
 
+    def slope(self, x: Tensor) -> Tensor:
+        """The derivative weight (1 - c / u), inside the domain."""
+        return self.weight * (1 - self.counts / (x + self.background))
+
     def admissible(self, step: Tensor) -> Tensor:
         return step  # separable
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar, eps, expand, largest, like, sum_event, tiny
 from .base import Dualizable, Proximable, Smooth, Weighted
+from .manifolds import Coordinates, Manifold, least, shared
 from .norms import _clip, _fitting, _indicator
 from .smooth import _guess
 
@@ -46,6 +47,10 @@ class Absolute(Weighted, Proximable, Dualizable):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(y.abs(), self.weight)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        weight = shared(self.weight, x)
+        return _outside(x + dual - shared(self.target, x), -weight, weight)
 
     def guess(self) -> Tensor | None:
         return _guess(self.target)
@@ -91,6 +96,11 @@ class Quantile(Weighted, Proximable, Dualizable):
         bound = torch.where(y > 0, 1 - self.level, like(self.level, y))
         return torch.where(y == 0, 0.0, y.abs() / bound)
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        weight, level = shared(self.weight, x), shared(self.level, x)
+        residual = shared(self.target, x) - x - dual
+        return _outside(residual, weight * (level - 1), weight * level)
+
     def guess(self) -> Tensor | None:
         return _guess(self.target)
 
@@ -122,6 +132,10 @@ class Hinge(Weighted, Proximable, Dualizable):
         u = self.labels * y
         inside = _at_least(u, -self.weight) & _at_least(-u, 0.0, u)
         return sum_event(torch.where(inside, u, torch.inf))
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        weight = shared(self.weight, x)
+        return _outside(1 - shared(self.labels, x) * (x + dual), 0 * weight, weight)
 
     def guess(self) -> Tensor | None:
         return _guess(self.labels)
@@ -163,6 +177,12 @@ class SquaredHinge(Weighted, Smooth, Proximable, Dualizable):
 
     def guess(self) -> Tensor | None:
         return _guess(self.labels)
+
+
+def _outside(w: Tensor, lower: Tensor, upper: Tensor) -> Coordinates:
+    """What lies between the bounds stays at the loss's kink, the rest is free."""
+    slack = torch.minimum((w - lower).abs(), (w - upper).abs())
+    return Coordinates((w < lower) | (w > upper), least(slack))
 
 
 def _clamp(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:

@@ -11,8 +11,25 @@ from torch import Tensor
 from .._broadcast import Scalar, carries_batch, expand
 from .base import Dualizable, Proximable, Weighted
 from .isotonic import decreasing
+from .manifolds import Clusters, Manifold, everything, least, shared
 from .norms import _fitting, _indicator
 from .threshold import flat, project_l1
+
+
+def _cut(w: Tensor, weight: Tensor, cut: Tensor, dim: int | tuple[int, ...]) -> Clusters:
+    """What is cut off the largest entries of each group is other than 0, and they move together; a
+    group that is cut off whole is 0."""
+    size = w.abs()
+    excess = size.sum(dim, keepdim=True) - weight
+    joined, n = cut != 0, w.shape[1:].numel()
+    number = torch.arange(n, device=w.device).reshape(w.shape[1:])
+    first = torch.where(joined, number, n).amin(dim, keepdim=True)
+    label = torch.where(joined, first, number.expand_as(w)).flatten(1)
+    level = (size - cut.abs()).amax(dim, keepdim=True)
+    slack = torch.where(excess > 0, torch.minimum((size - level).abs(), excess), -excess)
+    support = (excess > 0).expand_as(w)
+    sign = torch.where(joined, w.sign(), torch.ones_like(w))
+    return Clusters(support, least(slack), label, sign)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +60,10 @@ class Linf(Weighted, Proximable, Dualizable):
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(flat(y.abs()).sum(-1, keepdim=True), self.weight)
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w, weight = x + dual, shared(self.weight, x)
+        return _cut(w, weight, self._project(w, weight), everything(x))
+
 
 @dataclass(frozen=True, eq=False)
 class L1Inf(Weighted, Proximable, Dualizable):
@@ -72,6 +93,10 @@ class L1Inf(Weighted, Proximable, Dualizable):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(y.abs().sum(self.dim, keepdim=True), self.weight)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w, weight = x + dual, shared(self.weight, x)
+        return _cut(w, weight, project_l1(w, weight, self.dim), self.dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +143,20 @@ class SortedL1(Weighted, Proximable, Dualizable):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(*self._partial_sums(y))
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        """Equal magnitudes move together, those that are 0 stay; by the partial sums of what the
+        prox took off, which are 0 at the end of a cluster and else positive."""
+        w, weight = self._rows(x + dual), shared(self.weight, x).reshape(-1, 1)
+        size, order = self.prox(w, 1.0).abs().sort(dim=1, descending=True)
+        ordered = w.abs().gather(1, order)
+        fall = size - torch.nn.functional.pad(size[:, 1:], (0, 1))
+        taken = (size - ordered + weight * self.levels.detach()).cumsum(1)
+        label = (fall > 0).long().cumsum(1) - (fall > 0).long()
+        back = torch.empty_like(order).scatter_(1, order, label)
+        support = (size > 0).gather(1, order.argsort(1))
+        margin = least(torch.where(fall > 0, fall, taken))
+        return Clusters(support.reshape(x.shape), margin, back, w.sign().reshape(x.shape))
 
     def _partial_sums(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Those of |y|_(i), which in the dual ball stay below those of weight levels_i."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._broadcast import Scalar, eps, expand, like, smallest, sum_event, tiny
 from .base import Dualizable, Proximable, Weighted
+from .manifolds import Coordinates, Manifold, Radial, everything, least, shared, total
 
 
 def _clip(x: Tensor, bound: Scalar) -> Tensor:
@@ -46,6 +47,24 @@ def _indicator(size: Tensor, weight: Tensor | float) -> Tensor:
     return size.new_zeros(len(size)).masked_fill(outside, torch.inf)
 
 
+def _support(w: Tensor, threshold: Tensor, curvature: Tensor | float = 0.0) -> Coordinates:
+    """The coordinates above a threshold are free."""
+    slack = w.abs() - threshold
+    kink = threshold.expand_as(w) > 0
+    free = torch.where(kink, slack > 0, True)
+    return Coordinates(free, least(torch.where(kink, slack.abs(), torch.inf)), curvature)
+
+
+def _lengths(w: Tensor, threshold: Tensor, dim: int | tuple[int, ...]) -> Radial:
+    """The groups longer than a threshold are free."""
+    length = _length(w, dim)
+    slack = length - threshold
+    free = slack > 0
+    curvature = torch.where(free, threshold / torch.where(free, slack, 1.0), 0.0)
+    none = torch.zeros_like(free)
+    return Radial(free.expand_as(w), least(slack.abs()), w / length, curvature, none, total(dim))
+
+
 @dataclass(frozen=True, eq=False)
 class L1(Weighted, Proximable, Dualizable):
     """g(x) = sum weight |x_i|.
@@ -75,6 +94,9 @@ class L1(Weighted, Proximable, Dualizable):
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(y.abs(), self.weight)
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        return _support(x + dual, shared(self.weight, x))
+
 
 @dataclass(frozen=True, eq=False)
 class L2(Weighted, Proximable, Dualizable):
@@ -100,6 +122,9 @@ class L2(Weighted, Proximable, Dualizable):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(self.density(y), self.weight)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        return _lengths(x + dual, shared(self.weight, x), everything(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +155,9 @@ class L21(Weighted, Proximable, Dualizable):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return _fitting(self.density(y), self.weight)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        return _lengths(x + dual, shared(self.weight, x), self.dim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,3 +195,7 @@ class ElasticNet(Weighted, Proximable, Dualizable):
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return smallest(self.weight * (1 - self.ratio), x)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        weight, ratio = shared(self.weight, x), shared(self.ratio, x)
+        return _support(x + dual, weight * ratio, weight * (1 - ratio))

@@ -1,4 +1,4 @@
-"""A denoiser in the place of a prox."""
+"""A denoiser in the place of a prox, or of a gradient step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, like
-from .base import Proximable
+from .._broadcast import Scalar, expand, inner, largest, like
+from .base import Proximable, Smooth
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,7 @@ class PlugAndPlay(Proximable):
     tuned_by_step: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not callable(self.denoiser):
-            raise TypeError(
-                "PlugAndPlay needs a denoiser, a function (B, *event) -> (B, *event), got "
-                f"{type(self.denoiser).__name__}."
-            )
+        _check_callable("PlugAndPlay", self.denoiser)
 
     def __rmul__(self, weight: Tensor | float) -> PlugAndPlay:
         if not self.leveled:
@@ -75,15 +71,78 @@ class PlugAndPlay(Proximable):
         if self.leveled:
             variance = like(expand(step, x) * self.weight, x)
             level = (variance.expand(len(x), *[1] * (x.ndim - 1)).sqrt(),)
-        clean = self.denoiser(x, *level)
-        if not isinstance(clean, Tensor) or clean.shape != x.shape:
-            tensor = isinstance(clean, Tensor)
-            got = f"shape {tuple(clean.shape)}" if tensor else type(clean).__name__
-            raise ValueError(
-                f"the denoiser of PlugAndPlay returned {got} for x of shape {tuple(x.shape)}: the "
-                "same shape is needed."
-            )
-        return clean
+        return _denoised("PlugAndPlay", self.denoiser, x, *level)
 
     def take(self, index: Tensor, x: Tensor) -> None:
         return None  # what the denoiser holds for each sample is not ours to index
+
+
+@dataclass(frozen=True, eq=False)
+class RED(Smooth):
+    """f(x) = weight/2 <x, x - denoiser(x)>, grad f(x) = weight (x - denoiser(x)): regularisation by
+    denoising.
+
+    The two belong together for a denoiser with a symmetric derivative and denoiser(c x) = c
+    denoiser(x) [1]; for others the gradient alone counts, solutions are the zeros of its sum with
+    those of the other terms [2], and values mean nothing. Take ForwardBackward() or
+    GradientDescent() with Nesterov(), which look at no value.
+    The batch cannot be indexed, as with PlugAndPlay.
+
+    [1] Romano, Elad, Milanfar. The little engine that could: regularization by denoising. SIIMS,
+        2017.
+    [2] Reehorst, Schniter. Regularization by denoising: clarifications and new interpretations.
+        IEEE TCI, 2019.
+    """
+
+    denoiser: Callable[[Tensor], Tensor]  # (B, *event) -> the same
+    # Lipschitz constant of x - denoiser(x): 2 for a denoiser that does not expand
+    constant: Tensor | float = field(default=2.0, kw_only=True)
+    weight: Tensor | float = field(default=1.0, kw_only=True)  # one number a sample, or for all
+
+    batched: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def __post_init__(self) -> None:
+        _check_callable("RED", self.denoiser)
+
+    def check(self, x: Tensor) -> None:
+        ones = (1,) * (x.ndim - 1)
+        if isinstance(self.weight, Tensor) and self.weight.shape not in ((), (len(x), *ones)):
+            raise ValueError(
+                f"RED.weight has shape {tuple(self.weight.shape)} at x of shape {tuple(x.shape)}: "
+                f"pass a number, or {(len(x), *ones)} of one a sample."
+            )
+
+    def value(self, x: Tensor) -> Tensor:
+        return inner(x, self.grad(x)) / 2
+
+    def grad(self, x: Tensor) -> Tensor:
+        return self.weight * (x - _denoised("RED", self.denoiser, x))
+
+    def lipschitz(self, x: Tensor) -> Scalar:
+        return self.constant * largest(self.weight, x)
+
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        return -torch.inf  # nothing is known
+
+    def take(self, index: Tensor, x: Tensor) -> None:
+        return None
+
+
+def _check_callable(name: str, denoiser: object) -> None:
+    if not callable(denoiser):
+        raise TypeError(
+            f"{name} needs a denoiser, a function (B, *event) -> (B, *event), got "
+            f"{type(denoiser).__name__}."
+        )
+
+
+def _denoised(name: str, denoiser: Callable[..., Tensor], x: Tensor, *level: Tensor) -> Tensor:
+    clean = denoiser(x, *level)
+    if not isinstance(clean, Tensor) or clean.shape != x.shape:
+        tensor = isinstance(clean, Tensor)
+        got = f"shape {tuple(clean.shape)}" if tensor else type(clean).__name__
+        raise ValueError(
+            f"the denoiser of {name} returned {got} for x of shape {tuple(x.shape)}: the same "
+            "shape is needed."
+        )
+    return clean

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .._broadcast import Scalar, eps, expand, norm_event, sum_event
 from .base import Dualizable, Proximable
-from .norms import _clip_norm
+from .manifolds import Coordinates, Face, Manifold, Radial, everything, least, shared, total
+from .norms import _clip_norm, _length
 from .threshold import project_simplex
 
 
@@ -53,6 +54,13 @@ class Box(Proximable, Dualizable):
         ends = torch.maximum(self.lower * y, self.upper * y)
         return sum_event(torch.where(y == 0, 0.0, ends))
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w, lower, upper = x + dual, shared(self.lower, x), shared(self.upper, x)
+        free = (w >= lower) & (w <= upper) & (lower < upper)
+        slack = torch.minimum((w - lower).abs(), (w - upper).abs())
+        margin = least(torch.where(lower < upper, slack, torch.inf))
+        return Coordinates(free, margin, (slack == 0).to(x))  # torch halves a derivative there
+
     def guess(self) -> Tensor | None:
         if (
             isinstance(self.lower, Tensor)
@@ -76,6 +84,10 @@ class NonNegative(Proximable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         return x.clamp(min=0)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        return Coordinates(w >= 0, least(w.abs()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +122,13 @@ class Simplex(Proximable, Dualizable):
     def conjugate(self, y: Tensor) -> Tensor:
         return sum_event(self.total * y.amax(self.dim, keepdim=True))
 
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        p = self.prox(w, 1.0)
+        level = (w - p).amax(self.dim, keepdim=True)
+        ones = torch.ones_like(w)
+        return Face(p > 0, least((w - level).abs()), ones, ones > 0, total(self.dim))
+
 
 @dataclass(frozen=True, eq=False)
 class L2Ball(Proximable, Dualizable):
@@ -136,6 +155,15 @@ class L2Ball(Proximable, Dualizable):
     def conjugate(self, y: Tensor) -> Tensor:
         length = norm_event(y).reshape(-1, *[1] * (y.ndim - 1))
         return sum_event(self.radius * length) + sum_event(self.center * y)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        offset, radius = x + dual - shared(self.center, x), shared(self.radius, x)
+        length = _length(offset, everything(x))
+        tied = length > radius
+        free = (~tied | (radius > 0)).expand_as(offset)
+        curvature = torch.where(tied, length / torch.where(radius > 0, radius, 1.0) - 1, 0.0)
+        margin, direction = least((length - radius).abs()), offset / length
+        return Radial(free, margin, direction, curvature, tied, total(everything(x)))
 
     def guess(self) -> Tensor | None:
         return (

@@ -156,6 +156,9 @@ class Logistic(Weighted, Smooth, Dualizable):
     def lipschitz(self, x: Tensor) -> Scalar:
         return largest(self.weight, x) / 4
 
+    def hessian_lipschitz(self, x: Tensor) -> Scalar:
+        return largest(self.weight, x) / (6 * 3**0.5)  # where the sigmoid is 1/2 -+ 1/sqrt(12)
+
     def guess(self) -> Tensor | None:
         return _guess(self.labels)
 

@@ -24,7 +24,7 @@ def project_simplex(x: Tensor, total: Tensor | float, dim: int) -> Tensor:
     count = torch.arange(1, x.shape[dim] + 1, dtype=x.dtype, device=x.device).reshape(shape)
     active = (ordered * count > excess).sum(dim, keepdim=True).clamp(min=1)
     level = excess.gather(dim, active - 1) / active
-    return (below - level).clamp(min=0)
+    return (below - level).relu()  # derivative 0 at 0, as the level counts it; clamp's is 1
 
 
 def project_l1(x: Tensor, radius: Tensor | float, dim: int) -> Tensor:

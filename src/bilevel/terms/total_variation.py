@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from .._broadcast import Scalar, expand
 from ..operators.differences import Gradient
 from .base import Composed, Proximable, Weighted
+from .manifolds import Manifold, segments, shared
 from .norms import L1, L21, _length
 
 
@@ -114,13 +116,20 @@ class TotalVariation1D(Weighted, Proximable):
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tv1d  # compiled when first used
 
-        return tv1d.prox(*self._rows(x, step)).reshape(x.shape)
+        u = tv1d.prox(*self._rows(x, step))
+        return u if x.ndim == 2 else u.reshape(x.shape)
 
     def degrees_of_freedom(self, x: Tensor, step: Scalar = 1.0) -> Tensor:  # -> (B,), integers
         """The trace of the derivative of prox in x: the number of its segments."""
         from ..kernels import tv1d
 
         return tv1d.segments(*self._rows(x, step)).reshape(len(x), -1).sum(1)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        w = x + dual
+        p = self.prox(w, 1.0)
+        tension = (w - p).cumsum(-1)[..., :-1].abs()  # of the string, at most the weight
+        return segments(p, shared(self.weight, x) - tension)
 
     def _rows(self, x: Tensor, step: Scalar) -> tuple[Tensor, Tensor]:
         """x as (R, n) and step weight as (1 or R, 1 or n - 1)."""
@@ -129,7 +138,8 @@ class TotalVariation1D(Weighted, Proximable):
                 f"the prox of TotalVariation1D needs a real floating-point x, got {x.dtype}. "
                 "Convert it, x.float() or its real part."
             )
-        lead, rows, n = x.shape[:-1], x.shape[:-1].numel(), x.shape[-1]
+        *lead, n = x.shape
+        flat = x if x.ndim == 2 else x.reshape(math.prod(lead), n)
         t = expand(step, x) * self.weight
         if not isinstance(t, Tensor):
             t = torch.full((1, 1), t, dtype=torch.float64)
@@ -144,5 +154,5 @@ class TotalVariation1D(Weighted, Proximable):
         elif t.shape[:-1].numel() == 1:
             t = t.reshape(1, -1)
         else:
-            t = t.expand(*lead, t.shape[-1]).reshape(rows, t.shape[-1])
-        return x.reshape(rows, n), t
+            t = t.expand(*lead, t.shape[-1]).reshape(len(flat), t.shape[-1])
+        return flat, t

@@ -8,6 +8,7 @@ by the caller: try several shapes, float64, and points on both sides of every ki
 >>> testing.prox_minimises(0.3 * bl.L1(), torch.randn(8, 5, dtype=torch.float64), step=0.7)
 """
 
+from . import solution_maps
 from .gradients import gradcheck, gradgradcheck, gradients_agree
 from .operators import absolute_is_entrywise, adjoint_dot_test, is_linear, norm_bounds
 from .solvers import batch_is_alone, fixed_point, solvers_agree
@@ -43,6 +44,7 @@ __all__ = [
     "prox_firmly_nonexpansive",
     "prox_gives_subgradient",
     "prox_minimises",
+    "solution_maps",
     "solvers_agree",
     "take_is_indexing",
     "values_are_per_sample",

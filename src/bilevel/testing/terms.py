@@ -156,7 +156,8 @@ def _pull(g: Tensor, x: Tensor, direction: Tensor) -> Tensor:
 
 def constants_hold(term: Smooth, x: Tensor, y: Tensor) -> None:
     """mu |x - y|^2 <= <grad(x) - grad(y), x - y> and |grad(x) - grad(y)| <= L |x - y|, with mu =
-    strong_convexity, L = lipschitz; grad is affine where the term calls itself quadratic."""
+    strong_convexity, L = lipschitz; grad is affine where the term calls itself quadratic;
+    |grad(x) - grad(y) - hessian(y) (x - y)| <= L_2 / 2 |x - y|^2, with L_2 = hessian_lipschitz."""
     change, d = term.grad(x) - term.grad(y), x - y
     slack = _ROUNDING * eps(x) * (_size(x) + _size(y) + _size(change))
     mu, L = term.strong_convexity(x), term.lipschitz(x)
@@ -166,6 +167,11 @@ def constants_hold(term: Smooth, x: Tensor, y: Tensor) -> None:
     if term.quadratic:
         bend = term.grad(x) + term.grad(y) - 2 * term.grad((x + y) / 2)
         holds("constants_hold (quadratic)", term, norm_event(bend), slack)
+    second = term.hessian_lipschitz(x)
+    if second is not None:
+        _, turned = torch.autograd.functional.jvp(lambda u: term.grad(u), y, d)
+        rest = norm_event(change - turned) - second / 2 * sum_event(d.square())
+        holds("constants_hold (L of the Hessian)", term, rest, slack)
 
 
 def values_are_per_sample(term: Term, x: Tensor) -> None:

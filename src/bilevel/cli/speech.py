@@ -1,0 +1,98 @@
+"""bilevel dequantize, bilevel learn dequantize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bilevel.console import progress, say
+
+from .app import Force, app, command, learn_app
+from .learn import Out, Resume, how_to_resume
+
+EVERY = 5  # every fifth sound is for the report
+
+
+@command(app, "dequantize", "bilevel dequantize coarse.wav -o fine.wav")
+def dequantize_file(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A WAV file.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A WAV file.", show_default=False)],
+    bits: Annotated[int, typer.Option(help="Of the quantiser that made IN.")] = 4,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A run folder with a learned model.  \\[default: one for speech]"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Refine sound that was quantised to a few bits, of any length and sampling rate.
+
+    Every sample stays in the cell that it was rounded to. The quantiser is mid-rise: the levels are
+    (k + 1/2) / 2^(bits - 1).
+    """
+    from bilevel.tasks import audio, dequantize
+
+    audio.check_writable(output, force)
+    sound = audio.read(source)
+    learned, _ = dequantize.load(model)
+    audio.write(output, dequantize.restore(learned, sound, bits), force)
+    say(output)
+
+
+@command(learn_app, "dequantize", "bilevel learn dequantize --audio speech --out runs/fine")
+def learn_dequantize(
+    out: Out,
+    audio: Annotated[
+        Path | None, typer.Option(help="A folder of clean WAV files.", show_default=False)
+    ] = None,
+    bits: Annotated[int | None, typer.Option(help="To quantise to.  \\[default: 4]")] = None,
+    steps: Annotated[int, typer.Option(help="Of learning, 32 frames each.")] = 3000,
+    resume: Resume = False,
+) -> None:
+    """Learn to dequantise from clean sound, which it quantises.
+
+    It learns the analysis operator K of |K u|_1 on frames of 20 ms. Every fifth file is left out,
+    for the report.
+    """
+    from bilevel import report_speech
+    from bilevel.tasks import audio as files
+    from bilevel.tasks import dequantize, hearing
+
+    if resume:
+        _, config = dequantize.load(out)
+        before = config["data"]
+        given = {"audio": audio and str(audio.resolve()), "bits": bits}
+        for name, value in given.items():
+            if value is not None and value != before[name]:
+                raise ValueError(
+                    f"The run in {out} began with --{name} {before[name]}, got {value}. Leave the "
+                    "option out, or begin a new run in another folder."
+                )
+        folder, bits = Path(before["audio"]), int(before["bits"])
+    elif audio is None:
+        raise ValueError("No sound. Name a folder of clean WAV files with --audio.")
+    else:
+        folder, bits = audio.resolve(), 4 if bits is None else bits
+    dequantize.radius(bits)
+    sounds = [files.read(path) for path in sorted(folder.rglob("*.wav"))]
+    if len(sounds) < 2:
+        raise ValueError(f"{folder} holds {len(sounds)} WAV files: at least 2 are needed.")
+    held = sounds[::EVERY]
+    with how_to_resume(out, dequantize.NAME):
+        result = dequantize.learn(
+            [sound for k, sound in enumerate(sounds) if k % EVERY],
+            bits,
+            out,
+            data={"audio": str(folder)},
+            steps=steps,
+            resume=resume,
+        )
+    with progress(len(held), "listening") as tick:
+        model, _ = dequantize.load(out)
+        rows = hearing.judge(model, held, bits, out, tick)
+    say(f"Learned in {result.steps} steps. Mean squared error on {len(held)} other sounds:")
+    for line in hearing.described(out)[-len(rows) :]:
+        say(line)
+    say(f"Report: {report_speech.write(out)}")
+    say(f"Next: bilevel dequantize IN.wav -o OUT.wav --bits {bits} --model {out}")

@@ -1,0 +1,237 @@
+"""The derivative of an image denoised by total variation: on its flat zones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import Function
+
+from .._tangents import constant
+from ..errors import NotConverged, fail
+from ..kernels.compiled import spread
+from ..kernels.rof import Denoising, array
+from ..problem import Problem
+from .base import Strategy
+
+if TYPE_CHECKING:
+    from ..driver import Run
+    from ..fixpoint import Fixpoint
+
+Z = tuple[Tensor, ...]
+_LIMIT = 20_000  # products of one adjoint solve
+
+
+@dataclass(frozen=True)
+class FlatZones(Strategy):
+    """dx/dθ of LeastSquares + TotalVariation in two dims, where the flat zones stay what they are.
+
+    The zones are the components of the graph of the differences that the dual holds at 0. Small
+    changes of x are constant on each: u, one number a zone. With E from zones to pixels, bent the
+    pixels that jump, and n = Dx / |Dx| there,
+
+        E* (mu + D* C D) E u = E* (mu dtarget - (x - target) dmu - D* n dweight),
+        C = weight / |Dx| (1 - n n*) where bent, isotropic; 0 else.
+
+    Anisotropic: u is the mean over each zone. Isotropic: by conjugate gradients, one product in
+    O(pixels); memory O(pixels). Jumps below the error of x, as the duality gap bounds it, count as
+    none. First derivatives of x only, in backward mode.
+    [1] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
+        regularizers. Ann. Inst. Stat. Math., 2017.
+    """
+
+    settles: ClassVar[bool] = False  # the gap bounds the error of x, and so which jumps are sure
+
+    def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        energy = _covered(fixpoint.problem, fixpoint.primal(z0))
+        with constant():
+            z = run(fixpoint, z0)
+            x, y = fixpoint.primal(z), fixpoint.dual(z)
+            manifold = Zones.at(fixpoint.problem, energy, x, y[0])
+        shape = energy.target.shape
+        moved = _Solution.apply(
+            energy.target, energy.mu, energy.weight, x.reshape(shape), manifold, run
+        )
+        x = moved.reshape(x.shape)  # type: ignore[union-attr]
+        held: Tensor = _Held.apply(y[0], x)  # type: ignore[assignment]
+        return fixpoint.solver.assemble(fixpoint.problem, x, (held,))
+
+
+def _covered(problem: Problem, x: Tensor) -> Denoising:
+    energy = Denoising.of(problem, x)
+    if energy is None:
+        raise TypeError(
+            "FlatZones differentiates LeastSquares(target) + TotalVariation() in two dims, on the "
+            "CPU, in float32 or float64, with one weight of LeastSquares a sample; got "
+            f"{' + '.join(type(term).__name__ for term in problem.terms)} on {x.device} in "
+            f"{x.dtype}. Use FixedPoint()."
+        )
+    return energy
+
+
+@dataclass(frozen=True, eq=False)
+class Zones:
+    """The manifold of one batch of images at (x, y), and the system on it."""
+
+    images: list[Image]
+    mu: np.ndarray  # (N,)
+
+    @staticmethod
+    def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor) -> Zones:
+        n, c, h, w = energy.target.shape
+        error = problem.distance(x, (y,))
+        assert error is not None, "the problem has a gap and is strongly convex"
+        # a root mean square, of a sample and so of its images
+        floor = (error / max(x[0].numel(), 1) ** 0.5).repeat_interleave(n // max(len(x), 1))
+        xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
+        weight, floors = array(energy.weight), array(floor)
+        images = [Image.at(xs[i], ys[i], weight[i], energy.isotropic, floors[i]) for i in range(n)]
+        return Zones(images, array(energy.mu))
+
+    def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
+        """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
+        source, p = array(g), np.empty(g.shape, array(g).dtype)
+        found = np.zeros((len(source), 2))
+
+        def one(i: int) -> None:
+            found[i] = self.images[i].solve(source[i], self.mu[i], p[i], tol)
+
+        spread(one, [(i,) for i in range(len(source))])
+        return torch.from_numpy(p), found
+
+    def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
+        """The derivative of |Dx| along p, where x jumps."""
+        from ..kernels.flat_loops import slope
+
+        source = array(p)
+        out = np.empty((len(source), *source.shape[-2:]), source.dtype)
+        for i, image in enumerate(self.images):
+            slope(image.direction, source[i], out[i])
+        return torch.from_numpy(out)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """The zones of one image, and how it jumps between them."""
+
+    labels: np.ndarray  # (H, W): the zone of a pixel
+    count: int
+    direction: np.ndarray  # (C, 2, H, W): n = Dx / |Dx| where x jumps, else 0
+    stiff: np.ndarray  # (H, W): weight / |Dx| there, where there is curvature, else 0
+    members: np.ndarray  # pixels of zones of more than one, zone by zone
+    begin: np.ndarray
+
+    @staticmethod
+    def at(x: np.ndarray, y: np.ndarray, weight: np.ndarray, isotropic: bool, floor: float):
+        from ..kernels.flat_loops import bend, components, gathered
+
+        shape = x.shape[1:]
+        direction, stiff = np.empty_like(y), np.empty(shape, x.dtype)
+        flat, labels = np.empty((2, *shape), np.bool_), np.empty(shape, np.int32)
+        bend(x, y, weight, isotropic, floor, direction, stiff, flat)
+        count = components(flat, labels)
+        return Image(labels, count, direction, stiff, *gathered(labels.ravel(), count))
+
+    def means(self, v: np.ndarray) -> np.ndarray:
+        """P v: the mean over each zone."""
+        from ..kernels.flat_loops import level
+
+        v = v.copy()
+        level(self.members, self.begin, v.reshape(len(v), -1))
+        return v
+
+    def solve(self, g: np.ndarray, mu: float, p: np.ndarray, tol: float) -> tuple[float, int]:
+        """p = P (P A P)^+ P g, P the means over zones; returns (relative residual, products)."""
+        from ..kernels.flat_loops import conjugate_gradients, scales
+
+        if not self.stiff.any():
+            p[:] = self.means(g) / mu
+            return 0.0, 1
+        scale = np.empty_like(p)
+        scales(mu, self.direction, self.stiff, self.labels, self.count, scale)
+        return conjugate_gradients(
+            mu, self.direction, self.stiff, self.members, self.begin, scale, g, p, tol, _LIMIT
+        )
+
+
+class _Solution(Function):
+    """x(target, mu, weight), with its first derivative."""
+
+    @staticmethod
+    def forward(ctx, target: Tensor, mu: Tensor, weight: Tensor, x: Tensor, zones: Zones, run: Run):
+        ctx.save_for_backward(target, mu, weight, x)
+        ctx.zones, ctx.run = zones, run
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor):  # type: ignore[override]
+        return *_Adjoint.apply(g, *ctx.saved_tensors, ctx.zones, ctx.run), None, None, None  # type: ignore[misc]
+
+
+class _Adjoint(Function):
+    """g -> the gradients of <g, x(target, mu, weight)>."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        g: Tensor,
+        target: Tensor,
+        mu: Tensor,
+        weight: Tensor,
+        x: Tensor,
+        zones: Zones,
+        run: Run,
+    ):
+        p, found = zones.solve(g, run.adjoint_tol)
+        _judge(run, torch.from_numpy(found))
+        of_target = mu[:, None, None, None] * p
+        of_mu = -((x - target) * p).flatten(1).sum(1)
+        slopes = zones.slopes(p)
+        of_weight = -(slopes if weight.shape[1] == slopes.shape[1] else slopes.sum(1, keepdim=True))
+        return of_target, of_mu, of_weight
+
+    @staticmethod
+    def backward(ctx, *_: Tensor):
+        raise RuntimeError(
+            "a second derivative of a solution was asked for, and FlatZones gives the first only. "
+            "Pass diff=FixedPoint() to argmin."
+        )
+
+
+class _Held(Function):
+    """A dual that is read, but has no derivative: it is not unique on the zones."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, x: Tensor) -> Tensor:
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, g: Tensor):  # type: ignore[override]
+        if bool(g.any()):
+            raise RuntimeError(
+                "the derivative of a dual was asked for, and FlatZones differentiates x only. Pass "
+                "diff=FixedPoint()."
+            )
+        return None, None
+
+
+def _judge(run: Run, found: Tensor) -> None:  # (N, 2)
+    """Write the certificate; raise or warn for an adjoint that was not solved."""
+    certificate, (residual, products) = run.certificate, found.unbind(1)
+    rows = residual.reshape(len(certificate.residual), -1).amax(1)  # type: ignore[arg-type]
+    certificate.adjoint_residual = rows
+    certificate.adjoint_iterations = int(products.max()) if len(products) else 0
+    certificate.update_estimate()
+    late = ~(residual <= run.adjoint_tol)
+    if bool(late.any()):
+        fail(
+            NotConverged(
+                f"the adjoint solve ended at a relative residual of {float(residual.max()):.1e}, "
+                f"asked was {run.adjoint_tol:.0e}, after {_LIMIT} products. Loosen tol, or accept "
+                "it with on_fail='warn'."
+            ),
+            run.on_fail,
+        )

@@ -1,0 +1,108 @@
+"""Denoising by a learned filter bank, as a module that owns the filters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from ..argmin import argmin
+from ..differentiation.base import Strategy
+from ..errors import OnFail
+from ..operators import Convolution
+from ..problem import Problem
+from ..solvers.base import Solver
+from ..terms import Huber, LeastSquares
+
+
+def dct_filters(size: int) -> Tensor:
+    """The two-dimensional DCT-II basis but for the constant: (size^2 - 1, 1, size, size),
+    orthonormal, zero-mean."""
+    n = torch.arange(size, dtype=torch.float64)
+    cosines = torch.cos(torch.pi * (n + 0.5) * n[:, None] / size) * (2 / size) ** 0.5
+    cosines[0] *= 0.5**0.5
+    basis = torch.einsum("ai,bj->abij", cosines, cosines).reshape(-1, 1, size, size)
+    return basis[1:].to(torch.get_default_dtype())
+
+
+class FilterDenoise(nn.Module):
+    """argmin over x of 1/2 |x - noisy|^2 + weight sum_k share_k sum_p huber((K_k x)_p; delta_k)
+
+    with learnable filters K_k = sum_l mix_kl B_l in the DCT basis B without the constant, shares,
+    deltas and weight. huber(t; delta) = t^2 / (2 delta) up to delta, |t| - delta / 2 beyond: the
+    energy is smooth and strongly convex, and l1 where delta is small.
+
+    For images (B, 1, H, W) -> the same, with values in [0, 1] and one noise level. They are
+    continued by their mirror image, so that pixels at the border see as many filters as others.
+
+    [1] Chen, Ranftl, Pock. Insights into analysis operator learning: from patch-based sparse models
+    to higher order MRFs. TIP, 2014.
+    """
+
+    asks: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        weight: float = 0.004,  # near the best of the DCT at a noise level of 25/255
+        *,
+        size: int = 7,  # of a filter: size x size, size^2 - 1 of them
+        delta: float = 0.02,
+        solver: Solver | None = None,
+        diff: Strategy | None = None,
+        tol: float | None = None,
+        on_fail: OnFail = "raise",
+    ) -> None:
+        super().__init__()
+        positive = all(0 < number < math.inf for number in (weight, delta))
+        if not positive or size < 2:
+            raise ValueError(
+                "FilterDenoise needs a weight and a delta > 0 and filters of 2 x 2 pixels or more, "
+                f"got weight={weight:g}, delta={delta:g}, size={size}."
+            )
+        basis = dct_filters(size)
+        self.register_buffer("basis", basis, persistent=False)
+        self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
+        self.mix = nn.Parameter(torch.eye(len(basis)))
+        self.log_share = nn.Parameter(torch.zeros(len(basis)))
+        self.log_delta = nn.Parameter(torch.full((len(basis),), math.log(delta)))
+        self.solver, self.diff, self.tol = solver, diff, tol
+        self.on_fail: OnFail = on_fail
+
+    @property
+    def weight(self) -> Tensor:
+        return self.log_weight.exp()
+
+    @property
+    def filters(self) -> Tensor:  # (K, 1, size, size)
+        return torch.tensordot(self.mix, self.basis, 1)
+
+    def with_weight(self, weight: float) -> FilterDenoise:
+        """The same filters with another weight."""
+        other = copy.deepcopy(self)
+        other.log_weight.data.fill_(math.log(weight))
+        return other
+
+    def energy(self, noisy: Tensor) -> Problem:
+        weights, deltas = self.weight * self.log_share.exp(), self.log_delta.exp()
+        penalty = Huber(deltas[:, None, None], weight=weights[:, None, None])
+        return LeastSquares(noisy) + penalty @ Convolution(self.filters)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        border = self.basis.shape[-1] - 1
+        if noisy.ndim != 4 or noisy.shape[1] != 1 or min(noisy.shape[2:]) <= border:
+            raise ValueError(
+                f"FilterDenoise needs images (B, 1, H, W) with sides above {border}, got "
+                f"{tuple(noisy.shape)}. Pass the channels of a colour image as a batch."
+            )
+        x = argmin(
+            self.energy(pad(noisy, [border] * 4, mode="reflect")),
+            solver=self.solver,
+            diff=self.diff,
+            tol=self.tol,
+            on_fail=self.on_fail,
+        )
+        return x[..., border:-border, border:-border]

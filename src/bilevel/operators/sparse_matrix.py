@@ -1,0 +1,93 @@
+"""A constant sparse matrix, its products by SciPy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from .adapters import Map, linear
+from .base import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class SparseMatrix(Operator):
+    """x -> A x - <mean, x> for x (B, n), A (m, n) a sparse array of SciPy's: constant, on the CPU.
+
+    Differentiable in x to every order. With the mean of A's columns the operator is that of the
+    centred columns, without becoming dense. Some ten times faster than a sparse tensor in Matrix,
+    which is for matrices that are learned.
+    """
+
+    matrix: Any  # (m, n); kept as CSC, by columns
+    mean: np.ndarray | None = None  # (n,): taken off every row
+
+    def __post_init__(self) -> None:
+        if not scipy.sparse.issparse(self.matrix):
+            raise TypeError(
+                "SparseMatrix needs a sparse array of scipy.sparse, got "
+                f"{type(self.matrix).__name__}. A tensor or a dense array goes into Matrix."
+            )
+        object.__setattr__(self, "matrix", scipy.sparse.csc_array(self.matrix))
+        if self.mean is not None and np.shape(self.mean) != self.matrix.shape[1:]:
+            raise ValueError(
+                f"SparseMatrix of shape {self.matrix.shape} needs a mean of shape "
+                f"{self.matrix.shape[1:]}, one number a column, got {np.shape(self.mean)}."
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:  # (B, n) -> (B, m)
+        return self._apply(x, "x", 1, self._product, self._adjoint)
+
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, m) -> (B, n)
+        return self._apply(y, "y", 0, self._adjoint, self._product)
+
+    def _apply(self, x: Tensor, name: str, axis: int, forth: Map, back: Map) -> Tensor:
+        if x.ndim != 2 or x.shape[1] != self.matrix.shape[axis]:
+            raise ValueError(
+                f"SparseMatrix of shape {self.matrix.shape} needs {name} of shape "
+                f"(B, {self.matrix.shape[axis]}), got {tuple(x.shape)}. For one problem pass "
+                f"{name}[None]: dim 0 is the batch."
+            )
+        return linear(x, forth, back)
+
+    def _product(self, x: Tensor) -> Tensor:
+        array = x.detach().numpy()
+        image = _rows(self.matrix, array)
+        return torch.from_numpy(
+            image if self.mean is None else image - (array @ self.mean)[:, None]
+        )
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        array = y.detach().numpy()
+        image = _rows(self.matrix.T, array)
+        if self.mean is not None:
+            image = image - array.sum(1, keepdims=True) * self.mean
+        return torch.from_numpy(image)
+
+    def columns(self, index: Tensor) -> SparseMatrix:
+        """The operator of some of the unknowns."""
+        chosen = index.numpy()
+        mean = None if self.mean is None else self.mean[chosen]
+        return SparseMatrix(self.matrix[:, chosen], mean)
+
+    def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
+        """A* diag(weight) A, dense."""
+        return torch.stack([self._gram(row.numpy()) for row in weight.detach()])
+
+    def _gram(self, weight: np.ndarray) -> Tensor:
+        weighted = self.matrix.multiply(weight[:, None]).tocsc()
+        gram = (self.matrix.T @ weighted).toarray()
+        if self.mean is not None:
+            column = weighted.sum(0)
+            gram -= np.outer(self.mean, column) + np.outer(column, self.mean)
+            gram += weight.sum() * np.outer(self.mean, self.mean)
+        return torch.from_numpy(gram)
+
+
+def _rows(matrix: Any, rows: np.ndarray) -> np.ndarray:
+    """matrix @ row for each; one alone is three times faster as a vector."""
+    return (matrix @ rows[0])[None] if len(rows) == 1 else np.ascontiguousarray((matrix @ rows.T).T)

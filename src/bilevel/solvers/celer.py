@@ -1,0 +1,168 @@
+"""Sparse linear models, solved by the library celer."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from .._broadcast import like
+from ..acceleration import Acceleration, Plain
+from ..operators.base import Operator
+from ..operators.matrix import Matrix
+from ..operators.sparse_matrix import SparseMatrix
+from ..problem import Problem
+from ..terms.composition import SmoothComposition
+from ..terms.norms import L1, ElasticNet
+from ..terms.smooth import LeastSquares, Logistic
+from .base import Z, names, refuse
+from .external import External, Limits
+from .support import Support, row
+
+
+@dataclass(frozen=True, eq=False)
+class Celer(External):
+    """min F(Ax) + g(x), F LeastSquares or Logistic, A a dense Matrix or a SparseMatrix, g L1 or
+    ElasticNet with positive weights: found by celer, coordinate descent on growing working sets
+    [1], sample by sample, on the CPU.
+
+    T is Newton's step on the support, its signs held: it takes celer's answer to rounding, and
+    dT/dx = 0 at the solution, so that the derivative costs one Cholesky factor of the size of the
+    support. A dense A stored by columns, and a SparseMatrix, are read without a copy.
+
+    [1] Massias, Gramfort, Salmon. Celer: a fast solver for the lasso with dual extrapolation. ICML
+        2018.
+    """
+
+    support: Support | None = None  # of the solution; set by the run
+
+    newton = True
+
+    def check(self, problem: Problem) -> None:
+        f, g = problem.f, problem.g
+        linear = isinstance(f, SmoothComposition) and _readable(f.operator)
+        known = linear and isinstance(f.outer, LeastSquares | Logistic)  # type: ignore[union-attr]
+        if not known or problem.h or not isinstance(g, L1 | ElasticNet):
+            need = "F(Ax) + g(x), F LeastSquares or Logistic, A a dense Matrix or a SparseMatrix, "
+            need += "g L1 or ElasticNet"
+            instead = "Use PrimalDual()." if problem.h or f is None else "Use ForwardBackward()."
+            raise refuse(self, need, names(problem.terms), instead)
+        if isinstance(g, ElasticNet) and isinstance(f.outer, Logistic):  # type: ignore[union-attr]
+            raise refuse(self, "L1 beside Logistic", "ElasticNet", "Use ForwardBackward().")
+
+    def prepare(self, problem: Problem, x0: Tensor) -> Celer:
+        assert problem.g is not None
+        for name in ("weight", "ratio"):
+            value = like(getattr(problem.g, name, 1.0), x0)
+            if not bool((value > 0).all()):
+                raise ValueError(
+                    f"Celer needs a positive {name} in {type(problem.g).__name__}, got a least of "
+                    f"{float(value.min())}. Use ForwardBackward()."
+                )
+        return self
+
+    def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
+        (x0,) = z0
+        zero = torch.zeros_like(x0)
+        needed = (self._near(problem, zero).signs != 0).any(1)  # elsewhere 0 is the solution
+        x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
+        for b in needed.nonzero()[:, 0].tolist():
+            x[b], rounds[b] = _celer(problem, x0, b, limits)
+        return (x,), rounds
+
+    def step(self, problem: Problem, z: Z) -> Z:
+        (x,) = z
+        return ((self.support or self._near(problem, x)).newton(problem, x),)
+
+    def near(self, problem: Problem, z: Z) -> Celer:
+        return replace(self, support=self._near(problem, z[0]))
+
+    @staticmethod
+    def _near(problem: Problem, x: Tensor) -> Support:
+        return Support.at(problem, x).factored(problem, x)
+
+    def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
+        return Plain()
+
+
+def _readable(operator: Operator) -> bool:
+    dense = isinstance(operator, Matrix) and operator.matrix.layout == torch.strided
+    return dense or isinstance(operator, SparseMatrix)
+
+
+def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor, int]:
+    """celer's solution of sample b, and how many working sets it took.
+
+    celer divides least squares by the number of rows, and weighs all rows alike: others are scaled.
+    """
+    f, g = problem.f, problem.g
+    assert isinstance(f, SmoothComposition) and g is not None
+    squares = isinstance(f.outer, LeastSquares)
+    A, mean = _array(f.operator, b)
+    image = x0.new_empty(1, A.shape[0])
+    data = f.outer.target if squares else f.outer.labels  # type: ignore[attr-defined]
+    y, row_weight = _sample(data, image, b), _sample(f.outer.weight, image, b)  # type: ignore[attr-defined]
+    if not (row_weight == row_weight[0]).all():
+        A, y, row_weight = _alike(A, mean, y, row_weight, squares)
+    weight = _sample(g.weight, x0, b) / row_weight[0]  # type: ignore[attr-defined]
+    ratio = float(_sample(getattr(g, "ratio", 1.0), x0, b)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may stop early: the run looks at its answer
+        _, x, _, rounds = _celer_path()(
+            A, y, "lasso" if squares else "logreg",
+            alphas=[1.0], weights=weight / len(y) if squares else weight,
+            l1_ratio=ratio,
+            coef_init=x0[b].numpy(force=True), tol=max(limits.tol, 1e-12), max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
+            X_offset=mean, X_scale=None if mean is None else np.ones_like(mean),
+            return_n_iter=True,
+        )  # fmt: skip
+    return torch.from_numpy(x[:, 0]).to(x0), int(rounds[0])
+
+
+def _array(operator: Operator, b: int) -> tuple[Any, np.ndarray | None]:
+    """The design of sample b, and the mean that is to be taken off its rows."""
+    if isinstance(operator, SparseMatrix):
+        return operator.matrix, operator.mean
+    assert isinstance(operator, Matrix)
+    a = operator.matrix.detach()
+    return (a if a.ndim == 2 else a[b]).numpy(force=True), None
+
+
+def _sample(value: Tensor | float, x: Tensor, b: int) -> np.ndarray:
+    """A field that broadcasts against x, for sample b."""
+    rows = row(value, x).detach()
+    return rows[b % len(rows)].contiguous().numpy(force=True)
+
+
+def _alike(
+    A: Any, mean: np.ndarray | None, y: np.ndarray, weight: np.ndarray, squares: bool
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """(A, y, weight) of an equal problem whose rows weigh the same."""
+    used = weight > 0
+    uniform = (weight[used] == weight[used][:1]).all()
+    if mean is not None or not (squares or uniform):
+        raise ValueError(
+            "Celer needs one weight for all rows beside Logistic, and beside a SparseMatrix with "
+            "a mean. Use ForwardBackward()."
+        )
+    A, y, weight = A[used], y[used], weight[used]
+    if uniform:
+        return A, y, weight
+    root = np.sqrt(weight)
+    A = A.multiply(root[:, None]) if scipy.sparse.issparse(A) else A * root[:, None]
+    return A, y * root, np.ones_like(weight)
+
+
+def _celer_path() -> Any:
+    try:
+        from celer.homotopy import celer_path
+    except ImportError as error:
+        raise ImportError(
+            "Celer needs the library celer: pip install 'bilevel[sklearn]'."
+        ) from error
+    return celer_path

@@ -1,0 +1,120 @@
+"""Sound files: WAV in and out, a signal cut into overlapping frames and put together again."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io import wavfile
+from torch import Tensor
+
+from bilevel.learning.checkpoint import write_bytes
+
+
+class AudioError(ValueError):
+    """A sound that cannot be read, used or written; the message names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Samples in [-1, 1]."""
+
+    samples: np.ndarray  # (channels, n), float64
+    rate: int  # a second
+    dtype: np.dtype = np.dtype(np.int16)  # in the file
+    path: str = "the sound"  # for messages
+
+    def with_samples(self, samples: np.ndarray) -> Audio:
+        return replace(self, samples=samples)
+
+
+def read(path: str | Path) -> Audio:
+    """PCM of 8, 16, 24 or 32 bits, or floats; mono or more channels."""
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are not sound
+            rate, data = wavfile.read(path)
+    except FileNotFoundError:
+        raise AudioError(f"{path} does not exist. Check the path.") from None
+    except (OSError, ValueError, EOFError, SyntaxError, ArithmeticError) as error:
+        raise AudioError(
+            f"{path} cannot be read as a WAV file ({error}). Convert it to WAV first."
+        ) from None
+    samples = np.atleast_2d(data.T).astype(np.float64)
+    if data.dtype.kind == "u":
+        samples = samples / 128 - 1
+    elif data.dtype.kind == "i":  # 24 bits come as the upper ones of 32
+        samples /= 2.0 ** (8 * data.dtype.itemsize - 1)
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path} holds NaN or inf: it was damaged before. Write it again.")
+    if not samples.size:
+        raise AudioError(f"{path} holds no samples.")
+    return Audio(samples, rate, data.dtype, str(path))
+
+
+def encode(audio: Audio) -> bytes:
+    """As a WAV file, with the kind of numbers that was read; at least 16 bits."""
+    stream = io.BytesIO()
+    if audio.dtype.kind == "f":
+        data = audio.samples.astype(audio.dtype)
+    else:
+        kind = np.dtype(np.int32 if audio.dtype.itemsize > 2 else np.int16)
+        scale = 2.0 ** (8 * kind.itemsize - 1)
+        data = np.rint(audio.samples * scale).clip(-scale, scale - 1).astype(kind)
+    wavfile.write(stream, audio.rate, data.T)
+    return stream.getvalue()
+
+
+def write(path: str | Path, audio: Audio, force: bool = False) -> None:
+    """Complete or not at all."""
+    check_writable(Path(path), force)
+    write_bytes(Path(path), encode(audio))
+
+
+def check_writable(path: Path, force: bool = False) -> None:
+    """Before the long work: the suffix is known, the folder is there, no file is in the way."""
+    if path.suffix.lower() != ".wav":
+        raise AudioError(f"The output {path} is not a WAV file. Name it NAME.wav.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise AudioError(f"The output folder {path.parent} is missing or not writable.")
+    if path.exists() and not force:
+        raise AudioError(f"The output {path} exists. Choose another, or overwrite with --force.")
+
+
+# -------------------------------------------------------------------------------------- frames
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Frames of n samples every `hop`, and their mean, weighted by sin^2: no seam is left.
+
+    The signal goes on beyond its ends as in a mirror. A mean of values in a cell is in the cell.
+    """
+
+    n: int
+    hop: int
+
+    def cut(self, signal: Tensor) -> Tensor:  # (length,) -> (frames, n)
+        length, before = len(signal), self.n - self.hop
+        count = -(-(length + before) // self.hop)
+        total = (count - 1) * self.hop + self.n
+        at = (torch.arange(total) - before) % (2 * length)
+        mirrored = torch.where(at < length, at, 2 * length - 1 - at)
+        return signal[mirrored].unfold(0, self.n, self.hop)
+
+    def join(self, frames: Tensor, length: int) -> Tensor:  # (frames, n) -> (length,)
+        ramp = (torch.arange(self.n) + 0.5) / self.n
+        window = (torch.pi * ramp).sin().square().to(frames)
+        starts = self.hop * torch.arange(len(frames))
+        at = (starts[:, None] + torch.arange(self.n)).flatten()
+        total, weights = frames.new_zeros(2, int(at[-1]) + 1)
+        total.index_add_(0, at, (window * frames).flatten())
+        weights.index_add_(0, at, window.expand_as(frames).flatten())
+        before = self.n - self.hop
+        return (total / weights)[before : before + length]

@@ -1,0 +1,253 @@
+"""Dequantisation: sound of a few bits, refined within the cells that its samples were rounded to.
+
+The quantiser is mid-rise: 2^bits cells of equal width on [-1, 1], each sample becomes the middle of
+its cell. There is no level 0: silence becomes +-half a cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel import learning
+from bilevel.differentiation import Truncated
+from bilevel.layers import Dequantize
+from bilevel.tasks.audio import Audio, AudioError, Windows
+
+NAME = "dequantize"
+SECONDS = 0.02  # of a frame
+STEPS = 100  # of the solver: a model is learned for as many as it is used with
+OVERLAP = 4  # frames that see a sample: the error falls by a quarter against frames side by side
+HALVED = 700  # steps of learning after which its step sizes have halved
+GROUP, BATCH = 4, 8  # frames an item, items a batch
+SHIPPED = "dequantize_4bit"
+
+
+def radius(bits: int) -> float:
+    """Half a cell."""
+    if not 1 <= bits <= 16:
+        raise ValueError(f"--bits is {bits}: give a whole number from 1 to 16.")
+    return 2.0**-bits
+
+
+def quantize(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Values in [-1, 1] -> the middles of their cells."""
+    half = radius(bits)
+    cells = np.floor(samples / (2 * half)).clip(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return (cells + 0.5) * 2 * half
+
+
+def check_levels(audio: Audio, bits: int) -> None:
+    """Raise where the samples are not the middles of cells, up to what 16 bits can tell."""
+    off = np.abs(audio.samples - quantize(audio.samples, bits)) > 2.0**-15
+    if not off.any():
+        return
+    fitting = (b for b in range(1, 13) if _fits(audio, b))
+    found = next((f"They fit {b} bits: pass --bits {b}." for b in fitting), None)
+    raise AudioError(
+        f"{audio.path}: {off.mean():.0%} of the samples are not at one of the {2**bits} levels of "
+        f"a mid-rise quantiser of {bits} bits, (k + 1/2) / {2 ** (bits - 1)}. "
+        + (found or "They fit no number of bits: this is not sound that was quantised so.")
+    )
+
+
+def _fits(audio: Audio, bits: int) -> bool:
+    return bool((np.abs(audio.samples - quantize(audio.samples, bits)) <= 2.0**-15).all())
+
+
+# -------------------------------------------------------------------------------------- models
+
+
+def cosines(n: int) -> Tensor:  # (n, n), float64
+    """The orthonormal DCT-II: row k is the k-th cosine."""
+    k, t = torch.arange(n).double()[:, None], torch.arange(n).double() + 0.5
+    C = math.sqrt(2 / n) * (math.pi / n * k * t).cos()
+    C[0] *= math.sqrt(0.5)
+    return C
+
+
+def spectral(clean: Tensor, floor: float = 0.01) -> Tensor:  # (frames, n) -> (n, n)
+    """The DCT with each row divided by the mean size of its coefficient in clean sound: the most
+    likely independent Laplacian coefficients. The floor is in units of the full scale."""
+    C = cosines(clean.shape[1]).to(clean)
+    weight = 1 / ((clean @ C.mT).abs().mean(0) + floor)
+    return (weight / weight.mean())[:, None] * C
+
+
+def at_length(analysis: Tensor, n: int) -> Tensor:  # (m, n0) -> (m or more, n)
+    """The same operator for frames of as many seconds at another sampling rate.
+
+    The cosines of both frames are the same functions of time. What only the new one has is weighted
+    as the highest ones of the old.
+    """
+    m, old = analysis.shape
+    if n == old:
+        return analysis
+    C = cosines(n).to(analysis)
+    spectrum = analysis @ cosines(old).to(analysis).mT
+    if n < old:
+        return spectrum[:, :n] @ C
+    above = spectrum[:, -old // 20 :].abs().sum(0).mean()
+    return torch.cat([spectrum @ C[:old], above * C[old:]])
+
+
+def build(n: int, m: int, **options: Any) -> Dequantize:
+    return Dequantize(torch.eye(max(m, n))[:m, :n] + 1e-3, **options)
+
+
+def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
+    """Model and config of a run folder, or of the one that comes with the package."""
+    if run is None:
+        run = Path(str(resources.files("bilevel.tasks"))) / "models" / SHIPPED
+    config, state = learning.read_config(run), learning.read_model(run)
+    rows, data = state.get("rows"), config.get("data", {})
+    known = config.get("task") == NAME and {"rate", "bits"} <= data.keys()
+    fits = set(state) == {"rows", "log_weight"} and state["log_weight"].shape == rows.shape[:1]  # type: ignore[union-attr]
+    if not known or not fits:
+        raise ValueError(
+            f"{run} is not a run of `bilevel learn {NAME}`. Check the path, or learn again."
+        )
+    if not all(bool(part.isfinite().all()) for part in state.values()):
+        raise ValueError(f"{run} holds parameters that are not finite. Learn it again.")
+    m, n = rows.shape  # type: ignore[union-attr]
+    model = build(n, m, steps=STEPS)
+    model.load_state_dict({name: part.float() for name, part in state.items()})
+    return model.eval(), config
+
+
+# ------------------------------------------------------------------------------------- restore
+
+
+@torch.no_grad()
+def restore(model: Dequantize, audio: Audio, bits: int) -> Audio:
+    """Every channel alone, each sample from OVERLAP frames."""
+    check_levels(audio, bits)
+    half, n = radius(bits), max(round(SECONDS * audio.rate), 2)
+    wide = Dequantize(at_length(model.analysis, n), steps=model.steps, solver=model.solver)
+    windows = Windows(n, -(-n // OVERLAP))
+    result = np.empty_like(audio.samples)
+    for channel, samples in zip(result, audio.samples, strict=True):
+        x = torch.from_numpy(quantize(samples, bits))
+        frames = windows.cut(x)
+        loud = (frames.abs() > half).any(1)  # in the others u = 0, whatever K is
+        fine = torch.zeros_like(frames)
+        if bool(loud.any()):
+            fine[loud] = wide(frames[loud].float(), half).double()
+        joined = windows.join(fine, len(x))
+        channel[:] = torch.minimum(torch.maximum(joined, x - half), x + half).numpy()
+    return audio.with_samples(result)
+
+
+def smooth(quantized: np.ndarray, bits: int) -> np.ndarray:  # (..., n) -> the same
+    """What needs no model: a binomial mean of 5 samples, cut to the cells, and 0 in frames where
+    every cell touches 0."""
+    half = radius(bits)
+    wide = np.pad(quantized, [(0, 0)] * (quantized.ndim - 1) + [(2, 2)], mode="edge")
+    n = quantized.shape[-1]
+    mean = sum(c * wide[..., i : i + n] for i, c in enumerate((1, 4, 6, 4, 1))) / 16
+    silent = (np.abs(quantized) <= half).all(-1, keepdims=True)
+    return np.where(silent, 0.0, mean.clip(quantized - half, quantized + half))
+
+
+# --------------------------------------------------------------------------------------- learn
+
+
+class Frames:
+    """Clean sound and what the quantiser leaves of it, GROUP frames an item: no rows of a batch, so
+    that `learn` starts each solve from x, as it will be used."""
+
+    def __init__(self, clean: np.ndarray, bits: int) -> None:  # (frames, n)
+        groups = clean[: max(len(clean) // GROUP, 1) * GROUP]
+        groups = groups.reshape(-1, min(GROUP, len(groups)), clean.shape[1])
+        self.clean = torch.from_numpy(groups.astype(np.float32))
+        self.quantized = torch.from_numpy(quantize(groups, bits).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def __getitem__(self, index: int) -> Mapping[str, Tensor]:
+        return {"clean": self.clean[index], "quantized": self.quantized[index]}
+
+
+def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
+    """Each channel over its largest value, in frames side by side. Silent frames, whose every cell
+    touches 0, are left out: their solution is 0 for any K."""
+    n, frames = round(SECONDS * sounds[0].rate), []
+    for sound in sounds:
+        if sound.rate != sounds[0].rate:
+            raise AudioError(
+                f"{sound.path} has {sound.rate} samples a second, {sounds[0].path} "
+                f"{sounds[0].rate}. Learn from sound of one rate."
+            )
+        for channel in sound.samples:
+            scaled = channel / max(np.abs(channel).max(), 1e-12)
+            frames.append(scaled[: len(scaled) // n * n].reshape(-1, n))
+    whole = np.concatenate(frames)
+    return whole[(np.abs(whole) >= 2 * radius(bits)).any(1)]
+
+
+def noise_left(half: float, model: Dequantize, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean squared error over that of a value anywhere in its cell, half^2 / 3."""
+    x, clean = batch["quantized"].flatten(0, 1), batch["clean"].flatten(0, 1)
+    return (model(x, half) - clean).square().mean() / (half**2 / 3)
+
+
+def learn(
+    sounds: list[Audio],
+    bits: int,
+    out: str | Path | None,
+    *,
+    data: Mapping[str, Any],  # of config.toml: where the sounds are from
+    steps: int = 3000,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    on_step: Callable[[int, learning.Record], object] | None = None,
+) -> learning.LearnResult:
+    """Learns K by Adam from the spectral start, with 20 terms of the relaxed derivative."""
+    clean = cut(sounds, bits)
+    frames = Frames(clean, bits)
+    start = spectral(torch.from_numpy(clean)).float()
+    model = Dequantize(start, steps=STEPS, relaxed=True, diff=Truncated(20))
+    config = {
+        "task": NAME,
+        "bilevel": metadata.version("bilevel"),
+        "data": {**data, "bits": bits, "rate": sounds[0].rate, "frames": len(clean)},
+    }
+    return learning.learn(
+        model,
+        frames,
+        partial(noise_left, radius(bits)),
+        optimizer=_adam,
+        steps=steps,
+        batch_size=min(BATCH, len(frames)),
+        seed=seed,
+        out=out,
+        resume=resume,
+        config=config,
+        progress=progress,
+        on_step=on_step,
+    )
+
+
+def _adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    rows, log_weight = parameters
+    return _Shrinking([{"params": [rows], "lr": 7e-4}, {"params": [log_weight], "lr": 7e-3}])
+
+
+class _Shrinking(torch.optim.Adam):
+    """Adam whose step sizes halve every `HALVED` steps."""
+
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            group["lr"] *= 0.5 ** (1 / HALVED)
+        return loss

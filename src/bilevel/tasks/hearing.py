@@ -1,0 +1,116 @@
+"""How good a dequantiser is on sounds that it has not learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bilevel.layers import Dequantize
+from bilevel.learning.checkpoint import write_bytes
+from bilevel.tasks import audio
+from bilevel.tasks.audio import Audio
+from bilevel.tasks.dequantize import SECONDS, load, quantize, radius, restore, smooth
+
+QUANTIZED, SMOOTHED, LEARNED = "quantised", "5-tap mean, cut to the cells", "learned"
+SECONDS_SHOWN = 4.0  # of the sound that the report plays
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Mean squared errors of a method, and the ratio of signal to error in dB."""
+
+    method: str
+    speech: float  # frames with a sample outside the two innermost cells
+    all: float
+    snr: float  # of all
+
+
+def scaled(sound: Audio) -> Audio:
+    """Each channel over its largest value."""
+    largest = np.abs(sound.samples).max(1, keepdims=True)
+    return sound.with_samples(sound.samples / np.maximum(largest, 1e-12))
+
+
+def answers(model: Dequantize, clean: Audio, bits: int) -> dict[str, Audio]:
+    """What each method makes of the quantised sound."""
+    coarse = clean.with_samples(quantize(clean.samples, bits))
+    n = round(SECONDS * clean.rate)
+    count = -(-clean.samples.shape[1] // n)
+    wide = np.pad(coarse.samples, [(0, 0), (0, count * n - clean.samples.shape[1])], mode="edge")
+    frames = smooth(wide.reshape(len(wide), count, n), bits)
+    mean = frames.reshape(len(wide), -1)[:, : clean.samples.shape[1]]
+    return {
+        QUANTIZED: coarse,
+        SMOOTHED: clean.with_samples(mean),
+        LEARNED: restore(model, coarse, bits),
+    }
+
+
+def judge(
+    model: Dequantize,
+    sounds: list[Audio],
+    bits: int,
+    run: str | Path,
+    tick: Callable[[], object] = lambda: None,
+) -> list[Errors]:
+    """Errors over all the sounds; with the first sound they go into RUN/evaluation."""
+    folder = Path(run) / "evaluation"
+    folder.mkdir(exist_ok=True)
+    squares: dict[str, list[np.ndarray]] = {}
+    power, speech = [], []
+    for number, sound in enumerate(map(scaled, sounds)):
+        n = round(SECONDS * sound.rate)
+        whole = sound.samples.shape[1] // n * n
+
+        def frames(samples: np.ndarray, whole: int = whole, n: int = n) -> np.ndarray:
+            return samples[:, :whole].reshape(-1, n)
+
+        made = answers(model, sound, bits)
+        for name, answer in made.items():
+            error = frames(np.square(answer.samples - sound.samples)).mean(1)
+            squares.setdefault(name, []).append(error)
+        power.append(frames(np.square(sound.samples)).mean(1))
+        speech.append((np.abs(frames(sound.samples)) >= 2 * radius(bits)).any(1))
+        if number == 0:
+            for name, answer in {"clean": sound, **made}.items():
+                short = answer.samples[:, : round(SECONDS_SHOWN * sound.rate)]
+                kind = np.dtype(np.int16)
+                piece = Audio(short, sound.rate, kind)
+                write_bytes(folder / file_name(name), audio.encode(piece))
+        tick()
+    loud, total = np.concatenate(speech), np.concatenate(power).mean()
+    rows = []
+    for name, parts in squares.items():
+        error = np.concatenate(parts)
+        told = float(error[loud].mean()) if loud.any() else float("nan")
+        snr = 10 * float(np.log10(total / max(error.mean(), 1e-30)))
+        rows.append(Errors(name, told, float(error.mean()), snr))
+    text = json.dumps([asdict(row) for row in rows], indent=2)
+    write_bytes(folder / "errors.json", f"{text}\n".encode())
+    return rows
+
+
+def described(run: str | Path) -> list[str]:
+    """What a run folder holds, in words."""
+    model, config = load(run)
+    data, (m, n) = config["data"], model.rows.shape
+    return [
+        f"{run}: a dequantiser for {data['bits']} bits, learned with bilevel {config['bilevel']}",
+        f"  learned from  {data['frames']} frames of speech from {data['audio']}",
+        f"  parameters    K, {m} x {n}, for frames of {n} samples at {data['rate']} a second",
+        *(f"  {row.speech:.3e} in speech, {row.all:.3e} in all  {row.method}"
+          for row in read_errors(run)),
+    ]  # fmt: skip
+
+
+def file_name(method: str) -> str:
+    return {QUANTIZED: "quantised", SMOOTHED: "smoothed"}.get(method, method) + ".wav"
+
+
+def read_errors(run: str | Path) -> list[Errors]:
+    path = Path(run) / "evaluation" / "errors.json"
+    return [Errors(**row) for row in json.loads(path.read_text())] if path.exists() else []

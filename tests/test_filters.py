@@ -1,0 +1,92 @@
+"""Denoising by a learned filter bank: the layer, and the model of the command line."""
+
+import pytest
+import torch
+
+import bilevel as bl
+from bilevel.layers import FilterDenoise
+from bilevel.layers.filters import dct_filters
+from bilevel.tasks import evaluation, runs
+from command_line import bilevel, said
+
+
+def model(**options) -> FilterDenoise:
+    return FilterDenoise(0.03, size=3, delta=0.05, tol=1e-12, **options).double()
+
+
+@pytest.fixture
+def noisy():
+    return torch.rand(2, 1, 12, 10, dtype=torch.float64, generator=torch.manual_seed(0))
+
+
+def test_the_dct_basis_is_orthonormal_and_has_no_constant():
+    basis = dct_filters(7).flatten(1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(48))
+    torch.testing.assert_close(basis.sum(1), torch.zeros(48), atol=1e-5, rtol=0)
+
+
+def test_the_answer_minimises_the_energy(noisy):
+    denoiser = model()
+    wide = torch.nn.functional.pad(noisy, [2] * 4, mode="reflect")
+    energy = denoiser.energy(wide)
+    x = bl.solve(energy, solver=bl.GradientDescent(), tol=1e-12).x
+    torch.testing.assert_close(denoiser(noisy), x[..., 2:-2, 2:-2], atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["log_weight", "mix", "log_share", "log_delta"])
+def test_its_derivatives_are_those_of_converged_solutions(noisy, name):
+    denoiser = model()
+    parameter, pull = getattr(denoiser, name), torch.randn_like(noisy)
+    (slope,) = torch.autograd.grad((denoiser(noisy) * pull).sum(), parameter)
+    direction, h = torch.randn_like(parameter), 1e-5
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            parameter.add_(sign * h * direction)
+        ends.append((denoiser(noisy) * pull).sum().detach())  # settled, as a gradient may be asked
+        with torch.no_grad():
+            parameter.sub_(sign * h * direction)
+    expected = (ends[0] - ends[1]) / (2 * h)
+    torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_another_weight_leaves_the_filters(noisy):
+    denoiser = model()
+    other = denoiser.with_weight(0.3)
+    assert other.weight.item() == pytest.approx(0.3) and denoiser.weight.item() != 0.3
+    assert (other.mix == denoiser.mix).all()
+    assert other(noisy).var() < denoiser(noisy).var()  # smoother
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (1, 3, 12, 12), (1, 1, 2, 12)])
+def test_it_refuses_what_is_no_gray_image(shape):
+    with pytest.raises(ValueError, match="needs images .B, 1, H, W. with sides above 2"):
+        model()(torch.zeros(shape, dtype=torch.float64))
+
+
+def test_it_refuses_numbers_that_are_no_weights():
+    with pytest.raises(ValueError, match="got weight=-1, delta=0.02, size=7"):
+        FilterDenoise(-1.0)
+
+
+# --------------------------------------------------------------------------- the command line
+
+
+def test_filters_are_learned_judged_and_shown(here):
+    words = "learn denoise --images photos --model filters --crop 16 --crops 2 --steps 2 --out f"
+    result = bilevel(*words.split())
+    assert result.exit_code == 0, result.output
+    assert "48 filters" in said(result)
+    learned, _ = runs.load(here / "f")
+    assert isinstance(learned, FilterDenoise) and (learned.mix != torch.eye(48)).any()
+    result = bilevel("evaluate", "f", "--images", "photos")
+    assert result.exit_code == 0, result.output
+    table = evaluation.means(evaluation.read_rows(here / "f"))
+    assert table["filters, learned"][25.0][0] > table["noisy"][25.0][0] + 3
+    page = (here / "f" / "report.html").read_text()
+    assert "The filters" in page and "learned, the strongest first" in page
+
+
+def test_filters_for_a_range_of_noise_are_refused(here):
+    result = bilevel(*"learn denoise --images photos --model filters --noise 5:50 --out f".split())
+    assert result.exit_code == 1 and "is for one noise level, such as 25" in said(result)

@@ -1,0 +1,155 @@
+"""The derivative of 2-D total variation on its flat zones, and the finish of small images."""
+
+import pytest
+import torch
+
+import bilevel as bl
+from bilevel.fixpoint import Fixpoint
+
+TIGHT = {"tol": 1e-12, "max_iter": 50_000}
+
+
+def image(size=16, channels=1, seed=0, noise=0.1):
+    """(1, channels, size, size): a disc on two halves, with noise."""
+    i, j = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    disc = ((i - size / 2) ** 2 + (j - size / 2) ** 2 < (size / 3) ** 2).double()
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(1, channels, size, size, generator=rng, dtype=torch.float64)
+    return disc + 0.5 * (j > size / 2) + noise * drawn
+
+
+def energy(y, weight, mu=1.0, **kind):
+    return mu * bl.LeastSquares(y) + weight * bl.TotalVariation(**kind)
+
+
+def margin(x, y, weight):
+    """The least jump, and the least slack of a dual inside its ball (isotropic, gray)."""
+    size = bl.Gradient()(x).square().sum(-3).sqrt()
+    jumps = size > 1e-7
+    slack = weight - y.square().sum(-3).sqrt()
+    slack[..., -1, -1] = torch.inf  # no difference there
+    return size[jumps].min(), slack[~jumps].min()
+
+
+KINDS = [{"isotropic": True}, {"isotropic": False}, {"isotropic": True, "coupled": True}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_gradient_is_that_of_differences(kind):
+    y = image(channels=3 if "coupled" in kind else 1)
+    rng = torch.Generator().manual_seed(5)
+    draw = [torch.randn(y.shape, generator=rng, dtype=torch.float64) for _ in range(2)]
+    loss, along = draw
+    weight, mu = torch.tensor(0.3).double(), torch.tensor(1.2).double()
+    parameters = [part.clone().requires_grad_() for part in (y, weight, mu)]
+    report = bl.Certificate()
+    a, b, c = parameters
+    x = bl.argmin(energy(a, b, c, **kind), diff=bl.FlatZones(), report=report, **TIGHT)
+    gradients = torch.autograd.grad((x * loss).sum(), parameters)
+    assert report.adjoint_residual.item() <= 1e-6
+
+    def value(y, weight, mu):
+        return (bl.solve(energy(y, weight, mu, **kind), **TIGHT).x * loss).sum()
+
+    h = 1e-5
+    moves = [(h * along, 0, 0), (0, h, 0), (0, 0, h)]
+    directions = [along, 1.0, 1.0]
+    for gradient, move, direction in zip(gradients, moves, directions, strict=True):
+        up = value(y + move[0], weight + move[1], mu + move[2])
+        down = value(y - move[0], weight - move[1], mu - move[2])
+        expected = (up - down) / (2 * h)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_weight_for_each_pixel_has_its_gradient():
+    y = image(8)
+    weight = 0.2 + 0.1 * torch.rand(8, 8, generator=torch.Generator().manual_seed(1)).double()
+    parameter = weight.clone().requires_grad_()
+    x = bl.argmin(energy(y, parameter), diff=bl.FlatZones(), **TIGHT)
+    (gradient,) = torch.autograd.grad(x.square().sum(), parameter)
+    (expected,) = torch.autograd.grad(
+        bl.argmin(energy(y, parameter), diff=bl.FixedPoint(), **TIGHT).square().sum(), parameter
+    )
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_batch_does_what_its_samples_do():
+    y = torch.cat([image(12), image(12, seed=1)]).requires_grad_()
+    weight = torch.tensor([0.2, 0.5], dtype=torch.float64).reshape(2, 1, 1, 1).requires_grad_()
+    x = bl.argmin(energy(y, weight), tol=1e-10, diff=bl.FlatZones())
+    together = torch.autograd.grad(x.square().sum(), (y, weight))
+    for i in range(2):
+        alone = bl.argmin(energy(y[i : i + 1], weight[i : i + 1]), tol=1e-10, diff=bl.FlatZones())
+        for whole, part in zip(
+            together, torch.autograd.grad(alone.square().sum(), (y, weight)), strict=True
+        ):
+            torch.testing.assert_close(whole[i], part[i], rtol=1e-5, atol=1e-8)
+
+
+def test_float32_and_separate_channels():
+    y = torch.cat([image(12), image(12, seed=1)], 1).float().requires_grad_()
+    x = bl.argmin(energy(y, 0.3), tol=1e-6, diff=bl.FlatZones())
+    (gradient,) = torch.autograd.grad(x.sum(), y)
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, torch.ones_like(y), atol=1e-3, rtol=0)  # means keep sums
+
+
+def test_what_it_does_not_cover_is_refused():
+    y = image(6)
+    for other in (
+        bl.Huber(0.1, y) + bl.TotalVariation(),
+        bl.LeastSquares(y) + bl.TotalVariation(dims=3),
+        bl.LeastSquares(y) + bl.L1(),
+    ):
+        with pytest.raises(TypeError, match="FlatZones differentiates"):
+            bl.argmin(other, diff=bl.FlatZones())
+
+
+def test_a_second_derivative_is_refused():
+    y = image(6).requires_grad_()
+    x = bl.argmin(energy(y, 0.1), diff=bl.FlatZones())
+    (gradient,) = torch.autograd.grad(x.square().sum(), y, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(gradient.sum(), y)
+
+
+def test_a_dual_has_no_derivative_and_says_so():
+    y = image(6).requires_grad_()
+    value = bl.minimum(energy(y, 0.1), diff=bl.FlatZones())
+    (gradient,) = torch.autograd.grad(value.sum(), y, create_graph=True)
+    with pytest.raises(RuntimeError, match="dual|second"):
+        torch.autograd.grad(gradient.square().sum(), y)
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("size", [24, 40])
+def test_small_images_reach_rounding_whatever_their_margin(size, isotropic):
+    """Plain primal-dual steps leave 1e-5 in x here after 60 000 of them."""
+    y = image(size, noise=0.1)
+    solution = bl.solve(energy(y, 0.1, isotropic=isotropic), tol=1e-14)
+    assert solution.gap.item() <= 1e-14
+    assert solution.iterations.item() <= 1000
+    problem = energy(y, 0.1, isotropic=isotropic)
+    assert problem.distance(solution.x, solution.dual).item() <= 1e-6  # of rounding, a root
+    solver = solution.solver
+    fixpoint = Fixpoint(problem, solver)
+    z = solver.assemble(problem, solution.x, solution.dual)
+    with torch.no_grad():
+        for _ in range(2000):
+            z = fixpoint.T(z)
+    assert (z[0] - solution.x).abs().max() <= 1e-8  # where the plain steps stay
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 7), (1, 1, 7, 1), (1, 1, 1, 1), (2, 1, 5, 4)], ids=str)
+def test_the_finish_takes_images_of_any_shape(shape):
+    y = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = energy(y, 0.1)
+    solver = bl.PrimalDual().prepare(problem, y)
+    fixpoint = Fixpoint(problem, solver)
+    with torch.no_grad():
+        start = bl.solve(problem, tol=1e-4)
+        z = solver.assemble(problem, start.x, start.dual)
+        z = fixpoint.kernel(z).finish(z)
+    assert fixpoint.gap(z, torch.ones(())).abs().max() <= 1e-14
+    exact = bl.solve(problem, tol=1e-14).x
+    torch.testing.assert_close(z[0], exact, rtol=0, atol=1e-7)

@@ -1,0 +1,101 @@
+"""LinearProgram: sums of |K x| with x in a box, against SciPy, and its refusals."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+
+import bilevel as bl
+
+D = torch.float64
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(shape, dtype=D, generator=torch.Generator().manual_seed(seed))
+
+
+def least(K, weight, lower, upper):
+    """The least energy, by HiGHS: min <weight, t> with -t <= K x <= t."""
+    (m, n), one = K.shape, np.eye(K.shape[0])
+    A = np.block([[K, -one], [-K, -one]])
+    bounds = [*zip(lower, upper, strict=True), *[(0, None)] * m]
+    return linprog(np.r_[np.zeros(n), weight], A, np.zeros(2 * m), bounds=bounds).fun
+
+
+CASES = {
+    "square": (drawn(9, 9), 1.0),
+    "tall": (drawn(20, 7), 1.0),
+    "wide": (drawn(4, 9), 1.0),  # the solution is not unique
+    "badly scaled": (drawn(9, 9) * torch.logspace(-3, 3, 9).to(D)[:, None], 1.0),
+    "weights": (drawn(9, 9), drawn(1, 9, seed=3).abs() + 0.01),
+    "dependent rows": (torch.cat([drawn(6, 6), drawn(6, 6)]), 2.0),
+    "rows of zeros": (torch.cat([drawn(6, 6), torch.zeros(2, 6, dtype=D)]), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_least_energy_is_that_of_highs(name):
+    K, weight = CASES[name]
+    centre = drawn(5, K.shape[1], seed=1)
+    lower, upper = centre - drawn(5, K.shape[1], seed=2).abs() - 0.01, centre + 0.3
+    energy = bl.L1(weight=weight) @ bl.Matrix(K) + bl.Box(lower, upper)
+    solution = bl.solve(energy, x0=centre, solver=bl.LinearProgram(), tol=1e-9)
+    w = np.broadcast_to(np.asarray(weight), (1, len(K)))[0]
+    for x, value, low, high in zip(solution.x, solution.value, lower, upper, strict=True):
+        assert (x >= low).all() and (x <= high).all()
+        assert abs(value - least(K.numpy(), w, low.numpy(), high.numpy())) <= 1e-8 * (1 + value)
+    assert (solution.gap <= 1e-9).all()
+    at_zero = solution.value < 1e-9  # rounding is left, which T takes away
+    assert (solution.iterations[~at_zero] <= 40).all() and not at_zero.all()
+
+
+def test_several_operators_and_images():
+    y = drawn(2, 1, 4, 5)
+    energy = bl.L1() @ bl.Gradient(2) + 0.3 * bl.L1() @ bl.Identity() + bl.Box(y - 0.4, y + 0.4)
+    fast = bl.solve(energy, x0=y, solver=bl.LinearProgram(), tol=1e-9)
+    slow = bl.solve(energy, x0=y, solver=bl.PrimalDual(), tol=1e-9, max_iter=100_000)
+    assert torch.allclose(fast.value, slow.value, rtol=1e-8)
+    assert fast.iterations.max() < 60 and fast.x.shape == y.shape
+
+
+def test_float32_and_zero_are_solved():
+    x = drawn(3, 6).float()
+    x[1] = 0.1  # 0 is inside: the least energy is 0
+    energy = bl.L1() @ bl.Matrix(drawn(6, 6).float()) + bl.Box(x - 0.2, x + 0.2)
+    solution = bl.solve(energy, x0=x, solver=bl.LinearProgram())
+    assert solution.x.dtype == torch.float32 and solution.value[1] < 1e-6
+
+
+def test_its_derivative_is_that_of_the_vertex():
+    K, x = drawn(8, 8, seed=5), drawn(3, 8)
+
+    def loss(matrix):
+        energy = bl.L1() @ bl.Matrix(matrix) + bl.Box(x - 0.3, x + 0.3)
+        u = bl.argmin(energy, x0=x, solver=bl.LinearProgram(), diff=bl.FixedPoint(), tol=1e-10)
+        return (u**2).sum()
+
+    leaf = K.clone().requires_grad_()
+    loss(leaf).backward()
+    direction, step = drawn(8, 8, seed=6), 1e-6
+    difference = (loss(K + step * direction) - loss(K - step * direction)) / (2 * step)
+    assert leaf.grad is not None
+    assert abs((leaf.grad * direction).sum() - difference) < 1e-5 * abs(difference)
+
+
+@pytest.mark.parametrize(
+    "energy, match",
+    [
+        (bl.L1() @ bl.Gradient(1) + bl.LeastSquares(torch.zeros(1, 3)), "needs L1"),
+        (bl.L2() @ bl.Gradient(1) + bl.Box(0.0, 1.0), "needs L1"),
+        (bl.L1() @ bl.Gradient(1) + bl.NonNegative(), "needs L1"),
+    ],
+)
+def test_other_energies_are_refused(energy, match):
+    with pytest.raises(TypeError, match=match):
+        bl.solve(energy, x0=torch.zeros(1, 3), solver=bl.LinearProgram())
+
+
+@pytest.mark.parametrize("box", [bl.Box(0.0, torch.inf), bl.Box(1.0, 1.0)])
+def test_bounds_must_be_finite_and_apart(box):
+    with pytest.raises(ValueError, match="finite bounds with lower < upper"):
+        bl.solve(bl.L1() @ bl.Gradient(1) + box, x0=torch.zeros(1, 3), solver=bl.LinearProgram())
