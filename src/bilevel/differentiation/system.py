@@ -306,7 +306,9 @@ class System:
         if not transposed:
             product, adjoint = adjoint, product
         x = solution.x
-        if isinstance(self.solver, CG | BiCGStab | Series):  # they do not lessen what is left step by step
+        if isinstance(
+            self.solver, CG | BiCGStab | Series
+        ):  # they do not lessen what is left step by step
             x = GMRES(max_iter=300)(product, b, tol=self.tol).x
         left = b - product(x)
         size = torch.linalg.vector_norm(left, dim=1)
