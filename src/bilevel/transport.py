@@ -97,8 +97,8 @@ def _exact(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "wasserstein2 needs POT, which is not installed: pip install 'bilevel[transport]'. "
             "sinkhorn() does without."
         ) from error
-    masses = [(w / w.sum()).double().cpu().numpy() for w in (a, b)]
-    plan, log = emd(*masses, cost.double().cpu().numpy(), log=True, numItermax=1_000_000)
+    from_, to = ((w.double() / w.double().sum()).cpu().numpy() for w in (a, b))
+    plan, log = emd(from_, to, cost.double().cpu().numpy(), log=True, numItermax=1_000_000)
     if log["warning"]:
         raise RuntimeError(f"wasserstein2: the network simplex ended early, {log['warning']}.")
     return (torch.as_tensor(plan).to(cost), *(torch.as_tensor(log[k]).to(cost) for k in "uv"))  # type: ignore[return-value]
