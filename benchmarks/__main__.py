@@ -15,6 +15,7 @@ if __name__ == "__main__":
         "speech_dequantize", "speech_solving", "speech_arms",
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines",
+        "learned_sparse", "equilibrium", "stopping_time",
     ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)

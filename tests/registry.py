@@ -524,6 +524,8 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DavisYin,
     bl.ADMM,
     bl.DirectProx,
+    bl.ExtraGradient,
+    bl.Optimistic,
     bl.MirrorDescent,
     bl.BregmanPrimalDual,
     bl.Celer,
