@@ -12,7 +12,7 @@ if __name__ == "__main__":
         "overhead", "tv_bsd68", "tv_1d", "tv_2d", "declarative_node", "gradient_errors",
         "strategy_bias", "quadratic_programs", "distributed",
         "adaptive_inexact", "search_baselines", "filters_bsd68",
-        "speech_dequantize", "speech_solving", "speech_arms",
+        "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines",
         "learned_sparse", "equilibrium", "stopping_time",
