@@ -106,30 +106,6 @@ def solved(model: Denoiser, noisy: Tensor, data: float) -> Tensor:
         return bl.solve(energy, x0=noisy, tol=1e-4, max_iter=2000, on_fail="warn").x
 
 
-def condition(model: Denoiser, noisy: Tensor, clean: Tensor) -> dict:
-    """dJ/dT on images: by the discrete adjoint, by differences, by the formula of the flow."""
-    model = model.double()
-    noisy, clean = noisy.double(), clean.double()
-    T = float(model.flow.stop.detach())
-
-    def loss(t: float) -> Tensor:
-        with torch.no_grad():
-            x = GradientFlow(t, STEPS, implicit=True).double()(model.energy(noisy), noisy)
-            return (x - clean).square().mean() / 2
-
-    x = model(noisy)
-    value = (x - clean).square().mean() / 2
-    adjoint = float(torch.autograd.grad(value, model.flow.log_stop)[0]) / T
-    h = 1e-4 * T
-    problem = model.energy(noisy)
-    formula = -((x - clean) / x.numel() * sum(t.grad(x) for t in problem.terms)).sum()
-    return {
-        "what": "dJ/dT, discrete adjoint", "value": adjoint,
-        "by differences": float((loss(T + h) - loss(T - h)) / (2 * h)),
-        "by the continuous formula": float(formula),
-    }  # fmt: skip
-
-
 def main() -> None:
     torch.set_num_threads(1)
     model, start = Denoiser(), time.process_time()
@@ -150,15 +126,11 @@ def main() -> None:
     rows.append({"what": "T", "value": float(model.flow.stop.detach())})
     rows.append({"what": "weight of the data", "value": own})
     rows.append({"what": "seconds of training", "value": seconds})
-    rows.append(condition(model, noisy[:4], clean[:4]))
     with torch.no_grad():
         kernel = model.kernel - model.kernel.mean((2, 3), keepdim=True)
         rows.append({"what": "filters", "filters": kernel[:, 0].tolist()})
-    notes = (
-        "PSNR of 12 images, mean, dB. Seconds of the processor, one thread. dJ/dT: of half the "
-        "mean squared error of four of them, in float64."
-    )
-    columns = ["what", "PSNR", "value", "by differences", "by the continuous formula"]
+    notes = "PSNR of 12 images, mean, dB. Seconds of the processor, one thread."
+    columns = ["what", "PSNR", "value"]
     store("stopping_time", "When to stop", rows, columns, notes)
 
 

@@ -83,7 +83,8 @@ print("step sizes times L:", [round(float(f), 2) for f in factors])
 # Now the code itself is the target: :math:`y = Ax` without noise, with :math:`A` of 250 x 500, and
 # :math:`x` with one nonzero in ten. LISTA frees the matrices of each step; LISTA-CP couples them,
 # :math:`x - W_k^*(Ax - y)`; LISTA-CPSS spares the largest entries from the threshold: a step of
-# forward-backward on the *trimmed* :math:`\ell_1` norm. HyperLISTA learns *three numbers*.
+# forward-backward on the *trimmed* :math:`\ell_1` norm. HyperLISTA learns *three numbers*. The six
+# million numbers of LISTA start as ISTA, and need far longer than the few hundred steps given here.
 # ``benchmarks/learned_sparse.py`` trained them:
 
 root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks/results").is_dir())

@@ -80,7 +80,7 @@ def residuals(f, rule):
 
 curves = {
     (norm, name): tuple(residuals(Sigma(norm), rule))
-    for norm in (0.9, 3.0)
+    for norm in (0.9, 2.0)
     for name, rule in rules.items()
 }
 

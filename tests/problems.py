@@ -71,6 +71,7 @@ def _quadratic(t: Theta) -> bl.Term:
 
 
 GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
+XG, OG = bl.ExtraGradient, bl.Optimistic
 IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
 LP = bl.LinearProgram
@@ -109,7 +110,7 @@ def _instances(name: str, seed: int, batch: int, size: tuple) -> tuple[Theta, li
 SMALL = {"rows": 10, "columns": 6}
 
 EXAMPLES = [
-    Example("ridge", lambda t: misfit(t) + _quadratic(t), (NT, GD, FB, PD), SMALL),
+    Example("ridge", lambda t: misfit(t) + _quadratic(t), (NT, GD, FB, PD, XG), SMALL),
     Example(
         "logistic",
         lambda t: bl.Logistic(t["labels"]) @ bl.Matrix(t["A"]) + _quadratic(t),
@@ -123,7 +124,7 @@ EXAMPLES = [
         (FB, PD, CE),
         {"rows": 8, "columns": 12},
     ),
-    Example("elastic_net", _elastic_net, (FB, PD, CE), {"rows": 8, "columns": 12}),
+    Example("elastic_net", _elastic_net, (FB, PD, CE, XG, OG), {"rows": 8, "columns": 12}),
     Example("group_lasso", _group_lasso, (FB, PD), {"rows": 12, "groups": 5, "size": 2}),
     Example(
         "simplex_least_squares",

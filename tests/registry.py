@@ -524,6 +524,8 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.DavisYin,
     bl.ADMM,
     bl.DirectProx,
+    bl.ExtraGradient,
+    bl.Optimistic,
     bl.MirrorDescent,
     bl.BregmanPrimalDual,
     bl.Celer,
@@ -571,6 +573,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.FlatZones(),
     bl.PartlySmooth(),
     bl.Unroll(),
     bl.Unroll(segment=50),

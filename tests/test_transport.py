@@ -114,6 +114,19 @@ def test_jko_steps_of_the_heat_flow():
     assert torch.allclose(X[0, middle], s * quantiles(n)[0, middle], atol=0.02)
 
 
+def test_an_empty_batch_and_float32():
+    x, y, _, _ = clouds()
+    mass = torch.full((5,), 0.2), torch.full((7,), 1 / 7)
+    assert bl.wasserstein2(x[:0], y[:0]).shape == (0,)
+    assert bl.sinkhorn(costs(x, y)[:0], *mass, blur=0.1).shape == (0, 5, 7)
+    single = bl.wasserstein2(x.float(), y.float())
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), bl.wasserstein2(x, y), rtol=1e-5)
+    plan = bl.sinkhorn(costs(x, y).float(), *(m.float() for m in mass), blur=0.1)
+    assert plan.dtype == torch.float32
+    assert torch.allclose(plan.double(), bl.sinkhorn(costs(x, y), *mass, blur=0.1), atol=1e-4)
+
+
 def test_wrong_masses_and_costs_are_refused():
     cost, half = torch.ones(1, 2, 2), torch.tensor([0.5, 0.5])
     for a, message in [

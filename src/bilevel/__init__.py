@@ -17,6 +17,7 @@ from .acceleration import (
 )
 from .accuracy import accuracy
 from .argmin import Solution, argmin, solve
+from .declarative import DeclarativeNode
 from .denoise_tv import denoise_tv
 from .differentiation import (
     CG,
@@ -87,12 +88,14 @@ from .solvers import (
     DirectProx,
     DouglasRachford,
     External,
+    ExtraGradient,
     ForwardBackward,
     GradientDescent,
     InteriorPoint,
     LinearProgram,
     MirrorDescent,
     Newton,
+    Optimistic,
     PositiveEntropy,
     PrimalDual,
     Solver,
@@ -173,6 +176,7 @@ from .terms import (
 from .transformable import transformable
 from .transport import sinkhorn, wasserstein2
 from .uniqueness import Unique
+from .unmix import unmix
 
 __version__ = "0.1.0"
 
@@ -205,6 +209,7 @@ __all__ = [
     "CrossEntropy",
     "DCT",
     "DavisYin",
+    "DeclarativeNode",
     "Dense",
     "DirectProx",
     "DouglasRachford",
@@ -216,6 +221,7 @@ __all__ = [
     "ExactLineSearch",
     "Explanation",
     "External",
+    "ExtraGradient",
     "FFT",
     "FixedPoint",
     "FlatZones",
@@ -286,6 +292,7 @@ __all__ = [
     "NuclearBall",
     "OneStep",
     "Operator",
+    "Optimistic",
     "Orthogonal",
     "OverRelaxation",
     "Part",
@@ -351,6 +358,7 @@ __all__ = [
     "to_deepinv",
     "to_pylops",
     "transformable",
+    "unmix",
     "unrolled",
     "wasserstein2",
 ]

@@ -81,9 +81,9 @@ def wasserstein2(
         ones_a / ones_a.shape[1] if a is None else a,
         ones_b / ones_b.shape[1] if b is None else b,
     )
-    with torch.no_grad():
-        solved = [_exact(*parts) for parts in zip(cost, a, b, strict=True)]
-        plan, u, v = (torch.stack(parts) for parts in zip(*solved, strict=True))
+    plan, u, v = torch.empty_like(cost), cost.new_empty(a.shape), cost.new_empty(b.shape)
+    for k in range(len(cost)):
+        plan[k], u[k], v[k] = _exact(cost[k].detach(), a[k].detach(), b[k].detach())
     value = (plan * cost).sum((1, 2))
     return value + ((a - a.detach()) * u).sum(1) + ((b - b.detach()) * v).sum(1)
 
@@ -97,11 +97,11 @@ def _exact(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "wasserstein2 needs POT, which is not installed: pip install 'bilevel[transport]'. "
             "sinkhorn() does without."
         ) from error
-    masses = [(w / w.sum()).double().cpu().numpy() for w in (a, b)]
-    plan, log = emd(*masses, cost.double().cpu().numpy(), log=True, numItermax=1_000_000)
+    from_, to = ((w.double() / w.double().sum()).cpu().numpy() for w in (a, b))
+    plan, log = emd(from_, to, cost.double().cpu().numpy(), log=True, numItermax=1_000_000)
     if log["warning"]:
         raise RuntimeError(f"wasserstein2: the network simplex ended early, {log['warning']}.")
-    return tuple(torch.as_tensor(p).to(cost) for p in (plan, log["u"], log["v"]))  # type: ignore[return-value]
+    return (torch.as_tensor(plan).to(cost), *(torch.as_tensor(log[k]).to(cost) for k in "uv"))  # type: ignore[return-value]
 
 
 def _checked(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from .celer import Celer
 from .descent import GradientDescent
 from .direct_prox import DirectProx
 from .external import Borrowed, External
+from .extragradient import ExtraGradient, Optimistic
 from .forward_backward import ForwardBackward
 from .geometry import Burg, PositiveEntropy
 from .linear_program import LinearProgram
@@ -26,12 +27,14 @@ __all__ = [
     "DirectProx",
     "DouglasRachford",
     "External",
+    "ExtraGradient",
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
     "LinearProgram",
     "MirrorDescent",
     "Newton",
+    "Optimistic",
     "PositiveEntropy",
     "PrimalDual",
     "Solver",

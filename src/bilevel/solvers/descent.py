@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from ..acceleration import Acceleration, Backtracking, ExactLineSearch
+from ..acceleration import Acceleration, Backtracking, ExactLineSearch, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
 from .steps import LEAST, below, lipschitz, positive
@@ -46,4 +46,6 @@ class GradientDescent(Solver):
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
+        if not problem.f.potential:
+            return Plain()
         return ExactLineSearch() if problem.f.quadratic else Backtracking()

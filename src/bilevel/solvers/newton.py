@@ -36,6 +36,10 @@ class Newton(Solver):
         if problem.f is None or problem.g is not None or problem.h:
             instead = "Use PrimalDual()." if problem.h else "Use ForwardBackward()."
             raise refuse(self, "a smooth energy", names(problem.terms), instead)
+        if not problem.f.potential:
+            raise refuse(
+                self, "a symmetric Hessian", "a VectorField", "Use ExtraGradient(), or Broyden()."
+            )
 
     def prepare(self, problem: Problem, x0: Tensor) -> Newton:
         assert problem.f is not None
