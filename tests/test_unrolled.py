@@ -101,6 +101,15 @@ def test_the_start_and_the_data_have_gradients():
     testing.gradients_agree(lambda x0, y: net(lasso(y=y), x0), [torch.randn(3, 12), Y])
 
 
+def test_constants_have_the_precision_of_x():
+    """A net in float32 on data in float64, recorded and, by compiled steps, not recorded."""
+    net = bl.unrolled(bl.PrimalDual(), 30, learn=["step_size", "dual_step_size"]).float()
+    energy = bl.LeastSquares(torch.rand(2, 1, 9, 8)) + 0.1 * bl.TotalVariation()
+    recorded = net(energy)
+    with torch.no_grad():
+        assert torch.allclose(net(energy), recorded, atol=1e-12)
+
+
 def test_samples_do_not_interact():
     net = bl.unrolled(bl.ForwardBackward(), 20, acceleration=bl.Nesterov())
     alone = torch.cat([net(lasso(y=y[None]), X0[:1]) for y in Y])
