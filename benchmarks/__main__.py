@@ -13,6 +13,8 @@ if __name__ == "__main__":
         "strategy_bias", "quadratic_programs", "distributed",
         "adaptive_inexact", "search_baselines", "filters_bsd68",
         "speech_dequantize", "speech_solving", "speech_arms",
+        "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
+        "adaptive_inexact", "search_baselines",
         "learned_sparse", "equilibrium", "stopping_time",
     ]  # fmt: skip
     for name in chosen:

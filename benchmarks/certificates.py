@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from gradient_errors import ENERGIES  # noqa: E402  beside this file
 
 from references import REFERENCES  # noqa: E402
-from test_bounds import exact_gradient, smooth_energy  # noqa: E402
+from test_bounds import ITERATED, exact_gradient, smooth_energy  # noqa: E402
 
 MEASURABLE = 1e-10  # a smaller error is the references' own
 
@@ -33,7 +33,7 @@ def smooth(kind: str, rng: np.random.Generator, seed: int, tol: float) -> dict:
     energy, A, b = smooth_energy(kind, seed, n, m, 10 ** rng.uniform(0, 6))
     log_weight = torch.tensor(rng.uniform(-6, 1)).requires_grad_()
     target = torch.randn(n, generator=torch.Generator().manual_seed(seed))
-    x = bl.argmin(energy(log_weight), x0=torch.zeros(1, n), tol=tol, on_fail="ignore")
+    x = bl.argmin(energy(log_weight), x0=torch.zeros(1, n), tol=tol, **ITERATED)
     known = bl.Lipschitz(loss=1.0, mixed=float(log_weight.detach().exp()))
     loss = (x[0] - target).square().sum() / 2
     plain = float(bl.hypergradient(loss, [log_weight], create_graph=True)[1].estimate.max())
@@ -59,7 +59,8 @@ def non_smooth(name: str, rng: np.random.Generator, seed: int, tol: float) -> di
     theta, exact = REFERENCES[name].instance(seed, margin=1e-4, **SIZES[name](size))
     target = rng.standard_normal(exact.x.shape)
     leaves = {k: torch.tensor(v).requires_grad_() for k, v in theta.items()}
-    x = bl.argmin(ENERGIES[name](**leaves), tol=tol, on_fail="ignore")
+    solver = bl.PrimalDual() if name == "tv1d" else bl.ForwardBackward()
+    x = bl.argmin(ENERGIES[name](**leaves), tol=tol, solver=solver, on_fail="ignore")
     loss = (x[0] - torch.tensor(target)).square().sum() / 2
     plain = float(
         bl.hypergradient(loss, list(leaves.values()), create_graph=True)[1].estimate.max()

@@ -149,6 +149,14 @@ def accelerated(step: Callable, dual: Callable, x: Tensor, count: int) -> list[f
     return [float((found - exact).norm() / exact.norm()) for found in run(x, count, False)]
 
 
+def thinned(curves: dict[str, list], points: int = 300) -> dict[str, list]:
+    """At most so many points of each curve, three digits, with their k."""
+    count = len(next(iter(curves.values())))
+    chosen = sorted({*np.linspace(0, count - 1, points, dtype=int).tolist(), *range(20)})
+    few = {kind: [float(f"{errors[k]:.3g}") for k in chosen] for kind, errors in curves.items()}
+    return {"k": [k + 1 for k in chosen], **few}
+
+
 def main() -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
@@ -161,7 +169,7 @@ def main() -> None:
             slope, power = fitted(found[kind])
             row |= {f"{kind}: log q": slope, f"{kind}: p": power}
             row[f"{kind}: off"] = f"{abs(slope / math.log(rate) - 1):.2%}"
-        rows.append(row | {"curves": found})
+        rows.append(row | {"curves": thinned(found)})
     for name, errors in {
         "least value, total variation": value_of_total_variation(2000),
         "least value, lasso with equal columns": value_of_wide_lasso(2000),
@@ -172,7 +180,7 @@ def main() -> None:
         slope = float(np.polyfit(np.log(k[late]), np.log(envelope[late]), 1)[0])
         constant = float((k * envelope)[late].max())
         rows.append({"method": name, "log-log slope": slope, "k error <=": constant})
-        rows[-1]["curves"] = {"dual solution": errors}
+        rows[-1]["curves"] = thinned({"dual solution": errors})
     columns = [column for column in rows[0] if column != "curves"] + ["log-log slope", "k error <="]
     notes = "off: of log q, relative. p: the power of k in front, about 1 more for unrolling."
     store("derivative_convergence", "Convergence of derivatives", rows, columns, notes)

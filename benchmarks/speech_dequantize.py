@@ -17,7 +17,7 @@ from torch import Tensor
 import bilevel as bl
 from bilevel.layers import Dequantize
 from bilevel.tasks import audio
-from bilevel.tasks.dequantize import cosines, load, quantize, restore, smooth
+from bilevel.tasks.dequantize import STEPS, cosines, load, quantize, restore, smooth
 from bilevel.tasks.hearing import scaled
 
 EVERY = 3  # of the files, for what takes long
@@ -72,8 +72,8 @@ def main() -> None:
         {"method": "5-tap mean, cut to the cells", "on": odd, **errors(_mean, test)},
         {"method": "DCT, solved", "on": "odd dev files, 128 frames",
          **errors(by(solved), spread(test, 128))},
-        {"method": "learned, 100 steps", "on": sample, **errors(by(model), some)},
-        {"method": "learned, 100 steps, overlapping", "on": whole, **overlapping(model)},
+        {"method": f"learned, {STEPS} steps", "on": sample, **errors(by(model), some)},
+        {"method": f"learned, {STEPS} steps, overlapping", "on": whole, **overlapping(model)},
     ]  # fmt: skip
     notes = (
         "Mean squared errors, 4 bits, 20 ms frames; speech: frames with a sample outside the two "

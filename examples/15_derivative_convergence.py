@@ -46,12 +46,12 @@ rates = {name: row for name, row in rows.items() if "q, theory" in row}
 
 figure, panels = plt.subplots(1, len(rates), figsize=(13, 3.4), layout="constrained", sharey=True)
 for axes, (name, row) in zip(panels, rates.items(), strict=True):
-    for kind, errors in row["curves"].items():
-        axes.semilogy(errors, label=kind, lw=1.2)
-    at = row["curves"]["at the solution"]
-    k = np.arange(len(at))
-    middle = len(at) // 2
-    line = at[middle] * row["q, theory"] ** (k - middle)
+    curves = dict(row["curves"])
+    k = np.array(curves.pop("k"))
+    for kind, errors in curves.items():
+        axes.semilogy(k, errors, label=kind, lw=1.2)
+    middle = len(k) // 2
+    line = curves["at the solution"][middle] * row["q, theory"] ** (k - k[middle])
     axes.semilogy(k, 0.1 * line, "k:", lw=1, label="theory's slope")
     axes.set(title=f"{name}\nq = {row['q, theory']:.3f}", xlabel="k", ylim=(1e-14, 10))
     print(f"{name:18} log q: unrolled {row['unrolled: off']}, at the solution "
@@ -123,18 +123,17 @@ value = bl.minimum(bl.LeastSquares(u) @ twice + 0.5 * bl.L1(), tol=1e-12)
 dual = u - twice(bl.solve(bl.LeastSquares(u) @ twice + 0.5 * bl.L1(), tol=1e-12).x)
 print(f"minimum's gradient and the dual solution differ by {(found - dual).abs().max():.0e}")
 
-figure, panels = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
-axes = panels[0]
-axes.semilogy(iterates, label=r"$|x_k - x|$")
-axes.plot(derivatives, label=r"$dx_k/d\theta$", lw=1)
-axes.axhspan(1 / 9, 1, color="0.9", zorder=0, label="between the two sides")
-axes.set(title="heavy ball at a kink", xlabel="k", ylim=(1e-8, 10))
-axes.legend()
-axes = panels[1]
+figure, panels = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+panels[0].semilogy(iterates)
+panels[0].set(title=r"heavy ball at a kink: $|x_k - x|$", xlabel="k")
+panels[1].axhspan(1 / 9, 1, color="0.9", zorder=0, label="between the two sides")
+panels[1].plot(derivatives, lw=1)
+panels[1].set(title=r"heavy ball at a kink: $dx_k/d\theta$", xlabel="k")
+panels[1].legend()
+axes = panels[2]
 for name, row in rows.items():
     if "log-log slope" in row:
-        errors = row["curves"]["dual solution"]
-        axes.loglog(np.arange(1, len(errors) + 1), errors, lw=1, label=name)
+        axes.loglog(row["curves"]["k"], row["curves"]["dual solution"], lw=1, label=name)
 k = np.array([10, 2000])
 axes.loglog(k, 30 / k, "k:", label="1/k")
 axes.set(title="the derivative of a least value", xlabel="k", ylabel="relative error")

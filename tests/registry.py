@@ -573,6 +573,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.FlatZones(),
     bl.PartlySmooth(),
     bl.Unroll(),
     bl.Unroll(segment=50),

@@ -11,6 +11,9 @@ import bilevel as bl
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+ITERATED = {"solver": bl.ForwardBackward(), "diff": bl.Implicit(), "on_fail": "ignore"}
+
+
 def smooth_energy(kind, seed, n, m, condition):
     """(energy of the log weight, its mixed constant): least squares or logistic with a ridge."""
     rng = torch.Generator().manual_seed(seed)
@@ -49,7 +52,7 @@ def one_case(kind, seed):
     energy, A, b = smooth_energy(kind, seed, n, m, condition)
     log_weight = torch.tensor(rng.uniform(-5, 1)).requires_grad_()
     target = torch.randn(n, generator=torch.Generator().manual_seed(seed))
-    x = bl.argmin(energy(log_weight), x0=torch.zeros(1, n), tol=tol, on_fail="ignore")
+    x = bl.argmin(energy(log_weight), x0=torch.zeros(1, n), tol=tol, **ITERATED)
     (found,), certificate = bl.hypergradient(
         (x[0] - target).square().sum() / 2,
         [log_weight],
@@ -78,7 +81,7 @@ def test_the_bound_of_many_samples_and_parameters():
     """All entries of b, two samples: J is -A^T, its norm that of A."""
     A, b = torch.randn(6, 4), torch.randn(2, 6).requires_grad_()
     energy = bl.LeastSquares(b) @ bl.Matrix(A) + 3 * bl.LeastSquares()
-    x = bl.argmin(energy, tol=1e-3, on_fail="ignore")
+    x = bl.argmin(energy, tol=1e-3, **ITERATED)
     known = bl.Lipschitz(loss=1.0, mixed=0.0)
     (found,), certificate = bl.hypergradient(x.square().sum() / 2, [b], lipschitz=known)
     H = A.mT @ A + 3 * torch.eye(4)
@@ -92,7 +95,7 @@ def test_a_bound_that_cannot_be_had_says_why():
     A, b = bl.Matrix(torch.randn(6, 4)), torch.randn(1, 6)
 
     def refused(energy, message):
-        x = bl.argmin(energy, x0=torch.zeros(1, 4), on_fail="ignore", max_iter=500)
+        x = bl.argmin(energy, x0=torch.zeros(1, 4), max_iter=500, **ITERATED)
         with pytest.raises(ValueError, match=message):
             bl.hypergradient(x.sum(), [w], lipschitz=known)
 
@@ -106,7 +109,8 @@ def test_a_bound_that_cannot_be_had_says_why():
 
 def test_two_solutions_have_no_common_bound():
     w = torch.tensor(0.3).requires_grad_()
-    xs = [bl.argmin(w * bl.LeastSquares() + bl.LeastSquares(torch.randn(1, 3))) for _ in range(2)]
+    energies = [w * bl.LeastSquares() + bl.LeastSquares(torch.randn(1, 3)) for _ in range(2)]
+    xs = [bl.argmin(energy, **ITERATED) for energy in energies]
     known = bl.Lipschitz(loss=1.0, mixed=1.0)
     with pytest.raises(ValueError, match="for a loss of one solution, .* got 2 adjoint solves"):
         bl.hypergradient((xs[0] + xs[1]).square().sum(), [w], lipschitz=known)
@@ -120,7 +124,9 @@ def test_the_drift_of_non_smooth_problems(tol):
 
     def gradient(tol, probe):
         w = torch.tensor(2.0).requires_grad_()
-        x = bl.argmin(bl.LeastSquares(b) @ bl.Matrix(A) + w * bl.L1(), tol=tol)
+        x = bl.argmin(
+            bl.LeastSquares(b) @ bl.Matrix(A) + w * bl.L1(), tol=tol, solver=bl.ForwardBackward()
+        )
         (found,), certificate = bl.hypergradient(x.square().sum(), [w], probe=probe)
         return found, certificate
 

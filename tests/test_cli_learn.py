@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from bilevel import learning
-from bilevel.tasks import runs
+from bilevel.tasks import data, runs
 from command_line import bilevel, said
 from photos import write_photos
 
@@ -24,6 +25,31 @@ def test_learn_leaves_a_run_folder(here):
     assert {"model.safetensors", "config.toml", "metrics.csv", "report.html"} <= names
     job = runs.Job.of_run(here / "new")
     assert job == runs.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
+
+
+def test_learning_without_clean_images_comes_near_to_learning_with_them(here):
+    """The weight within 15 %, with the noise of another draw."""
+    (here / "noisy").mkdir()
+    rng, learned = np.random.default_rng(0), {}
+    for picture in data.photographs("skimage"):
+        seen = data.noisy(picture.gray(), 25, rng)
+        np.save(here / "noisy" / f"{picture.path.stem}.npy", seen)
+    for source, more in {"skimage": [], "noisy": ["--no-clean"]}.items():
+        out = here / f"from_{source}"
+        options = ["--noise", "25", "--crop", "40", "--crops", "8", "--out", out, *more]
+        result = bilevel("learn", "denoise", "--images", source, *options)
+        assert result.exit_code == 0, result.output
+        assert (out / "report.html").exists()
+        assert runs.Job.of_run(out).clean == (source == "skimage")
+        learned[source] = runs.load(out)[0].weight.item()
+    assert learned["noisy"] == pytest.approx(learned["skimage"], rel=0.15)
+
+
+@pytest.mark.parametrize("more", [[], ["--noise", "5:50"]])
+def test_without_clean_images_the_noise_must_be_told(here, more):
+    result = bilevel(*LEARN, "--no-clean", "--out", "new", *more)
+    assert result.exit_code == 1
+    assert re.search("--no-clean (needs --noise|learns a denoiser)", said(result))
 
 
 def test_learn_refuses_a_folder_that_is_in_use(here):

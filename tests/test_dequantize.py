@@ -196,7 +196,7 @@ def test_bad_files_are_named(tmp_path):
 @pytest.fixture(scope="module")
 def model():
     frames = dequantize.Frames(dequantize.cut([Audio(speech(2.0)[None], 16000)], 4), 4)
-    return Dequantize(dequantize.spectral(frames.clean.flatten(0, 1)), steps=100)
+    return Dequantize(dequantize.spectral(frames.clean.flatten(0, 1)), steps=dequantize.STEPS)
 
 
 @pytest.mark.parametrize(
@@ -252,18 +252,18 @@ def sounds(here):
 
 
 def test_learn_and_dequantize(sounds):
-    result = bilevel("learn", "dequantize", "--audio", "speech", "--steps", 3, "--out", "run")
+    result = bilevel("learn", "dequantize", "--audio", "speech", "--steps", 3, "--out", "deq")
     assert result.exit_code == 0, result.output
     assert "on 1 other sounds" in said(result)
-    rows = {row.method: row for row in hearing.read_errors("run")}
+    rows = {row.method: row for row in hearing.read_errors("deq")}
     assert rows["learned"].all < rows["quantised"].all
-    told = said(bilevel("info", "run"))
+    told = said(bilevel("info", "deq"))
     assert "a dequantiser for 4 bits" in told and "K, 160 x 160" in told and "quantised" in told
-    page = (sounds / "run" / "report.html").read_text()
+    page = (sounds / "deq" / "report.html").read_text()
     assert page.count("<audio controls") == 4 and "media-src data:" in page
-    again = bilevel("learn", "dequantize", "--out", "run", "--resume", "--steps", 4)
+    again = bilevel("learn", "dequantize", "--out", "deq", "--resume", "--steps", 4)
     assert again.exit_code == 0 and "Learned in 4 steps" in said(again)
-    done = bilevel("dequantize", "coarse.wav", "-o", "fine.wav", "--model", "run")
+    done = bilevel("dequantize", "coarse.wav", "-o", "fine.wav", "--model", "deq")
     assert done.exit_code == 0, done.output
     coarse, fine = audio.read("coarse.wav"), audio.read("fine.wav")
     assert (np.abs(coarse.samples - fine.samples) <= HALF).all()
@@ -279,7 +279,7 @@ def test_what_the_commands_refuse(sounds):
         (["dequantize", "coarse.wav", "-o", "fine.wav", "--bits", 3], "pass --bits 4"),
         (["dequantize", "coarse.wav", "-o", "fine.wav", "--model", "speech"], "config.toml"),
         (["learn", "dequantize", "--out", "run"], "No sound"),
-        (["learn", "dequantize", "--audio", "run", "--out", "run"], "holds 0 WAV files"),
+        (["learn", "dequantize", "--audio", "nothing", "--out", "run"], "holds 0 WAV files"),
     ]:
         result = bilevel(*arguments)
         assert result.exit_code == 1 and words in said(result), (arguments, result.output)

@@ -16,7 +16,7 @@ def data(rows=8, columns=6):
 
 
 @pytest.mark.parametrize("strategy, solver, theorem", [
-    (None, None, "A-posteriori bound of a hypergradient"),
+    (bl.Implicit(), None, "A-posteriori bound of a hypergradient"),
     (bl.FixedPoint(), None, "Implicit function theorem"),
     (bl.Truncated(5), None, "Truncated series"),
     (bl.OneStep(), bl.Newton(), "Truncated series"),
@@ -89,7 +89,18 @@ def test_a_strategy_of_ones_own_is_in_no_row():
 
 
 @pytest.mark.parametrize(
-    "strategy", [bl.FixedPoint(), bl.Implicit(), bl.Truncated(2), bl.OneStep(), bl.Unroll()]
+    "strategy",
+    [
+        bl.FixedPoint(),
+        bl.Implicit(),
+        bl.Truncated(2),
+        bl.OneStep(),
+        bl.Unroll(),
+        bl.PartlySmooth(),
+        bl.Smoothed(0.1),
+        bl.Piggyback(bl.LeastSquares()),
+        bl.FlatZones(),
+    ],
 )
 def test_every_strategy_has_a_row(strategy):
     assert covering(strategy)

@@ -64,7 +64,8 @@ def test_names_are_unique():
 
 
 def test_the_laws_are_public_and_say_what_they_are():
-    for name in testing.__all__:
+    laws = set(testing.__all__) - {"solution_maps"}  # a module
+    for name in laws:
         law = getattr(testing, name)
         assert callable(law) and law.__doc__, name
     functions = {
@@ -73,4 +74,4 @@ def test_the_laws_are_public_and_say_what_they_are():
         for name, f in vars(module).items()
         if inspect.isfunction(f) and f.__module__ == module.__name__ and name[0] != "_"
     }
-    assert functions == set(testing.__all__)
+    assert functions == laws

@@ -77,6 +77,15 @@ def test_unrolling_many_steps_comes_near(map):
     assert error(found, map.gradients(theta, g)) < 1e-8
 
 
+@pytest.mark.parametrize("map", [solution_maps.game, solution_maps.transport], ids=str)
+def test_an_unrolled_run_with_restarts_has_a_gradient(map):
+    """The steps of restarted Halpern are rebalanced by lengths that may be 0: no NaN from there."""
+    theta = map.draw(0)
+    g = torch.randn(map.solution(theta).shape)
+    found, _ = gradient(map, theta, g, diff=bl.Unroll(), tol=1e-9)
+    assert error(found, map.gradients(theta, g)) < 1e-4
+
+
 @pytest.mark.parametrize("kink", KINKS, ids=str)
 def test_at_a_kink_the_gradient_lies_between_the_sides_and_a_probe_says_so(kink):
     g = torch.randn(kink.map.solution(kink.theta).shape)
@@ -84,7 +93,7 @@ def test_at_a_kink_the_gradient_lies_between_the_sides_and_a_probe_says_so(kink)
     assert len(sides) == 2 and error(sides[0], [sides[1]]) > 0.01
     with pytest.warns(bl.KinkWarning, match="only directional derivatives exist"):
         found, certificate = gradient(kink.map, kink.theta, g, probe=True)
-    assert error(found, sides) < 1e-12
+    assert error(found, sides) < 1e-9  # the adjoint is solved to about 1e-12
     assert certificate.influence > 1e-3
 
 

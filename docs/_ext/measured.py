@@ -1,7 +1,7 @@
 """Tables that cannot fall out of step: stored measurements, and the defaults asked of the library.
 
     .. measured:: gradient-errors | estimate-ratio | strategy-bias | adaptive-inexact | choice |
-                  theorems | machine <file>
+                  theorems | certificates | machine <file>
 
 A stored result that lacks what a table needs fails the build.
 """
@@ -137,9 +137,24 @@ def choice() -> Table:
     return ["structure", "for example", "solver", "acceleration", "strategy", "stops by"], rows
 
 
+def certificates() -> Table:
+    columns = {
+        "class": "problems", "problems": "number", "bounds broken": "bounds broken",
+        "median bound / error": "median bound / error",
+        "estimate with probe": "estimate with probe, within 10x",
+        "estimate without probe": "without, within 10x",
+    }  # fmt: skip
+    rows = stored("certificates")["rows"]
+
+    def cell(value: object) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value).replace("_", " ")
+
+    return list(columns.values()), [[cell(row[key]) for key in columns] for row in rows]
+
+
 def theorems() -> Table:
     rows = [
-        [t.name, t.says, ", ".join(f"``{s.__name__}``" for s in t.strategies)]
+        [t.name, t.says.replace("*", r"\*"), ", ".join(f"``{s.__name__}``" for s in t.strategies)]
         + ["; ".join(sentence(question) for question in t.assumes), t.memory, t.source]
         for t in THEOREMS
     ]
@@ -152,6 +167,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "adaptive-inexact": adaptive_inexact,
     "choice": choice,
     "theorems": theorems,
+    "certificates": certificates,
 }
 
 

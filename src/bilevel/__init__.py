@@ -17,6 +17,7 @@ from .acceleration import (
 )
 from .accuracy import accuracy
 from .argmin import Solution, argmin, solve
+from .declarative import DeclarativeNode
 from .denoise_tv import denoise_tv
 from .differentiation import (
     CG,
@@ -175,6 +176,7 @@ from .terms import (
 from .transformable import transformable
 from .transport import sinkhorn, wasserstein2
 from .uniqueness import Unique
+from .unmix import unmix
 
 __version__ = "0.1.0"
 
@@ -207,6 +209,7 @@ __all__ = [
     "CrossEntropy",
     "DCT",
     "DavisYin",
+    "DeclarativeNode",
     "Dense",
     "DirectProx",
     "DouglasRachford",
@@ -355,6 +358,7 @@ __all__ = [
     "to_deepinv",
     "to_pylops",
     "transformable",
+    "unmix",
     "unrolled",
     "wasserstein2",
 ]

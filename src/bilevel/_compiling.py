@@ -18,7 +18,7 @@ def eager(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
     @wraps(function)
     def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)
+            return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[call-arg]
         return function(*args, **kwargs)
 
     return called

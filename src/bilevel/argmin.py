@@ -152,7 +152,7 @@ def solve(
         task = _prepare(
             energy, x0, solver, acceleration, None, tol, max_iter, max_time, on_fail, None
         )
-        z = task.run(task.fixpoint, task.z0)
+        z = task.fixpoint.landed(task.run(task.fixpoint, task.z0), task.run.tol)
         solution = _solution(task, z)
     _judge(task, solution)
     return solution

@@ -71,7 +71,7 @@ def explain(
             raise ValueError("explain needs a problem to solve, got an empty batch.")
         z = task.run(task.fixpoint, task.z0)
         fixpoint = task.fixpoint.near(z)
-    chosen = default_strategy(fixpoint.problem) if strategy is None else strategy
+    chosen = strategy or default_strategy(fixpoint.problem, fixpoint.solver)
     run = task.run
     at = Solved(fixpoint, z, chosen, run.acceleration, run.tol, run.certificate)
     theorems = covering(chosen)

@@ -11,8 +11,8 @@ from scipy.sparse.linalg import splu
 from .differentiation.flat_zones import Image
 from .kernels.rof_loops import energies
 
-_SHRINK = 0.8  # of the smoothing goes with a full step
-_STEPS = 100
+_SHRINK = 0.2  # of the smoothing, a step
+_STEPS = 60
 
 Pair = tuple[np.ndarray, np.ndarray]  # x (C, H, W), y (C, 2, H, W)
 
@@ -22,8 +22,8 @@ class Finish:
     """From an (x, y) that is near the solution of mu/2 |x - target|^2 + weight TV(x), to rounding.
 
     Newton steps [1] on mu (x - target) + D* y = 0, |Dx|_e y = weight Dx, |d|_e^2 = |d|^2 + e^2, in
-    x and y at once, while e falls. y stays inside its ball, so that the pair has a duality gap, and
-    no active set is guessed. Then jumps of order e are made 0, if that lessens the gap. The linear
+    x and y at once, while e falls; y is projected onto its ball: the pair has a duality gap, and no
+    active set is guessed. Then jumps of order e are made 0, if that lessens the gap. The linear
     system, mu + D* C D with
 
         C = (weight - (y d* + d y*) / (2 |d|_e)) / |d|_e,
@@ -40,8 +40,7 @@ class Finish:
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> Pair:
         x, y, e = self._smoothed(x, y)
-        pairs = [(x, y), *(self._settled(x, y, floor) for floor in (e, 1e2 * e, 1e4 * e))]
-        return min(pairs, key=self._gap)
+        return min((x, y), self._settled(x, y, e), key=self._gap)
 
     def _gap(self, pair: Pair) -> float:
         gap = energies(self.target, self.weight, self.mu, self.isotropic, *pair)[0]
@@ -53,7 +52,6 @@ class Finish:
         w, shape = np.broadcast_to(self.weight, x.shape[1:]), y.shape
         least = 1e-10 * w.max() / self.mu
         e = max(1e-2 * np.ptp(self.target), least)
-        y = 0.999 * y  # off the boundary
         for _ in range(_STEPS):
             d = (D @ x.ravel()).reshape(shape)
             length = np.sqrt((d**2).sum(self._axes, keepdims=True) + e**2)
@@ -62,35 +60,40 @@ class Finish:
             slope = self.mu * (x - self.target).ravel() + D.T @ pull.ravel()
             step = _solve(self.mu * eye_array(x.size) + D.T @ C @ D, -slope)
             change = pull + (C @ (D @ step)).reshape(shape) - y
-            reach = _inside(y, change, w, self._axes)
-            x, y = x + step.reshape(x.shape), y + reach * change
-            if e == least and (reach == 1 or np.abs(step).max() <= e):
+            x, y = x + step.reshape(x.shape), self._inside(y + change)
+            if e == least and np.abs(step).max() <= 0.1 * e:
                 break
-            e = max((1 - _SHRINK * reach) * e, least)
+            e = max(_SHRINK * e, least)
         return x, y, e
 
     def _settled(self, x: np.ndarray, y: np.ndarray, floor: float) -> Pair:
         """(x, y) without jumps below the floor: Newton steps for x on its zones, y = weight Dx /
         |Dx| at the jumps that are left, and elsewhere the nearest that balances x."""
         D = _differences(*x.shape)
-        for _ in range(3):
+        x = Image.at(x, y, self.weight, self.isotropic, floor).means(x)
+        for _ in range(12):  # small jumps turn at first
             zones = Image.at(x, y, self.weight, self.isotropic, floor)
-            x = zones.means(x)
             E = csc_matrix((np.ones(x[0].size), (np.arange(x[0].size), zones.labels.ravel())))
             E = kron(eye_array(len(x)), E)
             n, stiff = zones.direction, zones.stiff
             C = self._curvature(n, stiff * n, stiff, np.ones_like(stiff))
             slope = self.mu * (x - self.target).ravel() + D.T @ (self.weight * n).ravel()
             A = E.T @ (self.mu * eye_array(x.size) + D.T @ C @ D) @ E
-            x = x + (E @ _solve(A, -E.T @ slope)).reshape(x.shape)
+            step = E @ _solve(A, -E.T @ slope)
+            x = x + step.reshape(x.shape)
+            if np.abs(step).max() <= 4 * np.finfo(float).eps * np.abs(x).max():
+                break
         jumps = np.broadcast_to(stiff > 0 if self.isotropic else n != 0, y.shape)
         y = np.where(jumps, self.weight * n, y)
         flat = diags_array((~jumps).ravel().astype(float)) @ D
         left = self.mu * (self.target - x).ravel() - D.T @ y.ravel()
         grounded = flat.T @ flat + 1e-10 * eye_array(x.size)  # the mean over a zone is left open
-        y = y + (flat @ _solve(grounded, left)).reshape(y.shape)
+        return x, self._inside(y + (flat @ _solve(grounded, left)).reshape(y.shape))
+
+    def _inside(self, y: np.ndarray) -> np.ndarray:
+        """The projection onto the ball of radius weight."""
         size = np.sqrt((y**2).sum(self._axes, keepdims=True))
-        return x, y * np.minimum(1, self.weight / np.maximum(size, np.finfo(float).tiny))
+        return y * np.minimum(1, self.weight / np.maximum(size, np.finfo(float).tiny))
 
     @property
     def _axes(self) -> tuple[int, ...]:
@@ -126,14 +129,3 @@ def _differences(channels: int, rows: int, columns: int) -> csc_matrix:
     down = kron(one(rows), eye_array(columns))
     right = kron(eye_array(rows), one(columns))
     return csc_matrix(kron(eye_array(channels), vstack([down, right])))
-
-
-def _inside(y: np.ndarray, change: np.ndarray, w: np.ndarray, axes: tuple[int, ...]) -> float:
-    """The longest step, at most 1, that stays in the ball of radius weight, or nearly."""
-    a = (change**2).sum(axes, keepdims=True)
-    b = (y * change).sum(axes, keepdims=True)
-    c = np.maximum(w**2 - (y**2).sum(axes, keepdims=True), 0)
-    far = a > 0
-    root = np.sqrt(b[far] ** 2 + a[far] * c[far])
-    reach = (root - b[far]) / a[far]
-    return min(1.0, 0.999 * reach.min(initial=np.inf))

@@ -44,6 +44,9 @@ class Fixpoint:
         """The relative size of z - t, t = T(z), by the solver's measure."""
         return self.solver.residual(self.problem, z, t, floor)
 
+    def landed(self, z: Z, tol: float) -> Z:
+        return self.solver.landed(self.problem, z, tol)
+
     def near(self, z: Z) -> Fixpoint:
         """The same, ready for many steps at and around z."""
         return Fixpoint(self.problem, self.solver.near(self.problem, z))

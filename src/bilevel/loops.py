@@ -197,7 +197,8 @@ class Free(_Loop):
     def __init__(self, run: Run, fixpoint: Fixpoint, z: Z, identified: int | None) -> None:
         super().__init__(run, fixpoint, z)
         self._steady = identified
-        watched = identified is not None or (run.settle and declared(fixpoint.problem))
+        steps = run.settle and not isinstance(fixpoint.solver, External)  # to be watched
+        watched = identified is not None or (steps and declared(fixpoint.problem))
         self._watch = Watch.of(z) if watched else None
 
     def loop(self) -> Z:
@@ -278,7 +279,7 @@ class Free(_Loop):
         return False if self._steady is None else watch.steady[rows] >= self._steady
 
     def _polish(
-        self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Tensor
+        self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Rows
     ) -> tuple[Look, Z, State]:
         """Newton steps for the samples that are near."""
         near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)

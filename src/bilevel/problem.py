@@ -12,6 +12,7 @@ from ._broadcast import expand, norm_event
 from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
 from .terms.composition import Composition, SmoothComposition, SmoothSum
+from .terms.linear import Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,8 @@ class Problem:
         """(base, parts): the energy is base(x) + sum parts(x) + sum h_i(K_i x), every conjugate
         known. Else None."""
         smooth = [t for t in self.terms if isinstance(t, Smooth)]
+        if self.g is not None:  # a linear term moves its conjugate
+            smooth = [t @ Identity() if isinstance(t, Linear) else t for t in smooth]
         parts = tuple(t for t in smooth if isinstance(t, SmoothComposition))
         bases = [t for t in smooth if not isinstance(t, SmoothComposition)] + (
             [self.g] if self.g else []

@@ -13,6 +13,7 @@ from bilevel import report_figures as figures
 from bilevel.learning import read_config, read_metrics
 from bilevel.tasks import audio, hearing
 from bilevel.tasks.audio import Audio
+from bilevel.tasks.dequantize import load
 
 _WINDOW = 320  # samples of a column of the spectrogram
 _DECIBELS = (-100.0, -20.0)  # the darkest and the brightest of its colours
@@ -55,7 +56,8 @@ def _sounds(run: Path, rows: list[hearing.Errors]) -> str:
         player = figures.uri("audio/wav", path.read_bytes())
         caption = f'{escape(name)}<audio controls preload="none" src="{player}"></audio>'
         tiles.append(report.tile([spectrogram(sound)], [f"Spectrogram, {name}"], caption))
-    return f'<div class="tiles wide">{"".join(tiles)}</div>' if tiles else ""
+    pairs = (tiles[k : k + 2] for k in range(0, len(tiles), 2))
+    return "".join(f'<div class="tiles wide">{"".join(pair)}</div>' for pair in pairs)
 
 
 def spectrogram(sound: Audio) -> str:
@@ -106,4 +108,14 @@ def _learning(run: Path) -> str:
     )
     alt = f"The loss falls from {means[0]:.4g} to {means[-1]:.4g} in {len(history)} steps."
     caption = f"mean over {width} steps each: squared error over that of a value anywhere in a cell"
-    return f'<div class="tiles wide">{report.tile([image], [alt], caption)}</div>'
+    tiles = report.tile([image], [alt], caption) + _weights(run)
+    return f'<div class="tiles wide">{tiles}</div>'
+
+
+def _weights(run: Path) -> str:
+    model, _ = load(run)
+    weights = model.weight.tolist()
+    rows = {"weight": (list(range(len(weights))), weights)}
+    image = figures.curves(rows, xlabel="row of K, from low to high frequencies", ylabel="weight")
+    alt = f"The weights of K's rows, {min(weights):.3g} to {max(weights):.3g}."
+    return report.tile([image], [alt], "the weight of each row of K in |K u|")

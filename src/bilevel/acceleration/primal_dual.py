@@ -107,7 +107,8 @@ class Halpern(Acceleration):
             for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):
-            change = tuple(a - b for a, b in zip(t, anchor, strict=True))
+            moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
+            change = tuple((a - b).detach() for a, b in moved)
             wanted = (balance * solver.balance(fixpoint.problem, change)).sqrt()
             balance = torch.where(restart, wanted.clamp(1e-4, 1e4), balance)
             new, anchor = where(restart, t, new), where(restart, t, anchor)

@@ -33,6 +33,10 @@ Steps = Annotated[int, typer.Option(help="At most so many; it ends when it is th
 Crop = Annotated[int | None, typer.Option(help="Side of a crop.  \\[default: 64]")]
 Crops = Annotated[int | None, typer.Option(help="How many crops.  \\[default: 48]")]
 LearnSeed = Annotated[int | None, typer.Option(help="Of crops and noise.  \\[default: 0]")]
+NoClean = Annotated[
+    bool,
+    typer.Option("--no-clean", help="The images have the --noise themselves; none is clean."),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; it knows its options.")
 ]
@@ -56,6 +60,7 @@ def learn_denoise(
     crop: Crop = None,
     crops: Crops = None,
     seed: LearnSeed = None,
+    no_clean: NoClean = False,
     resume: Resume = False,
 ) -> None:
     """Learn a denoiser from the clean images of a folder.
@@ -63,10 +68,17 @@ def learn_denoise(
     With one noise level it learns the weight of total variation; with a range, the weight as a
     function of the noise level. With --model filters, for one noise level, 48 filters, their
     weights and thresholds: take --crops 200 --steps 100 and some patience.
+
+    With --no-clean it learns from noisy images alone, whose level you name: by Stein's estimate of
+    the error (SURE), for Gaussian noise.
     """
+    if no_clean and noise is None and not resume:
+        raise ValueError("--no-clean needs --noise: the standard deviation that the images have.")
     given: dict[str, Any] = dict(
         images=images, noise=noise, model=model, crop=crop, crops=crops, seed=seed
     )
+    if no_clean:
+        given["clean"] = False
     _learn("denoise", given, out, steps, resume)
 
 
@@ -135,10 +147,11 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
         result = runs.learn(job, out, steps=steps, resume=resume)
     if not is_first():
         return
-    with progress(len(sweep.FACTORS), "weights") as tick:
-        picture = sweep.worth_showing(job.task, data.photographs(job.images))
-        level = job.levels[len(job.levels) // 2]
-        sweep.save(sweep.sweep(job.task, result.model, picture, level, tick), out)
+    if job.clean:  # the slider shows errors
+        with progress(len(sweep.FACTORS), "weights") as tick:
+            picture = sweep.worth_showing(job.task, data.photographs(job.images))
+            level = job.levels[len(job.levels) // 2]
+            sweep.save(sweep.sweep(job.task, result.model, picture, level, tick), out)
     path = report.write(out)
     say(f"Learned in {result.steps} steps: {parameters(out)}")
     say(f"Report: {path}")

@@ -24,8 +24,7 @@ Output = Annotated[
 ]
 Model = Annotated[Path | None, typer.Option(help="A run folder with a learned model.")]
 Weight = Annotated[
-    float | None,
-    typer.Option(help="Without a model: the weight of total variation.  \\[default: by the noise]"),
+    float | None, typer.Option(help="Without a model: the weight of total variation.")
 ]
 Noise = Annotated[
     float | None,

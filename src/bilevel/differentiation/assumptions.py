@@ -19,6 +19,7 @@ from .unrolled import Unroll
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
+    from ..problem import Problem
 
 Z = tuple[Tensor, ...]
 
@@ -54,15 +55,16 @@ class Solved:
         problem, point, equation = self.fixpoint.problem, self.z, self.fixpoint.residual
         if isinstance(self.strategy, Implicit):
             point = (self.fixpoint.primal(self.z), *self.fixpoint.dual(self.z))
-
-            def equation(p: Z) -> Z:
-                return problem.kkt(p[0], p[1:])
-
+            equation = _conditions(problem)
         return System(point, equation, None, 1e-12, "ignore", Certificate())
 
     @property
     def unknowns(self) -> int:
         return sum(shape[1:].numel() for shape in self.system.shapes)
+
+
+def _conditions(problem: Problem) -> Callable[[Z], Z]:
+    return lambda z: problem.kkt(z[0], z[1:])
 
 
 Assumption = Callable[[Solved], Finding]  # its docstring begins with the assumption itself

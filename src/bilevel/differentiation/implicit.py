@@ -56,7 +56,7 @@ class FixedPoint(Strategy):
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with constant():
-            z = run(fixpoint, z0)
+            z = fixpoint.landed(run(fixpoint, z0), run.tol)
             fixpoint = fixpoint.near(z)
         return differentiable(
             z,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from .implicit import at_optimality, check_order, solution
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..problem import Problem
     from .base import Z
 
 
@@ -54,7 +56,7 @@ class PartlySmooth(Strategy):
         return at_optimality(run, fixpoint, point, self.order, direct=direct)
 
 
-def _direct(problem, active: Active, point: Z):
+def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
     return (active if same else Active(problem, point)).solve

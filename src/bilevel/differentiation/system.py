@@ -174,8 +174,7 @@ class System:
         if self.direct is not None:
             if self._direct is None:
                 self._direct = self.direct(self.z)
-            x = self.flatten(self._direct(self.split(b), transposed))
-            return self._measured(product, b, x, scale, 1)
+            return self._solve_directly(self._direct, product, b, transposed, scale)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
         first = self._steps(product, b, scale)
@@ -215,6 +214,22 @@ class System:
         matrix = self.matrix().mT if transposed else self.matrix()
         written_out = partial(torch.einsum, "bij,bj->bi", matrix)
         return self._measured(written_out, b, pseudo_solve(matrix, b), scale, b.shape[1])
+
+    def _solve_directly(
+        self,
+        inverse: Callable[[Z, bool], Z],
+        product: Product,
+        b: Tensor,
+        transposed: bool,
+        scale: Tensor,
+    ) -> LinearSolution:
+        """One solve, and one of the residual that an ill-conditioned system leaves."""
+        first = self.flatten(inverse(self.split(b), transposed))
+        solution = self._measured(product, b, first, scale, 1)
+        if bool(solution.converged.all()):
+            return solution
+        rest = self.flatten(inverse(self.split(b - product(first)), transposed))
+        return self._measured(product, b, first + rest, scale, 2)
 
     def _measured(
         self, product: Product, b: Tensor, x: Tensor, scale: Tensor, count: int

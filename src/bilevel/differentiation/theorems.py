@@ -16,7 +16,11 @@ from .assumptions import (
     strongly_convex,
 )
 from .base import Strategy
+from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
+from .partly_smooth import PartlySmooth
+from .piggyback import Piggyback
+from .smoothed import Smoothed
 from .unrolled import Unroll
 
 
@@ -53,6 +57,33 @@ THEOREMS = (
         (no_kink, invertible, solved),
         *_SYSTEM,
         "Christianson 1994; on the manifold of a non-smooth term Lewis 2002, Vaiter et al. 2017",
+    ),
+    Theorem(
+        "Implicit function theorem on the active manifold",
+        "the derivative exists, and is that along the manifold",
+        (PartlySmooth, FlatZones),
+        (no_kink, solved),
+        "the manifold and its system, of its dimension",
+        "one factorisation where small, else some products",
+        "Lewis 2002; Vaiter et al. 2017",
+    ),
+    Theorem(
+        "Smoothing",
+        "the derivative is that of the minimiser of the smoothed energy, which is another one",
+        (Smoothed,),
+        (solved,),
+        *_SYSTEM,
+        "Nesterov 2005; Kunisch, Pock 2013",
+        weak=True,
+    ),
+    Theorem(
+        "Piggyback",
+        "the adjoint iterated beside the solver converges to the adjoint of the solution",
+        (Piggyback,),
+        (no_kink, contracts, solved),
+        "one step, two states",
+        "as many as the run, each about three",
+        "Chambolle, Pock 2021; Bogensperger, Chambolle, Pock 2022",
     ),
     Theorem(
         "Consistent singular system",
@@ -92,11 +123,21 @@ THEOREMS = (
         "Gilbert 1992; Mehmood, Ochs 2020; for non-smooth T Bolte, Pauwels, Vaiter 2022",
     ),
     Theorem(
+        "Piggyback adjoint",
+        "the adjoint's iterates tend to the adjoint as those of the solution do, once these have "
+        "found the smooth piece",
+        (Piggyback,),
+        (no_kink, contracts, solved),
+        "two states",
+        "as many as the solution takes, at three times the price",
+        "Chambolle, Pock 2021; Bogensperger, Chambolle, Pock 2022",
+    ),
+    Theorem(
         "Derivatives inherit acceleration",
         "the accelerated iteration's derivatives converge at its own rate, for a twice "
         "differentiable energy; restarts are not covered",
         (Unroll,),
-        (smooth, strongly_convex, solved),
+        (smooth, strongly_convex, no_kink, solved),
         "every recorded step, or every segment-th",
         "as many as recorded",
         "Mehmood, Ochs 2020, 2022",

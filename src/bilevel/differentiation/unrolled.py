@@ -60,7 +60,7 @@ class Unroll(Strategy):
 
     @property
     def records(self) -> bool:  # type: ignore[override]
-        return self.last is None
+        return not isinstance(self.last, int)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         if self.last is None:
@@ -68,7 +68,7 @@ class Unroll(Strategy):
         if isinstance(self.last, Identified):
             return self._from_identification(self.last, run, fixpoint, z0)
         with constant():
-            z = run(fixpoint, z0)
+            z = fixpoint.landed(run(fixpoint, z0), run.tol)
         done = 0
         while done < self.last:
             n = min(self.segment or 1, self.last - done)

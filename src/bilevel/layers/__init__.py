@@ -5,6 +5,8 @@ from .dequantize import Dequantize
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .filters import FilterDenoise
 from .flow import GradientFlow
+from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
+from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
@@ -18,7 +20,12 @@ __all__ = [
     "FilterDenoise",
     "GradientFlow",
     "HyperLISTA",
+    "LeastSquaresFit",
     "MonotoneEquilibrium",
+    "Projection",
+    "QuadraticProgram",
+    "Segmenter",
+    "SparseCode",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",

@@ -17,7 +17,7 @@ from ..solvers import PrimalDual, Solver
 from ..terms import L1, Box
 from ..terms.base import Proximable
 
-STEP = 0.8  # the step size in units of the cell over the mean weight; any converges
+STEP = 0.12  # the step size in units of the cell over the mean weight; any converges
 
 
 @dataclass(frozen=True, eq=False)

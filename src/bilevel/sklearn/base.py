@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torch import Tensor
 
 from ..argmin import argmin
+from ..differentiation.implicit import FixedPoint
 from ..problem import Problem
 from ..solvers.base import Solver
 from .designs import Batch, Data, batches
@@ -110,7 +111,8 @@ class Tuned(BaseEstimator):
     ) -> Tensor:  # (B, n)
         x0 = torch.zeros_like(batch.mean) if start is None else start
         energy = self._energy(batch, target, weights)
-        return argmin(energy, x0=x0, solver=self._solver(batch), on_fail="warn")
+        strategy = FixedPoint()  # where T is a Newton step its factor is the derivative's, too
+        return argmin(energy, x0=x0, solver=self._solver(batch), diff=strategy, on_fail="warn")
 
     def _linear(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

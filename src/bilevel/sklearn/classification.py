@@ -36,7 +36,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         cv: Any = 5,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
     ) -> None:
         self.per_feature = per_feature
         self.cv = cv
@@ -48,7 +48,8 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         return self._linear(X)[:, 0]
 
     def predict(self, X: Any) -> np.ndarray:
-        return self.classes_[(self.decision_function(X) > 0).astype(int)]
+        positive = self.decision_function(X) > 0
+        return self.classes_[positive.astype(int)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         chance = 1 / (1 + np.exp(-self.decision_function(X)))
@@ -95,8 +96,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
     def _search(self, search: Search, data: Data) -> None:
         search.scan([np.array([np.log(10.0) * k]) for k in range(-4, 4)])
         if self.per_feature:
-            n = data.X.shape[1] - self.fit_intercept
-            search.points = [np.full(n, point[0]) for point in search.points]
+            search.spread(data.X.shape[1] - self.fit_intercept)
         search.descend(np.log(1e4), self.max_iter, self.tol)
 
     def _set(self, x: np.ndarray, intercept: float) -> None:

@@ -107,7 +107,8 @@ def _dense(data: Data, splits: Sequence[Split], centre: bool, squares: bool) -> 
 def _padded(parts: list[Data], means: np.ndarray, offsets: np.ndarray, squares: bool) -> Rows:
     """Stored by columns, as coordinate descent reads them."""
     m, n = max(len(part.y) for part in parts), parts[0].X.shape[1]
-    A, target, weight = np.zeros((len(parts), n, m)), *np.zeros((2, len(parts), m))
+    A, weight = np.zeros((len(parts), n, m)), np.zeros((len(parts), m))
+    target = np.zeros_like(weight) if squares else np.ones_like(weight)  # a label, not used
     for b, (part, mean, offset) in enumerate(zip(parts, means, offsets, strict=True)):
         root = np.sqrt(part.weight) if squares else np.ones_like(part.weight)
         A[b, :, : len(part.y)] = ((part.X - mean) * root[:, None]).T

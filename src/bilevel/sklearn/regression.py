@@ -40,7 +40,7 @@ class _Regressor(RegressorMixin, Tuned):
         noise_std: float | None = None,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         random_state: int = 0,
     ) -> None:
         self.cv = cv
@@ -91,10 +91,8 @@ class _Regressor(RegressorMixin, Tuned):
 
 
 class _Sparse(_Regressor):
-    def _solver(self, batch: Batch) -> Solver | None:
-        """celer, unless sparse rows have weights of their own."""
-        weight = batch.train.weight
-        return Celer() if bool((weight == weight[0, 0]).all()) else None
+    def _solver(self, batch: Batch) -> Solver:
+        return Celer()
 
     def _search(self, search: Search, data: Data) -> None:
         largest = self._largest(data)
@@ -124,11 +122,8 @@ class WeightedLassoHO(LassoHO):
 
     def _search(self, search: Search, data: Data) -> None:
         super()._search(search, data)
-        best, common = search.best, len(search.points)
-        n = data.X.shape[1]
-        search.points = [np.full(n, point[0]) for point in search.points]
+        search.spread(data.X.shape[1])
         search.descend(_REACH, self.max_iter, self.tol)
-        del best, common
 
 
 class ElasticNetHO(_Sparse):
@@ -172,7 +167,7 @@ class RidgeHO(_Regressor):
         noise_std: float | None = None,
         fit_intercept: bool = True,
         max_iter: int = 50,
-        tol: float = 1e-4,
+        tol: float = 1e-3,
         random_state: int = 0,
     ) -> None:
         super().__init__(
@@ -193,7 +188,7 @@ class RidgeHO(_Regressor):
         size = _energy_of(data) / n or 1.0  # the mean eigenvalue of X' X
         search.scan([np.array([np.log(size * part)]) for part in 10.0 ** np.arange(-5, 2)])
         if self.per_feature:
-            search.points = [np.full(n, point[0]) for point in search.points]
+            search.spread(n)
         search.descend(np.log(1e6), self.max_iter, self.tol)
 
 

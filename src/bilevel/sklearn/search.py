@@ -10,6 +10,10 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..accuracy import accuracy
+
+_ROUGH = 1e-3  # the accuracy that a scan needs
+
 Criterion = Callable[[Tensor], Tensor]  # logarithms of weights (k,) -> a number
 
 
@@ -28,8 +32,12 @@ class Search:
     def scan(self, candidates: Sequence[np.ndarray]) -> None:
         """Look at some points, without a gradient: the criterion may have several valleys."""
         for candidate in candidates:
-            with torch.no_grad():
+            with torch.no_grad(), accuracy(_ROUGH):
                 self._note(candidate, float(self.criterion(torch.from_numpy(candidate))))
+
+    def spread(self, n: int) -> None:
+        """From one weight for all to n weights."""
+        self.points = [np.full(n, point[0]) for point in self.points]
 
     def descend(self, reach: float, max_iter: int, tol: float) -> None:
         """L-BFGS-B from the best point so far, no further than `reach` from it [1].

@@ -65,6 +65,11 @@ class Solver(ABC):
         """How far z is from t = T(z), relative to the larger of |t| and the floor."""
         return relative_change(z, t, floor)
 
+    def landed(self, problem: Problem, z: Z, tol: float) -> Z:
+        """z, put where T would bring it at last as far as that is plain, to within tol: before z is
+        differentiated."""
+        return z
+
     def averaged(self, problem: Problem, z: Z) -> Z:
         """A map with T's fixed points, averaged in the solver's metric: for anchors, relaxation."""
         return self.step(problem, z)

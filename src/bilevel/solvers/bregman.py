@@ -15,7 +15,7 @@ from ..problem import Problem, relative_change
 from ..terms.base import Composed, Proximable, Smooth
 from .base import Solver, Z, names, refuse
 from .geometry import Burg, Geometry, SimplexEntropy, dual_geometry, primal_geometry
-from .mirror import check_geometry, entropy_slope, is_entropy, move, moved, size_of
+from .mirror import SEEN, check_geometry, entropy_slope, is_entropy, move, size_of
 from .primal_dual import PrimalDual
 from .steps import below, lipschitz, positive
 
@@ -129,12 +129,17 @@ class BregmanPrimalDual(Solver):
     def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
         coupled = {id(h) for h in self._coupled(problem)}
         pairs = [(h, y_i) for h, y_i in zip(problem.h, y, strict=True) if id(h) in coupled]
-        geometries = [self._split(problem)[2], *(dual_geometry(h.outer) for h, _ in pairs)]
         values = (x, *(y_i for _, y_i in pairs))
-        z = tuple(_coordinate(s, v) for s, v in zip(geometries, values, strict=True))
-        t = self.step(problem, z)
-        triples = zip(geometries, z, t, strict=True)
-        return tuple(a if s is None else s.landed(a, b) for s, a, b in triples)
+        z = (_coordinate(s, v) for s, v in zip(self._geometries(problem), values, strict=True))
+        return self.landed(problem, tuple(z), SEEN)
+
+    def _geometries(self, problem: Problem) -> list[Geometry | None]:
+        """Of the parts of z; None for a Euclidean one."""
+        return [self._split(problem)[2], *(dual_geometry(h.outer) for h in self._coupled(problem))]
+
+    def landed(self, problem: Problem, z: Z, tol: float) -> Z:
+        triples = zip(self._geometries(problem), z, self.step(problem, z), strict=True)
+        return tuple(a if s is None else s.landed(a, b, tol) for s, a, b in triples)
 
     def step(self, problem: Problem, z: Z) -> Z:
         q, *rs = z
@@ -165,14 +170,11 @@ class BregmanPrimalDual(Solver):
         return geometry.move(r, -length * geometry.strength(r) * image)
 
     def residual(self, problem: Problem, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:
-        geometries = [dual_geometry(h.outer) for h in self._coupled(problem)]
-        return reduce(
-            torch.maximum,
-            [
-                relative_change((a,), (b,), floor) if geometry is None else moved(a, b)
-                for geometry, a, b in zip([self._split(problem)[2], *geometries], z, t, strict=True)
-            ],
-        )
+        changes = [
+            relative_change((a,), (b,), floor) if geometry is None else geometry.moved(a, b)
+            for geometry, a, b in zip(self._geometries(problem), z, t, strict=True)
+        ]
+        return reduce(torch.maximum, changes)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return Plain()

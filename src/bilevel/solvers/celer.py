@@ -24,6 +24,8 @@ from .base import Z, names, refuse
 from .external import External, Limits
 from .support import Support, row
 
+_ROUGH = 1e-6  # the gap from which steps of T are the faster ones
+
 
 @dataclass(frozen=True, eq=False)
 class Celer(External):
@@ -69,7 +71,7 @@ class Celer(External):
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
         (x0,) = z0
         zero = torch.zeros_like(x0)
-        needed = (self._near(problem, zero).signs != 0).any(1)  # elsewhere 0 is the solution
+        needed = (Support.at(problem, zero).signs != 0).any(1)  # elsewhere 0 is the solution
         x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)
@@ -110,6 +112,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     if not (row_weight == row_weight[0]).all():
         A, y, row_weight = _alike(A, mean, y, row_weight, squares)
     weight = _sample(g.weight, x0, b) / row_weight[0]  # type: ignore[attr-defined]
+    # the gap that stops it may stay open for an elastic net: then T finishes sooner
     ratio = float(_sample(getattr(g, "ratio", 1.0), x0, b)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may stop early: the run looks at its answer
@@ -117,7 +120,8 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
             A, y, "lasso" if squares else "logreg",
             alphas=[1.0], weights=weight / len(y) if squares else weight,
             l1_ratio=ratio,
-            coef_init=x0[b].numpy(force=True), tol=max(limits.tol, 1e-12), max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
+            coef_init=x0[b].numpy(force=True), tol=min(max(limits.tol, 1e-12), _ROUGH),
+            max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
             X_offset=mean, X_scale=None if mean is None else np.ones_like(mean),
             return_n_iter=True,
         )  # fmt: skip
@@ -142,17 +146,15 @@ def _sample(value: Tensor | float, x: Tensor, b: int) -> np.ndarray:
 def _alike(
     A: Any, mean: np.ndarray | None, y: np.ndarray, weight: np.ndarray, squares: bool
 ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """(A, y, weight) of an equal problem whose rows weigh the same."""
+    """(A, y, weight) of an equal problem whose rows weigh the same.
+
+    Where there is none, for logistic losses and columns that are centred unwritten, of one that is
+    near: T goes on from there.
+    """
     used = weight > 0
-    uniform = (weight[used] == weight[used][:1]).all()
-    if mean is not None or not (squares or uniform):
-        raise ValueError(
-            "Celer needs one weight for all rows beside Logistic, and beside a SparseMatrix with "
-            "a mean. Use ForwardBackward()."
-        )
     A, y, weight = A[used], y[used], weight[used]
-    if uniform:
-        return A, y, weight
+    if not squares or mean is not None:
+        return A, y, np.full_like(weight, weight.mean())
     root = np.sqrt(weight)
     A = A.multiply(root[:, None]) if scipy.sparse.issparse(A) else A * root[:, None]
     return A, y * root, np.ones_like(weight)

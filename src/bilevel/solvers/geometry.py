@@ -46,9 +46,28 @@ class Geometry(ABC):
         """q of argmin_u <slope, u> + entropy sum u log u + D(u, x(q))."""
 
     @abstractmethod
-    def landed(self, q: Tensor, t: Tensor) -> Tensor:
-        """q, put on the boundary where it is near and t = T(q) lies further out: so far a solution
-        read off x alone has not come."""
+    def edge(self, q: Tensor) -> Tensor:
+        """Where q is stopped on the side on which it lies."""
+
+    @abstractmethod
+    def slack(self, q: Tensor) -> Tensor:
+        """The distance of x from the boundary, as a part of the largest; up to 1."""
+
+    @abstractmethod
+    def outward(self, q: Tensor, t: Tensor) -> Tensor:  # bool
+        """Whether t lies beyond q, seen from inside."""
+
+    def moved(self, q: Tensor, t: Tensor) -> Tensor:  # -> (B,)
+        """The largest change of q; of one that goes outwards no more than the distance of x from
+        the boundary, which is all that is left of its way: complementarity."""
+        if not q[0:1].numel():
+            return q.new_zeros(len(q))
+        left = torch.where(self.outward(q, t), self.slack(q), torch.inf)
+        return torch.minimum((q - t).abs(), left).flatten(1).amax(1)
+
+    def landed(self, q: Tensor, t: Tensor, tol: float) -> Tensor:
+        """q, put on the boundary where x is within tol of it and t = T(q) lies further out."""
+        return torch.where(self.outward(q, t) & (self.slack(q) <= tol), self.edge(q), q)
 
     def sized(self, size: Scalar) -> Geometry:
         """The geometry for x of about this size, where it has a scale of its own to be chosen."""
@@ -68,13 +87,13 @@ def _floor(q: Tensor, dim: Dims) -> Tensor:
     return (q.detach().amax(dim, keepdim=True) - _far(q)).clamp_min(math.log(tiny(q)) / 2)
 
 
-def _landed(q: Tensor, t: Tensor, dim: Dims) -> Tensor:
-    near = q < q.amax(dim, keepdim=True) - _far(q) / 2
-    return torch.where(near & (t < q), _floor(q, dim), q)
-
-
 def _stopped(q: Tensor, dim: Dims) -> Tensor:
     return torch.maximum(q, _floor(q, dim))
+
+
+def _part(q: Tensor, dim: Dims) -> Tensor:
+    """exp(q), as a part of the largest along dim."""
+    return (q - q.amax(dim, keepdim=True)).exp()
 
 
 def _opened(q: Tensor, dim: Dims) -> Tensor:
@@ -125,8 +144,14 @@ class PositiveEntropy(Geometry):
         c = self._at(x)
         return torch.where(x > 0, x, torch.where(c > 0, 1 / c, 1.0))
 
-    def landed(self, q: Tensor, t: Tensor) -> Tensor:
-        return _landed(q, t, _event(q))
+    def edge(self, q: Tensor) -> Tensor:
+        return _floor(q, _event(q)).expand_as(q)
+
+    def slack(self, q: Tensor) -> Tensor:
+        return _part(q, _event(q))
+
+    def outward(self, q: Tensor, t: Tensor) -> Tensor:
+        return t < q
 
     def strength(self, x: Tensor) -> Scalar:
         c = self._at(x)
@@ -157,8 +182,14 @@ class SimplexEntropy(Geometry):
         inside = (x > 0).all(self.dim, keepdim=True)
         return torch.where(inside, x, torch.ones_like(x))
 
-    def landed(self, q: Tensor, t: Tensor) -> Tensor:
-        return _landed(q, t, self.dim)
+    def edge(self, q: Tensor) -> Tensor:
+        return _floor(q, self.dim).expand_as(q)
+
+    def slack(self, q: Tensor) -> Tensor:
+        return _part(q, self.dim)
+
+    def outward(self, q: Tensor, t: Tensor) -> Tensor:
+        return t < q
 
     def strength(self, x: Tensor) -> Scalar:  # Pinsker; x_i <= total
         return 1 / like(self.total, x).detach().clamp_min(tiny(x) ** 0.5)
@@ -196,9 +227,14 @@ class BoxEntropy(Geometry):
         middle = (like(self.lower, x) + like(self.upper, x)) / 2
         return torch.where((x > self.lower) & (x < self.upper), x, middle)
 
-    def landed(self, q: Tensor, t: Tensor) -> Tensor:
-        out = (q.abs() > _far(q) / 2) & (t * q.sign() > q.abs())
-        return torch.where(out, _far(q) * q.sign(), q)
+    def edge(self, q: Tensor) -> Tensor:
+        return torch.where(q < 0, -_far(q), _far(q))
+
+    def slack(self, q: Tensor) -> Tensor:
+        return 4 * q.sigmoid() * (-q).sigmoid()
+
+    def outward(self, q: Tensor, t: Tensor) -> Tensor:
+        return (t - q) * q > 0
 
     def strength(self, x: Tensor) -> Scalar:  # phi'' = width / ((x - lower) (upper - x))
         return 4 / self._width(x).detach().clamp_min(tiny(x) ** 0.5)
@@ -226,7 +262,9 @@ class Burg(Geometry):
 
     point = PositiveEntropy.point
     coordinate = PositiveEntropy.coordinate
-    landed = PositiveEntropy.landed
+    edge = PositiveEntropy.edge
+    slack = PositiveEntropy.slack
+    outward = PositiveEntropy.outward
 
     def interior(self, x: Tensor) -> Tensor:
         return torch.where(x > 0, x, 1.0)

@@ -19,6 +19,8 @@ from .base import Solver, Z, names, refuse
 from .geometry import Burg, Geometry, PositiveEntropy, primal_geometry
 from .steps import LEAST, below, lipschitz, positive
 
+SEEN = 1e-8  # a distance from the boundary, relative, that a solution read off x may have
+
 
 def is_entropy(h: Composed) -> bool:
     """Whether a composed term is Entropy() of x itself, which a Bregman step takes in."""
@@ -40,11 +42,6 @@ def move(geometry: Geometry, problem: Problem, q: Tensor, slope: Tensor, step: S
     """The Bregman step of length `step` in units of the geometry's strength."""
     length, weight = expand(step, q) * geometry.strength(q), entropy_weight(problem)
     return geometry.move(q, length * slope, None if weight is None else length * weight)
-
-
-def moved(q: Tensor, new: Tensor) -> Tensor:  # -> (B,)
-    """The largest change of a logarithm: relative to the distance from the boundary."""
-    return (q - new).abs().flatten(1).amax(1) if q[0:1].numel() else q.new_zeros(len(q))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +151,7 @@ class MirrorDescent(Solver):
         )
 
     def assemble(self, problem: Problem, x: Tensor, y: Z) -> Z:
-        geometry = self._geometry(problem)
-        q = geometry.coordinate(x)
-        return (geometry.landed(q, self.step(problem, (q,))[0]),)
+        return self.landed(problem, (self._geometry(problem).coordinate(x),), SEEN)
 
     def step(self, problem: Problem, z: Z) -> Z:
         (q,), geometry = z, self._geometry(problem)
@@ -169,7 +164,11 @@ class MirrorDescent(Solver):
         return (move(geometry, problem, q, slope, self.step_size),)
 
     def residual(self, problem: Problem, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:
-        return moved(z[0], t[0])
+        return self._geometry(problem).moved(z[0], t[0])
+
+    def landed(self, problem: Problem, z: Z, tol: float) -> Z:
+        (q,), (t,) = z, self.step(problem, z)
+        return (self._geometry(problem).landed(q, t, tol),)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return Plain()

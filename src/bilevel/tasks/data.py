@@ -21,7 +21,7 @@ from bilevel.tasks import images
 from bilevel.tasks.images import Image
 from bilevel.tasks.task import Task
 
-Sample = dict[str, Tensor]  # noisy and clean (1, H, W), sigma (), and what the task tells
+Sample = dict[str, Tensor]  # noisy (1, H, W), sigma (), what the task tells; clean where known
 
 # Photographs that ship inside scikit-image, under the name "skimage"; no image is in both lists.
 SKIMAGE = {
@@ -104,10 +104,12 @@ def crops(
     size: int = 64,
     count: int = 48,
     seed: int = 0,
+    clean: bool = True,
 ) -> list[Sample]:
     """Gray crops from each picture in turn; sample i is the same whatever the count.
 
-    What is seen is size x size; the crop is larger by the margin of the task.
+    What is seen is size x size; the crop is larger by the margin of the task. Pictures that are
+    not clean have the noise already: nothing is added, and there is no clean crop to compare with.
     """
     need = tuple(size + margin for margin in task.margin)
     gray = [picture.gray() for picture in pictures]
@@ -133,16 +135,15 @@ def crops(
             int(rng.integers(0, n - m, endpoint=True))
             for n, m in zip(picture.shape, need, strict=True)
         )
-        clean = picture[None, top : top + need[0], left : left + need[1]]
+        crop = picture[None, top : top + need[0], left : left + need[1]]
         level = noise.draw(rng)
-        samples.append(
-            {
-                "noisy": torch.from_numpy(noisy(here.see(clean), level, rng)),
-                "clean": torch.from_numpy(here.target(clean).copy()),
-                "sigma": torch.tensor(level / 255, dtype=torch.float64),
-                **here.told(),
-            }
-        )
+        sample = {"sigma": torch.tensor(level / 255, dtype=torch.float64), **here.told()}
+        if clean:
+            sample["noisy"] = torch.from_numpy(noisy(here.see(crop), level, rng))
+            sample["clean"] = torch.from_numpy(here.target(crop).copy())
+        else:
+            sample["noisy"] = torch.from_numpy(crop.copy())
+        samples.append(sample)
     return samples
 
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from bilevel import learning
-from bilevel.differentiation import Truncated
+from bilevel.differentiation import Unroll
 from bilevel.layers import Dequantize
 from bilevel.tasks.audio import Audio, AudioError, Windows
 
 NAME = "dequantize"
 SECONDS = 0.02  # of a frame
-STEPS = 100  # of the solver: a model is learned for as many as it is used with
+STEPS = 30  # of the solver: a model is learned for as many as it is used with
 OVERLAP = 4  # frames that see a sample: the error falls by a quarter against frames side by side
 HALVED = 700  # steps of learning after which its step sizes have halved
 GROUP, BATCH = 4, 8  # frames an item, items a batch
@@ -212,11 +212,11 @@ def learn(
     progress: bool = True,
     on_step: Callable[[int, learning.Record], object] | None = None,
 ) -> learning.LearnResult:
-    """Learns K by Adam from the spectral start, with 20 terms of the relaxed derivative."""
+    """Learns K by Adam from the spectral start, by the relaxed derivative of all steps."""
     clean = cut(sounds, bits)
     frames = Frames(clean, bits)
     start = spectral(torch.from_numpy(clean)).float()
-    model = Dequantize(start, steps=STEPS, relaxed=True, diff=Truncated(20))
+    model = Dequantize(start, steps=STEPS, relaxed=True, diff=Unroll())
     config = {
         "task": NAME,
         "bilevel": metadata.version("bilevel"),

@@ -62,7 +62,10 @@ GRID_SOLVES = 23  # how often grid_search ticks
 
 
 def grids_of(job: Job, levels: Sequence[float], tick: Callable[[], object]) -> list[Grid]:
-    """On the crops that a run learned from; none, after a warning, where they are gone."""
+    """On the crops that a run learned from; none, after a warning, where they are gone, and none of
+    images that are not clean: other levels cannot be had of them."""
+    if not job.clean:
+        return []
     try:
         samples = [job.samples(Noise(level, level)) for level in levels]
     except ImageError as error:

@@ -97,10 +97,16 @@ class Job:
     crop: int = 64
     crops: int = 48
     seed: int = 0
+    clean: bool = True  # else the images have the noise, and are all there is
     task: Task = field(default_factory=Denoise)
 
     def __post_init__(self) -> None:
         noise = Noise.parse(self.noise)
+        if not self.clean and not (noise.fixed and isinstance(self.task, Denoise)):
+            raise ValueError(
+                f"--no-clean learns a denoiser from images that have one level of noise, got the "
+                f"task {self.task.name!r} and --noise {self.noise}. Name the level that they have."
+            )
         if self.model not in ("tv", "filters"):
             raise ValueError(
                 f"The model is {self.model!r}, which is not known. Use 'tv' or 'filters'."
@@ -151,11 +157,13 @@ class Job:
                 f"{Path(run) / 'config.toml'} is not of a run of `bilevel learn`: {wrong} is "
                 "missing or of the wrong kind. Check the path, or learn again."
             )
+        clean = data.get("clean", True)
         try:
             task = task_of(config)
         except ValueError as error:
             raise ValueError(f"{Path(run) / 'config.toml'}: {error}") from None
-        return cls(**values, model=config.get("model", {}).get("name", ""), task=task)
+        model = config.get("model", {}).get("name", "")
+        return cls(**values, clean=clean is not False, model=model, task=task)
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -175,6 +183,7 @@ class Job:
             size=self.crop,
             count=self.crops,
             seed=self.seed,
+            clean=self.clean,
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilevel.layers import FilterDenoise
+from bilevel.learning.risk import sure
 
 Method = Callable[[np.ndarray, float], np.ndarray]  # (C, H, W), noise level of 255 -> the same
 
@@ -87,7 +88,15 @@ def restore(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:  # -> (B, 
 
 
 def noise_left(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean squared error over the noise's variance, averaged: every noise level counts the same."""
+    """Mean squared error over the noise's variance, averaged: every noise level counts the same.
+
+    Of a batch without the clean images, Stein's estimate of it, the same at every call.
+    """
+    if "clean" not in batch:
+        rng = torch.Generator().manual_seed(0)
+        noisy, sigma = batch["noisy"], batch["sigma"]
+        risk = sure(lambda y: restore(model, {**batch, "noisy": y}), noisy, sigma, generator=rng)
+        return (risk / sigma.square()).mean()
     error = (restore(model, batch) - batch["clean"]).square().flatten(1).mean(1)
     return (error / batch["sigma"].square()).mean()
 

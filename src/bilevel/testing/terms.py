@@ -226,3 +226,43 @@ def weight_multiplies(term: Any, x: Tensor, factor: float, step: Scalar = 1.0) -
         off = torch.where(got == expected, 0.0, (got - expected).abs())  # equal infs are equal
         allowed = _ROUNDING * eps(x) * (1 + _finite(expected).abs())
         holds("weight_multiplies", term, off, allowed)
+
+
+def manifold_is_that_of_prox(term: Proximable, x: Tensor) -> None:
+    """D prox(x) = (1 + H)^-1 P for the projection P and the second derivative H of the manifold at
+    p = prox(x) with the dual x - p; P and H are symmetric, P P = P, P H = H; a basis spans P.
+
+    For an x off the kinks; D prox by one backward pass a coordinate.
+    """
+    name, n = "manifold_is_that_of_prox", x.shape[1:].numel()
+    p = term.prox(x, 1.0).detach()
+    manifold = term.manifold(p, x - p)
+    units = torch.eye(n, dtype=x.dtype, device=x.device).reshape(n, *x.shape[1:])
+    projected = [manifold.project(unit.expand_as(x)) for unit in units]
+    P = torch.stack([v.flatten(1) for v in projected], 2)
+    H = torch.stack([manifold.hessian(v).flatten(1) for v in projected], 2)
+    D, basis, one = _jacobian(term, x), manifold.basis(), torch.eye(n).to(x)
+    allowed = 1e8 * eps(x) * (1 + H.abs().amax())
+    pairs = (
+        (P, P.mT),
+        (P @ P, P),
+        (H, H.mT),
+        (P @ H, H),
+        (basis @ basis.mT, P),
+        ((one + H) @ D, P),
+    )
+    for got, expected in pairs:
+        same_shape(name, term, got, tuple(expected.shape))
+        holds(name, term, (got - expected).abs(), allowed)
+    same_shape(name + " (margin)", term, manifold.margin, (len(x),))
+    holds(name + " (margin >= 0, or nan)", term, -manifold.margin.nan_to_num(0.0), 0.0)
+
+
+def _jacobian(term: Proximable, x: Tensor) -> Tensor:  # (B, n, n)
+    at = x.detach().requires_grad_()
+    p = term.prox(at, 1.0).flatten(1)
+    rows = [
+        torch.autograd.grad(p[:, i].sum(), at, retain_graph=True)[0].flatten(1)
+        for i in range(p.shape[1] if p.requires_grad else 0)
+    ]
+    return torch.stack(rows, 1) if rows else x.new_zeros(len(x), p.shape[1], p.shape[1])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ...problem import Problem
 from ...terms.base import Term
 
 Theta = dict[str, Tensor]  # the parameters by name, float64, without a batch
-Pattern = Hashable  # which of the formulas: an active set, a support, signs
+Pattern = Any  # which of the formulas: an active set, a support, signs
 
 _MARGIN = 1e-2  # how far a drawn θ is from the kinks, in each of some random directions
 

@@ -1,0 +1,175 @@
+"""Declarative nodes: values against closed forms, derivatives against differences."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+import bilevel as bl
+
+DOUBLE = torch.float64
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=DOUBLE).requires_grad_()
+
+
+def squares(y, x):
+    return (y - x).square().sum(1)
+
+
+def total(y, *_):
+    return y.sum(1, keepdim=True) - 1
+
+
+def outside(y, *_):
+    return y.square().sum(1, keepdim=True) - 1
+
+
+def robust(y, x):
+    return ((1 + (y - x).square()).sqrt() - 1).sum(1)
+
+
+def rayleigh(y, S):
+    return -(y * (((S + S.mT) / 2) @ y[..., None])[..., 0]).sum(1)
+
+
+def transport(P, C):
+    return (P * C + 0.3 * P * (P.clamp(min=1e-9).log() - 1)).flatten(1).sum(1)
+
+
+def marginals(P, C):
+    return torch.cat([P.sum(2) - 1 / 2, P.sum(1)[:, :2] - 1 / 3], 1)
+
+
+def entropic(y, x):
+    return (y - x).cosh().sum(1)
+
+
+X = draw(2, 3)
+NODES = {  # the node types of deep-declarative-networks [Gould et al. 2021]
+    "no constraint": (bl.DeclarativeNode(entropic), X, torch.zeros(2, 3, dtype=DOUBLE)),
+    "linear equality": (bl.DeclarativeNode(entropic, total), X, torch.zeros(2, 3, dtype=DOUBLE)),
+    "sphere": (bl.DeclarativeNode(squares, outside), X, torch.ones(2, 3, dtype=DOUBLE)),
+    "ball": (bl.DeclarativeNode(squares, None, outside), X, torch.zeros(2, 3, dtype=DOUBLE)),
+    "simplex": (
+        bl.DeclarativeNode(entropic, total, lambda y, x: -y),
+        draw(2, 3, seed=3),
+        torch.full((2, 3), 1 / 3, dtype=DOUBLE),
+    ),
+    "robust pooling": (bl.DeclarativeNode(robust), X, torch.zeros(2, 1, dtype=DOUBLE)),
+    "eigenvector": (
+        bl.DeclarativeNode(rayleigh, outside),
+        draw(2, 3, 3),
+        torch.tensor([[1.0, 0.1, 0.2], [0.3, 1.0, 0.1]], dtype=DOUBLE),
+    ),
+    "optimal transport": (
+        bl.DeclarativeNode(transport, marginals),
+        draw(1, 2, 3),
+        torch.full((1, 2, 3), 1 / 6, dtype=DOUBLE),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_derivatives(name):
+    node, x, y0 = NODES[name]
+    solution = lambda x: node(x, y0=y0)  # noqa: E731
+    assert gradcheck(solution, x, rtol=1e-5, atol=1e-7)
+    assert gradgradcheck(solution, x, rtol=1e-4, atol=1e-6)
+
+
+def test_closed_forms():
+    x, zero = X.detach(), torch.zeros(2, 3, dtype=DOUBLE)
+    length = x.norm(dim=1, keepdim=True)
+    sphere = bl.DeclarativeNode(squares, outside)(x, y0=torch.ones_like(x))
+    torch.testing.assert_close(sphere, x / length)
+    ball = bl.DeclarativeNode(squares, None, outside)(x, y0=zero)
+    torch.testing.assert_close(ball, x / length.clamp(min=1))
+    simplex = bl.DeclarativeNode(squares, total, lambda y, x: -y)(x, y0=zero + 1 / 3)
+    torch.testing.assert_close(simplex, bl.Simplex().prox(x, 1.0), atol=1e-9, rtol=0)
+
+
+def test_the_formula():
+    """dy/dx = H^-1 A* (A H^-1 A*)^-1 (A H^-1 B - C) - H^-1 B."""
+    x = X[:1].detach().requires_grad_()
+    node = bl.DeclarativeNode(entropic, outside)
+    y = node(x, y0=torch.ones(1, 3, dtype=DOUBLE))
+    jacobian = torch.stack([torch.autograd.grad(v, x, retain_graph=True)[0][0] for v in y[0]])
+    p, q = y.detach()[0], x.detach()[0]
+    A = 2 * p[None]
+    nu = -(torch.sinh(p - q) @ A[0]) / (A[0] @ A[0])
+    inverse = torch.linalg.inv(torch.diag(torch.cosh(p - q) + 2 * nu))
+    B = -torch.diag(torch.cosh(p - q))
+    middle = torch.linalg.solve(A @ inverse @ A.T, A @ inverse @ B)
+    torch.testing.assert_close(jacobian, inverse @ A.T @ middle - inverse @ B)
+
+
+def test_what_the_functions_close_over():
+    scale = torch.tensor(2.0, dtype=DOUBLE, requires_grad=True)
+    node = bl.DeclarativeNode(lambda y: (y - 3 * scale).square().sum(1))
+    y = node(y0=torch.zeros(1, 2, dtype=DOUBLE))
+    assert gradcheck(lambda s: bl.DeclarativeNode(lambda y: (y - 3 * s).square().sum(1))(
+        y0=torch.zeros(1, 2, dtype=DOUBLE)), scale)  # fmt: skip
+    y.sum().backward()
+    torch.testing.assert_close(scale.grad, torch.tensor(6.0, dtype=DOUBLE))
+
+
+def test_a_solver_of_your_own():
+    asked = []
+
+    def solver(y0, x):
+        asked.append(y0.shape)
+        return x / x.norm(dim=1, keepdim=True) + 1e-5
+
+    y = bl.DeclarativeNode(squares, outside, solver=solver)(X, y0=torch.ones(2, 3, dtype=DOUBLE))
+    torch.testing.assert_close(y, X / X.norm(dim=1, keepdim=True))
+    assert asked == [(2, 3)]
+
+
+def test_many_unknowns_by_products():
+    x = draw(1, 400)
+    report = bl.Certificate()
+    node = bl.DeclarativeNode(entropic, total)
+    y = node(x, y0=torch.zeros(1, 400, dtype=DOUBLE), report=report)
+    (gradient,) = torch.autograd.grad(y[0, 0], x)
+    h = torch.cosh(y - x).detach()[0]
+    expected = -(1 / h[0]) * (1 / h) / (1 / h).sum() * h  # off the diagonal, B = -diag h
+    torch.testing.assert_close(gradient[0, 1:], expected[1:], rtol=1e-6, atol=1e-9)
+    assert report.adjoint_iterations < 100 and report.residual < 1e-10
+
+
+def test_points_that_are_not_regular():
+    zero = torch.zeros(1, 2, dtype=DOUBLE)
+    twice = lambda y, x: torch.cat([total(y), 2 * total(y)], 1)  # noqa: E731
+    x = torch.tensor([[0.3, 0.1]], dtype=DOUBLE, requires_grad=True)
+    with pytest.warns(bl.KinkWarning, match="dependent in 1 of 1 samples"):
+        y = bl.DeclarativeNode(squares, twice)(x, y0=zero)
+    torch.testing.assert_close(y, torch.tensor([[0.6, 0.4]], dtype=DOUBLE))
+    torch.testing.assert_close(  # redundant, and consistent: y has its derivative all the same
+        torch.autograd.grad(y[0, 0], x)[0], torch.tensor([[0.5, -0.5]], dtype=DOUBLE)
+    )
+    border = torch.tensor([[1.0, 0.0]], dtype=DOUBLE, requires_grad=True)
+    with pytest.warns(bl.KinkWarning, match="on an inequality that does not press"):
+        bl.DeclarativeNode(squares, None, outside)(border, y0=zero + 0.5)
+
+
+def test_a_loss_that_reads_what_is_not_determined():
+    x = draw(1, 2)
+    node = bl.DeclarativeNode(lambda y, x: (y.sum(1) - x.sum(1)).square())
+    y = node(x, y0=torch.zeros(1, 2, dtype=DOUBLE))
+    with pytest.raises(bl.NotUnique):
+        torch.autograd.grad(y[0, 0], x)
+
+
+def test_refusals():
+    zero = torch.zeros(1, 2, dtype=DOUBLE)
+    apart = lambda y: torch.stack([y[:, 0], y[:, 0] - 1], 1)  # noqa: E731
+    with pytest.raises(bl.NotConverged, match="Have the constraints a point in common"):
+        bl.DeclarativeNode(lambda y: y.square().sum(1), apart)(y0=zero)
+    with pytest.raises(ValueError, match=r"objective of a DeclarativeNode must return \(B,\)"):
+        bl.DeclarativeNode(lambda y: y.square().sum())(y0=zero)
+    with pytest.raises(ValueError, match=r"equality of a DeclarativeNode must return \(B, p\)"):
+        bl.DeclarativeNode(lambda y: y.sum(1), lambda y: y.sum(1))(y0=zero)
+    with pytest.raises(ValueError, match=r"For one problem pass y0\[None\]"):
+        bl.DeclarativeNode(lambda y: y.sum(1))(y0=zero[0])

@@ -1,0 +1,63 @@
+"""Layers: each against its closed form or its conditions, and differentiated."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+import bilevel as bl
+from bilevel import layers
+
+DOUBLE = torch.float64
+
+
+def draw(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=DOUBLE).requires_grad_()
+
+
+A = torch.tensor([[1.0, 2.0, 0.0, 1.0]], dtype=DOUBLE)
+SETS = {
+    "simplex": bl.Simplex(),
+    "l1 ball": bl.L1Ball(1.0),
+    "l2 ball": bl.L2Ball(1.0),
+    "box": bl.Box(-0.5, 0.5),
+    "affine": bl.Affine(A, torch.ones(1, dtype=DOUBLE)),
+    "monotone": bl.Monotone(),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_projections(name):
+    layer, x = layers.Projection(SETS[name]), draw(3, 4)
+    torch.testing.assert_close(layer(x), SETS[name].prox(x, 1.0))
+    assert gradcheck(layer, x)
+
+
+def test_sparse_code():
+    torch.manual_seed(0)
+    layer, x = layers.SparseCode(5, 8, weight=0.3).double(), draw(2, 5)
+    code = layer(x)
+    slope = (code @ layer.dictionary.T - x) @ layer.dictionary
+    assert slope.abs().amax() <= 0.3 * (1 + 1e-5) and 0 < (code != 0).sum() < 16
+    code.square().sum().backward()
+    assert layer.dictionary.grad.abs().sum() > 0 and layer.log_weight.grad != 0
+
+
+def test_least_squares():
+    layer, design, b = layers.LeastSquaresFit(0.1).double(), draw(2, 6, 3), draw(2, 6, seed=1)
+    eye = 0.1 * torch.eye(3, dtype=DOUBLE)
+    exact = torch.linalg.solve(design.mT @ design + eye, (design.mT @ b[..., None])[..., 0])
+    torch.testing.assert_close(layer(design, b), exact, rtol=1e-6, atol=1e-8)
+    assert gradcheck(layer, (design, b))
+
+
+def test_quadratic_program():
+    layer, Q, q = layers.QuadraticProgram(), torch.eye(4, dtype=DOUBLE), draw(2, 4)
+    one = torch.ones(1, dtype=DOUBLE)
+    torch.testing.assert_close(layer(Q, q), -q)
+    simplex = layer(Q, q, one.expand(1, 4), one, -Q, torch.zeros(4, dtype=DOUBLE))
+    torch.testing.assert_close(simplex, bl.Simplex().prox(-q, 1.0))
+    assert gradcheck(
+        lambda q, b: layer(Q, q, A, b, -Q, torch.ones(4, dtype=DOUBLE)),
+        (q, one.clone().requires_grad_()),
+    )  # noqa: E501

@@ -1,0 +1,110 @@
+"""Estimators for scikit-learn: its conventions, its models at the same weights, the gradients."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+sklearn = pytest.importorskip("sklearn")
+pytest.importorskip("celer")
+
+from sklearn import linear_model  # noqa: E402  (after importorskip)
+from sklearn.base import clone  # noqa: E402
+from sklearn.datasets import make_classification, make_regression  # noqa: E402
+from sklearn.model_selection import ShuffleSplit  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
+
+import bilevel.sklearn as ours  # noqa: E402
+
+X, Y = make_regression(60, 100, n_informative=8, noise=5.0, random_state=0)
+XC, YC = make_classification(120, 12, random_state=0)
+REGRESSORS = [ours.LassoHO, ours.ElasticNetHO, ours.WeightedLassoHO, ours.RidgeHO]
+
+
+@pytest.mark.parametrize("estimator", [*REGRESSORS, ours.LogisticRegressionHO])
+@pytest.mark.filterwarnings("ignore")  # the checks warn of what they skip, and of small splits
+def test_conventions(estimator):
+    check_estimator(estimator(max_iter=1), on_skip=None)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_the_models_of_scikit_learn(fit_intercept, weighted):
+    """At the weights that were found."""
+    weight = np.linspace(0.5, 2, len(Y)) if weighted else None
+    cv = ShuffleSplit(1, random_state=0)
+    common = dict(fit_intercept=fit_intercept, tol=1e-10, max_iter=100_000)
+    lasso = ours.LassoHO(cv=cv, fit_intercept=fit_intercept).fit(X, Y, weight)
+    net = ours.ElasticNetHO(cv=cv, fit_intercept=fit_intercept).fit(X, Y, weight)
+    ridge = ours.RidgeHO(cv=cv, fit_intercept=fit_intercept).fit(X, Y, weight)
+    theirs = [
+        linear_model.Lasso(lasso.alpha_, **common),
+        linear_model.ElasticNet(net.alpha_, l1_ratio=net.l1_ratio_, **common),
+        linear_model.Ridge(ridge.alpha_, fit_intercept=fit_intercept, tol=1e-10),
+    ]
+    for mine, other in zip((lasso, net, ridge), theirs, strict=True):
+        other.fit(X, Y, weight)
+        np.testing.assert_allclose(mine.coef_, other.coef_, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(mine.predict(X), other.predict(X), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_logistic(per_feature):
+    mine = ours.LogisticRegressionHO(per_feature=per_feature, max_iter=10).fit(XC, YC)
+    scale = 1 / np.sqrt(mine.alpha_ * np.ones(XC.shape[1]))  # a weight is a scale of its column
+    other = linear_model.LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000)
+    other.fit(XC * scale, YC)
+    np.testing.assert_allclose(mine.coef_, other.coef_ * scale, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        mine.predict_proba(XC), other.predict_proba(XC * scale), rtol=1e-4, atol=1e-5
+    )
+    assert (mine.predict(XC) == other.predict(XC * scale)).all()
+    np.testing.assert_allclose(np.exp(mine.predict_log_proba(XC)), mine.predict_proba(XC))
+
+
+@pytest.mark.parametrize("estimator", [ours.LassoHO, ours.RidgeHO, ours.LogisticRegressionHO])
+def test_sparse_is_dense(estimator):
+    target = Y if estimator is not ours.LogisticRegressionHO else Y > 0
+    design = np.where(np.abs(X) > 0.8, X, 0.0)
+    dense = estimator().fit(design, target)
+    sparse = estimator().fit(scipy.sparse.csr_array(design), target)
+    np.testing.assert_allclose(sparse.alpha_, dense.alpha_, rtol=1e-4)
+    np.testing.assert_allclose(sparse.coef_, dense.coef_, rtol=1e-3, atol=1e-4)
+
+
+def test_no_worse_than_a_grid():
+    cv = ShuffleSplit(3, random_state=1)
+    grid = linear_model.LassoCV(cv=cv, alphas=100).fit(X, Y)
+    lasso = ours.LassoHO(cv=cv).fit(X, Y)
+    assert lasso.criterion_path_.min() <= 1.01 * grid.mse_path_.mean(1).min()
+    assert lasso.path_.shape == lasso.criterion_path_.shape == (lasso.n_iter_,)
+
+
+def test_a_weight_for_each_feature_lowers_the_criterion():
+    lasso, weighted = ours.LassoHO().fit(X, Y), ours.WeightedLassoHO(max_iter=10).fit(X, Y)
+    assert weighted.criterion_path_.min() < 0.9 * lasso.criterion_path_.min()
+    assert weighted.alpha_.shape == (100,) and weighted.path_.shape[1] == 100
+
+
+def test_sure():
+    """Needs no held-out rows, and predicts the clean values about as well."""
+    truth = X[:, :3] @ [40.0, -30.0, 20.0]
+    noisy = truth + 5 * np.random.default_rng(0).standard_normal(len(truth))
+    lasso = ours.LassoHO(noise_std=5.0).fit(X, noisy)
+    error = ((lasso.predict(X) - truth) ** 2).mean()
+    alphas = lasso.alpha_ * np.geomspace(0.1, 10, 21)
+    best = min(
+        ((linear_model.Lasso(a).fit(X, noisy).predict(X) - truth) ** 2).mean() for a in alphas
+    )
+    assert error < 1.5 * best
+
+
+def test_in_a_pipeline():
+    pipeline = make_pipeline(StandardScaler(), ours.LassoHO(cv=3))
+    assert clone(pipeline).fit(X, Y).score(X, Y) > 0.9
+
+
+def test_more_than_two_classes():
+    with pytest.raises(ValueError, match="got 3 classes. Wrap it as OneVsRestClassifier"):
+        ours.LogisticRegressionHO().fit(XC, np.arange(len(YC)) % 3)

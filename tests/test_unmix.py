@@ -1,0 +1,62 @@
+"""unmix: against SciPy pixel by pixel, on a real cube, by the command line."""
+
+import numpy as np
+import pytest
+import scipy.io
+from scipy.optimize import nnls
+
+import bilevel as bl
+from command_line import bilevel, said
+
+
+def mixtures(pixels=20, bands=12, materials=3):
+    generator = np.random.default_rng(0)
+    E = generator.random((bands, materials))
+    return E, generator.random((pixels, bands))
+
+
+def test_against_scipy():
+    E, b = mixtures()
+    heavy = 1e5 * np.ones((1, 3))  # a row that forces the sum, as is done by hand
+    simplex = [nnls(np.vstack([E, heavy]), np.append(row, 1e5))[0] for row in b]
+    np.testing.assert_allclose(bl.unmix(b, E, tol=1e-10), simplex, atol=1e-6)
+    free = np.array([nnls(E, row)[0] for row in b])
+    shares = free / free.sum(1, keepdims=True)
+    np.testing.assert_allclose(bl.unmix(b, E, normalise=True, tol=1e-10), shares, atol=1e-6)
+
+
+def test_a_brightness_for_each_pixel():
+    E, _ = mixtures()
+    a = np.array([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0]])
+    dark = np.array([[0.4], [2.0]]) * (a @ E.T)
+    np.testing.assert_allclose(bl.unmix(dark, E, normalise=True, tol=1e-10), a, atol=1e-6)
+    assert np.abs(bl.unmix(dark, E) - a).max() > 0.05
+    assert not bl.unmix(np.zeros((1, 12)), E, normalise=True).any()
+
+
+def test_samson_by_the_command_line(tmp_path, shared_data):
+    samson = shared_data("hyperspectral_samson")
+    cube = scipy.io.loadmat(samson / "Samson.mat")["Y"].T.reshape(95, 95, 156, order="F")
+    E = scipy.io.loadmat(samson / "E.mat")["E"]
+    np.save(tmp_path / "cube.npy", cube)
+    np.save(tmp_path / "E.npy", E)
+    paths = [tmp_path / name for name in ("cube.npy", "E.npy", "A.npy")]
+    order = "unmix", paths[0], "--endmembers", paths[1], "-o", paths[2]
+    result = bilevel(*order)
+    assert result.exit_code == 0 and "3 materials in 9025 pixels" in said(result)
+    again = bilevel(*order)
+    assert again.exit_code == 1 and "pass --force to overwrite it" in said(again)
+    A = np.load(paths[2])
+    assert A.shape == (95, 95, 3) and A.min() >= 0 and np.abs(A.sum(2) - 1).max() < 1e-6
+    truth = scipy.io.loadmat(samson / "A_true.mat")["A_true"]
+    assert np.sqrt(((A - truth) ** 2).mean()) < 0.15
+
+
+def test_refusals():
+    E, b = mixtures()
+    with pytest.raises(ValueError, match="Transpose one of them"):
+        bl.unmix(b, E.T)
+    with pytest.raises(ValueError, match="needs normalise=True, got 0.1"):
+        bl.unmix(b, E, weight=0.1)
+    with pytest.raises(ValueError, match="NaN or inf"):
+        bl.unmix(np.full((1, 12), np.nan), E)
