@@ -30,7 +30,7 @@ CASES = {
         bl.PrimalDual(),
         lambda: bl.LeastSquares(Y) + 0.3 * bl.L1() @ bl.Gradient(dims=1),
         ["step_size", "dual_step_size"],
-        bl.Halpern(),
+        bl.OverRelaxation(1.5),
     ),
     "preconditioned": (
         bl.PrimalDual(preconditioned=True),

@@ -34,7 +34,8 @@ def unrolled(
     exp(log_factors[name][k]) times what the solver sets for the energy, to begin with once that:
     the net starts as the solver. Learned constants may leave the solver's limits: a net is judged
     by what it gives after its steps, and nothing is promised beyond them. acceleration: the
-    rule on the sequence, by default none; with Nesterov() ForwardBackward() is FISTA.
+    rule on the sequence, by default none; with Nesterov() ForwardBackward() is FISTA. Steps that a
+    rule sets by itself, Halpern()'s balance, count as constant.
 
     >>> import torch, bilevel as bl
     >>> net = bl.unrolled(bl.ForwardBackward(), 10, learn=["step_size"])
