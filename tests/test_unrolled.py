@@ -30,7 +30,7 @@ CASES = {
         bl.PrimalDual(),
         lambda: bl.LeastSquares(Y) + 0.3 * bl.L1() @ bl.Gradient(dims=1),
         ["step_size", "dual_step_size"],
-        bl.Halpern(),
+        bl.OverRelaxation(1.5),
     ),
     "preconditioned": (
         bl.PrimalDual(preconditioned=True),
@@ -99,6 +99,15 @@ def test_each_step_may_have_an_energy_of_its_own():
 def test_the_start_and_the_data_have_gradients():
     net = bl.unrolled(bl.ForwardBackward(), 4)
     testing.gradients_agree(lambda x0, y: net(lasso(y=y), x0), [torch.randn(3, 12), Y])
+
+
+def test_constants_have_the_precision_of_x():
+    """A net in float32 on data in float64, recorded and, by compiled steps, not recorded."""
+    net = bl.unrolled(bl.PrimalDual(), 30, learn=["step_size", "dual_step_size"]).float()
+    energy = bl.LeastSquares(torch.rand(2, 1, 9, 8)) + 0.1 * bl.TotalVariation()
+    recorded = net(energy)
+    with torch.no_grad():
+        assert torch.allclose(net(energy), recorded, atol=1e-12)
 
 
 def test_samples_do_not_interact():

@@ -34,7 +34,8 @@ def unrolled(
     exp(log_factors[name][k]) times what the solver sets for the energy, to begin with once that:
     the net starts as the solver. Learned constants may leave the solver's limits: a net is judged
     by what it gives after its steps, and nothing is promised beyond them. acceleration: the
-    rule on the sequence, by default none; with Nesterov() ForwardBackward() is FISTA.
+    rule on the sequence, by default none; with Nesterov() ForwardBackward() is FISTA. Steps that a
+    rule sets by itself, Halpern()'s balance, count as constant.
 
     >>> import torch, bilevel as bl
     >>> net = bl.unrolled(bl.ForwardBackward(), 10, learn=["step_size"])
@@ -94,7 +95,7 @@ class Unrolled(nn.Module):
         path = [start if x0 is None else x0]  # the boundary's has no history
         self.solver.check(problem)
         prepared = self._prepared(problem, start)
-        fixpoint, z = self._fixpoint(0, problem, prepared), prepared.start(problem, path[0])
+        fixpoint, z = self._fixpoint(0, problem, prepared, start), prepared.start(problem, path[0])
         state = self.acceleration.start(fixpoint, z)
         yield fixpoint, z
         for k in range(self.steps):
@@ -102,7 +103,7 @@ class Unrolled(nn.Module):
                 path.append(fixpoint.primal(z))
                 problem = as_problem(energy(path))  # type: ignore[operator]
                 prepared = self._prepared(problem, path[-1])
-            fixpoint = self._fixpoint(k, problem, prepared)
+            fixpoint = self._fixpoint(k, problem, prepared, start)
             z, state = self.acceleration.step(fixpoint, z, state)
             yield fixpoint, z
 
@@ -110,10 +111,10 @@ class Unrolled(nn.Module):
         with constant():
             return self.solver.prepare(problem, x.detach())
 
-    def _fixpoint(self, k: int, problem: Problem, prepared: Solver) -> Fixpoint:
-        """T of the step k, with its own constants."""
+    def _fixpoint(self, k: int, problem: Problem, prepared: Solver, x: Tensor) -> Fixpoint:
+        """T of the step k, with its own constants, in the precision of x."""
         own = {
-            name: _times(getattr(prepared, name), logs[k].exp())
+            name: _times(getattr(prepared, name), logs[k].exp().to(x))
             for name, logs in self.log_factors.items()
         }
         return Fixpoint(problem, replace(prepared, **own) if own else prepared)  # type: ignore[type-var]
@@ -122,7 +123,7 @@ class Unrolled(nn.Module):
 def _times(constant: Any, factor: Tensor) -> Any:
     if isinstance(constant, tuple):
         return tuple(_times(part, factor) for part in constant)
-    return constant * factor.to(constant) if isinstance(constant, Tensor) else constant * factor
+    return constant * factor
 
 
 def _check(solver: object, steps: object, learn: Sequence[str]) -> None:
