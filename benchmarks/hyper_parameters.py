@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
+import scipy.io
 import scipy.sparse
 import torch
 from celer.homotopy import celer_path
@@ -64,6 +65,18 @@ def _search(name: str, models: list, part: tuple, error: Callable) -> Rows:
 def _named(model: object) -> str:
     each = ", a weight a feature" if getattr(model, "per_feature", False) else ""
     return type(model).__name__ + each
+
+
+def text() -> Rows:
+    """One weight a word."""
+    data = scipy.io.loadmat(DATA / "text_sparse" / "BASEHOCK.mat")
+    X = scipy.sparse.csc_array(data["X"].astype(float))
+    y = 2.0 * (data["Y"].ravel() == 2) - 1
+    order = np.random.default_rng(0).permutation(len(y))
+    train, test = order[: int(0.8 * len(y))], order[int(0.8 * len(y)) :]
+    part = X[train], y[train], X[test], y[test]
+    models = [LassoCV(cv=3), bls.LassoHO(cv=3), bls.WeightedLassoHO(cv=3, max_iter=10)]
+    return _search("BASEHOCK, 4862 words", models, part, mean_squared_error)
 
 
 def gradients() -> Rows:
@@ -181,7 +194,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of grids that end early
     rows = []
-    for part in (gradients, ridges, searches):
+    for part in (gradients, ridges, searches, text):
         rows += part()
     columns = ["problem", "what", "ms", "test loss", "difference"]
     notes = (
