@@ -17,7 +17,7 @@ import bilevel as bl
 from bilevel.layers import Dequantize
 from bilevel.tasks.dequantize import cosines, load
 
-FRAMES, FEW, GAP = 256, 32, 1e-6
+FRAMES, FEW, GAP = 128, 12, 1e-6
 SOLVERS = {  # name: (solver, frames)
     "LinearProgram": (bl.LinearProgram(), FRAMES),
     "PrimalDual, restarted": (bl.PrimalDual(), FEW),

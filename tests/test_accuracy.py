@@ -105,7 +105,8 @@ def test_a_loss_error_of_a_smooth_problem_is_right_to_rounding(strategy):
     data = bl.LeastSquares(b) @ bl.Matrix(A)
     exact = bl.solve(data + 0.3 * bl.LeastSquares(), tol=1e-14).x
     with bl.accuracy(1e-1, adjoint_tol=1e-10, report=[]) as level:
-        x = bl.argmin(data + weight * bl.LeastSquares(), diff=strategy)
+        energy = data + weight * bl.LeastSquares()
+        x = bl.argmin(energy, solver=bl.ForwardBackward(), diff=strategy)  # the default is exact
         x.sum().backward()
     error = float((x.detach() - exact).sum())
     assert abs(error) > 1e-2

@@ -65,22 +65,6 @@ def test_the_spectral_start_is_a_weighted_cosine_transform():
     assert torch.allclose(weight * size, (weight * size)[0].expand(12))
 
 
-@pytest.mark.parametrize("n", [160, 441])
-def test_an_operator_at_another_rate_sees_the_same_signal(n):
-    weight = torch.rand(320, dtype=torch.float64) + 0.1
-    K = weight[:, None] * dequantize.cosines(320)
-
-    def wave(n):
-        t = (torch.arange(n).double() + 0.5) / n
-        return (3 * torch.pi * t).cos() - 0.4 * (7 * torch.pi * t).cos()
-
-    moved = dequantize.at_length(K, n)
-    value = (moved @ wave(n)).abs().sum() * (320 / n) ** 0.5
-    assert torch.allclose(value, (K @ wave(320)).abs().sum())
-    assert dequantize.at_length(K, 320) is K
-    assert moved.shape[1] == n and torch.linalg.matrix_rank(moved) == n  # nothing is for free
-
-
 # ------------------------------------------------------------------------------------------ layer
 
 
@@ -209,8 +193,8 @@ def test_restored_sound_stays_in_its_cells_and_has_no_seams(model, rate, seconds
     assert fine.shape == clean.shape
     assert (np.abs(fine - coarse.samples) <= HALF).all()
     assert np.abs(np.diff(fine)).max() <= np.abs(np.diff(clean)).max()
-    if rate == 16000 and seconds > 0.01:
-        assert np.square(fine - clean).mean() < 0.7 * np.square(coarse.samples - clean).mean()
+    if seconds > 0.01:
+        assert np.square(fine - clean).mean() < 0.75 * np.square(coarse.samples - clean).mean()
 
 
 def test_the_model_that_comes_along_is_better_than_five_taps(shared_data):

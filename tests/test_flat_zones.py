@@ -82,7 +82,7 @@ def test_float32_and_separate_channels():
     x = bl.argmin(energy(y, 0.3), tol=1e-6, diff=bl.FlatZones())
     (gradient,) = torch.autograd.grad(x.sum(), y)
     assert gradient.dtype == torch.float32
-    torch.testing.assert_close(gradient, torch.ones_like(y), atol=1e-2, rtol=0)  # means keep sums
+    torch.testing.assert_close(gradient, torch.ones_like(y), atol=1e-3, rtol=0)  # means keep sums
 
 
 def test_what_it_does_not_cover_is_refused():
@@ -112,14 +112,24 @@ def test_a_dual_has_no_derivative_and_says_so():
         torch.autograd.grad(gradient.square().sum(), y)
 
 
-@pytest.mark.parametrize("isotropic", [True, False])
-@pytest.mark.parametrize("size, seed", [(24, 0), (40, 1)])
+_MISSED = pytest.mark.xfail(reason="jumps of about 1e-8: the finish ends at a gap of 2e-10")
+
+
+@pytest.mark.parametrize(
+    "size, seed, isotropic",
+    [
+        (24, 0, True),
+        (24, 0, False),
+        (40, 1, True),
+        (40, 1, False),
+        pytest.param(40, 0, True, marks=_MISSED),
+    ],
+)
 def test_small_images_reach_rounding(size, seed, isotropic):
     """Plain primal-dual steps leave 1e-5 in x of such images after 60 000 of them."""
     y = image(size, seed=seed)
-    solution = bl.solve(energy(y, 0.1, isotropic=isotropic), tol=1e-14)
+    solution = bl.solve(energy(y, 0.1, isotropic=isotropic), tol=1e-14, max_iter=1000)
     assert solution.gap.item() <= 1e-14
-    assert solution.iterations.item() <= 1000
     problem = energy(y, 0.1, isotropic=isotropic)
     assert problem.distance(solution.x, solution.dual).item() <= 1e-6  # of rounding, a root
     solver = solution.solver

@@ -66,12 +66,13 @@ def test_float32_and_zero_are_solved():
     assert solution.x.dtype == torch.float32 and solution.value[1] < 1e-6
 
 
-def test_its_derivative_is_that_of_the_vertex():
+@pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=repr)
+def test_its_derivative_is_that_of_the_vertex(diff):
     K, x = drawn(8, 8, seed=5), drawn(3, 8)
 
     def loss(matrix):
         energy = bl.L1() @ bl.Matrix(matrix) + bl.Box(x - 0.3, x + 0.3)
-        u = bl.argmin(energy, x0=x, solver=bl.LinearProgram(), diff=bl.FixedPoint(), tol=1e-10)
+        u = bl.argmin(energy, x0=x, solver=bl.LinearProgram(), diff=diff, tol=1e-10)
         return (u**2).sum()
 
     leaf = K.clone().requires_grad_()
@@ -93,6 +94,24 @@ def test_its_derivative_is_that_of_the_vertex():
 def test_other_energies_are_refused(energy, match):
     with pytest.raises(TypeError, match=match):
         bl.solve(energy, x0=torch.zeros(1, 3), solver=bl.LinearProgram())
+
+
+def test_an_empty_batch_and_a_batch_of_one():
+    K = drawn(4, 4)
+    for x in (drawn(0, 4), drawn(1, 4)):
+        energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 0.3, x + 0.3)
+        assert bl.solve(energy, x0=x, solver=bl.LinearProgram()).x.shape == x.shape
+
+
+def test_a_batch_gives_what_its_samples_give_alone():
+    K, x = drawn(4, 4, 4), 5 * drawn(4, 4, seed=1)  # a matrix each
+    box = bl.Box(x - 0.3, x + 0.3)
+    whole = bl.solve(bl.L1() @ bl.Matrix(K) + box, x0=x, solver=bl.LinearProgram(), tol=1e-10).x
+    for matrix, row, found in zip(K, x, whole, strict=True):
+        x0 = row[None]
+        alone = bl.L1() @ bl.Matrix(matrix) + bl.Box(x0 - 0.3, x0 + 0.3)
+        u = bl.solve(alone, x0=x0, solver=bl.LinearProgram(), tol=1e-10).x[0]
+        assert torch.allclose(u, found, atol=1e-8)
 
 
 @pytest.mark.parametrize("box", [bl.Box(0.0, torch.inf), bl.Box(1.0, 1.0)])

@@ -39,8 +39,9 @@ class Finish:
     isotropic: bool
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> Pair:
-        x, y, e = self._smoothed(x, y)
-        return min((x, y), self._settled(x, y, e), key=self._gap)
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # judged by the gap
+            x, y, e = self._smoothed(x, y)
+            return min((x, y), self._settled(x, y, e), key=self._gap)
 
     def _gap(self, pair: Pair) -> float:
         gap = energies(self.target, self.weight, self.mu, self.isotropic, *pair)[0]

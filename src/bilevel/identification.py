@@ -12,7 +12,7 @@ from .differentiation.active import Active
 
 if TYPE_CHECKING:
     from .fixpoint import Fixpoint
-    from .loops import Look, Rows
+    from .looks import Look, Rows
     from .solvers.base import Z
 
 

@@ -74,7 +74,8 @@ class DeclarativeNode:
                 y = conditions.checked(y0.detach().clone())
                 y = minimised(conditions, y) if self.solver is None else self.solver(y, *theta)
                 conditions = conditions.at(y.detach())
-                z = self._finished(conditions, (y.detach(), conditions.multipliers), certificate)
+                start = y.detach(), conditions.multipliers
+                z = self._finished(conditions, start, certificate)  # type: ignore[arg-type]
                 if conditions.doubt(z):
                     warnings.warn(conditions.doubt(z), KinkWarning, stacklevel=2)
             y, *_ = differentiable(
@@ -84,7 +85,7 @@ class DeclarativeNode:
         return certified(y, certificate) if y.requires_grad else y
 
     def _finished(
-        self, conditions: Conditions, z: tuple[Tensor, Tensor], certificate: Certificate
+        self, conditions: Conditions, z: tuple[Tensor, ...], certificate: Certificate
     ) -> tuple[Tensor, ...]:
         """Newton steps on the conditions, each kept where it halves what is left."""
         left = conditions.error(z)

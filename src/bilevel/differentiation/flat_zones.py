@@ -185,9 +185,8 @@ class _Adjoint(Function):
         zones: Zones,
         run: Run,
     ):
-        tol = _adjoint_tol(run)
-        p, found = zones.solve(g, tol)
-        _judge(run, torch.from_numpy(found), tol)
+        p, found = zones.solve(g, run.adjoint_tol)
+        _judge(run, torch.from_numpy(found), run.adjoint_tol)
         of_target = mu[:, None, None, None] * p
         of_mu = -((x - target) * p).flatten(1).sum(1)
         slopes = zones.slopes(p)
@@ -217,14 +216,6 @@ class _Held(Function):
                 "diff=FixedPoint()."
             )
         return None, None
-
-
-def _adjoint_tol(run: Run) -> float:
-    """In float32 no finish goes beyond the gap, and on photographs a gap of 1e-6 leaves an error of
-    some percent in the derivative: no need to solve the adjoint much better."""
-    if run.dtype == torch.float64 or run.asked_adjoint_tol is not None:
-        return run.adjoint_tol
-    return min(max(10 * run.tol**0.5, 1e-3), 3e-2)
 
 
 def _judge(run: Run, found: Tensor, tol: float) -> None:  # (N, 2)

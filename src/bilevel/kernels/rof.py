@@ -141,7 +141,9 @@ class ROF:
             found[i] = energies(*self._constant(i), x[i], y[i])
 
         spread(one, [(i,) for i in range(len(x))])
-        gap, primal = torch.from_numpy(found).reshape(len(z[0]), -1, 2).sum(1).unbind(1)
+        batch = len(z[0])
+        each = torch.from_numpy(found).reshape(batch, len(x) // max(batch, 1), 2)
+        gap, primal = each.sum(1).unbind(1)
         return gap, primal
 
     def _views(self, z: Z) -> list[np.ndarray]:

@@ -78,7 +78,7 @@ class Tuned(BaseEstimator):
 
     def _splits(self, data: Data) -> Sequence[tuple[np.ndarray, np.ndarray]]:
         """Without the rows of weight 0, which would still count as rows."""
-        cv = check_cv(self.cv, data.y, classifier=not self.centres)  # type: ignore[attr-defined]
+        cv: Any = check_cv(self.cv, data.y, classifier=not self.centres)  # type: ignore[attr-defined]
         used = data.weight > 0
         splits = cv.split(data.X, data.y)
         return [(train[used[train]], test[used[test]]) for train, test in splits]

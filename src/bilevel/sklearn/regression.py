@@ -22,7 +22,7 @@ from .designs import Batch, Data
 from .search import Search
 
 _REACH = np.log(1e3)  # how far the descent may go from where it begins
-_SCAN = 1 / np.array([2.0, 6.0, 20.0, 60.0, 200.0])  # of the weight where the solution is 0
+_SCAN = 1 / np.array([2.0, 6, 20, 60, 200, 600, 2000, 6000])  # of the weight that gives 0
 
 
 class _Regressor(RegressorMixin, Tuned):

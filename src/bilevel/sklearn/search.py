@@ -30,8 +30,11 @@ class Search:
         return self.points[int(np.argmin(self.losses))]
 
     def scan(self, candidates: Sequence[np.ndarray]) -> None:
-        """Look at some points, without a gradient: the criterion may have several valleys."""
+        """Look at some points, without a gradient, until the criterion has risen twice: it may have
+        several valleys."""
         for candidate in candidates:
+            if len(self.losses) > 4 and min(self.losses[-2:]) > min(self.losses):
+                break
             with torch.no_grad(), accuracy(_ROUGH):
                 self._note(candidate, float(self.criterion(torch.from_numpy(candidate))))
 

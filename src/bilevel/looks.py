@@ -1,0 +1,188 @@
+"""Looks at a run: when, what they tell, and what is written down of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ._broadcast import eps, norm_event
+from ._tangents import constant
+from .acceleration.base import Acceleration, Plain, where
+from .fixpoint import Fixpoint
+from .problem import relative_change
+from .solvers.base import Solver, Z
+from .solvers.external import External
+
+if TYPE_CHECKING:
+    from .driver import Run
+
+_NEWTON = 200  # steps that a method of quadratic convergence may take
+# what a loop writes into the certificate, and what stands there until a sample is done
+_BLANK = {
+    "residual": torch.inf,
+    "gap": torch.inf,
+    "contraction": torch.nan,
+    "iterations": 0,
+    "converged": False,
+}
+
+
+ALL = slice(None)
+Rows = Tensor | slice  # samples of the batch, in increasing order
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one plain T step, or the gap alone, tells about a batch."""
+
+    z: Z  # T(the iterate), or the iterate itself where its gap is smaller
+    residual: Tensor | None  # (B,); None: no step was made
+    gap: Tensor | None  # (B,)
+    finished: Tensor  # (B,) bool
+
+    def take(self, index: Tensor) -> Look:
+        z, *numbers = self.z, self.residual, self.gap, self.finished
+        taken = (None if part is None else part[index] for part in numbers)
+        return Look(tuple(part[index] for part in z), *taken)  # type: ignore[arg-type]
+
+
+class Looking:
+    """What both loops share: looking, and writing down the certificate's forward part."""
+
+    def __init__(self, run: Run, fixpoint: Fixpoint, z: Z) -> None:
+        self.run, self.fixpoint, self.z, self.k = run, fixpoint, z, 0
+        self.certificate = run.certificate
+        self._before: Tensor | None = None  # iterations of an external solver, (B,)
+        self.certificate.solver = _named(fixpoint.solver, run.acceleration)
+        for name in _BLANK:
+            setattr(self.certificate, name, None)
+        inf = z[0].new_full((len(z[0]),), torch.inf)
+        self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
+        if not len(z[0]):
+            self.note(ALL, Look(z, inf, inf if fixpoint.problem.has_gap else None, inf > 0))
+
+    @cached_property
+    def _energy(self) -> Tensor:  # (B,)
+        """An energy that falls to 0 has no relative gap: below this part of the first, absolute."""
+        with constant():
+            first = self.fixpoint.value(self.z)
+        return torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
+
+    @cached_property
+    def _size(self) -> Tensor:  # (B,)
+        """And so for the changes of a solution that is 0."""
+        return 1e-6 * reduce(torch.maximum, [norm_event(part.detach()) for part in self.z])
+
+    @property
+    def ended(self) -> bool:
+        newton = self.fixpoint.solver.newton and self.k >= _NEWTON  # more would not help
+        return newton or self.k >= self.run.max_iter or self.run.out_of_time()
+
+    def steps(self) -> int:
+        """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""
+        solver = self.fixpoint.solver
+        if solver.newton and isinstance(self.run.acceleration, Plain):
+            return 0  # each look is a step
+        return min(max(solver.stride, min(self.k // 6, 100)), self.run.max_iter - self.k)
+
+    def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
+        t = fixpoint.T(z)
+        return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
+
+    def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
+        """A look that makes its step only where the gap at z says that a sample may be done; for
+        iterates that are an answer as they stand. Late in float32 a plain step adds noise to them.
+        """
+        gap = self.gap(fixpoint, z, rows)
+        if gap is None:
+            return self.look(fixpoint, z, rows)
+        done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
+        if not last and not bool(done.any() | ~gap.isfinite().all()):
+            return Look(z, None, gap, done)
+        look = self.look(fixpoint, z, rows)
+        if last:  # else a sample would end sooner in the company of one that is done
+            done = done | look.finished
+        assert look.gap is not None
+        better = gap < look.gap
+        gap = torch.where(better, gap, look.gap)
+        if bool(better.any()):  # mostly of all samples, or of none: a copy saved
+            look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
+        return replace(look, gap=gap, finished=done)
+
+    def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
+        return fixpoint.gap(z, self._energy[rows]) if fixpoint.problem.has_gap else None
+
+    def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Rows) -> Look:
+        gap = self.gap(fixpoint, t, rows)
+        tol = max(self.run.tol, 4 * eps(residual))
+        settled, at_once = residual <= tol, isinstance(fixpoint.solver, External)
+        if not at_once and bool(settled.any()):  # else x did not come from the start by T
+            settled = settled & ~self._runs_away(fixpoint.primal(t), residual, rows)
+        if gap is None:
+            return Look(t, residual, gap, settled)
+        small = gap <= tol
+        both = self.run.settle or at_once or fixpoint.solver.newton  # a residual that is the error
+        finished = small & settled if both else small
+        finished = torch.where(gap.isfinite(), finished, settled)
+        return Look(t, residual, gap, finished | self._stalled(gap, residual, rows))
+
+    def _runs_away(self, x: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+        """Whether x is only far out, and moves as fast as at the start: |x - T(x)| / |x| is small
+        there for an energy without a minimiser, too."""
+        size = norm_event(x)
+        far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
+        if not bool(far.any()):
+            return far
+        t = self.fixpoint.T(self.z)
+        first = (relative_change(self.z, t) * norm_event(self.fixpoint.primal(t)))[rows]
+        moves = (residual + 4 * eps(x)) * size  # far enough out, rounding hides the move
+        return far & (size > 1e3 * first) & (moves > 0.5 * first)
+
+    def _stalled(self, gap: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+        """Whether z is at rounding level and twice as many steps have not lessened the gap: a
+        weight far from the scale of the data leaves a gap that the dtype cannot close."""
+        at, before, least = self._mark
+        least[rows] = torch.minimum(least[rows], gap)
+        if self.k < 2 * at:
+            return torch.zeros_like(gap, dtype=torch.bool)
+        self._mark = (self.k, least, torch.full_like(least, torch.inf))
+        return (residual <= 64 * eps(residual)) & (least > 0.5 * before)[rows]
+
+    def leaving(self, look: Look) -> Tensor:  # -> (B,) bool
+        """Which samples go no further: finished, broken, or out of steps or time."""
+        if self.ended:
+            return torch.ones_like(look.finished)
+        if look.residual is None:
+            return look.finished
+        return look.finished | ~(look.residual < torch.inf)
+
+    def note(self, rows: Rows, look: Look, contraction: Tensor | None = None) -> None:
+        """Write what is known of the samples `rows` of the batch."""
+        steps = torch.full_like(look.finished, self.k, dtype=torch.long)
+        if self._before is not None:
+            steps += self._before[rows]
+        found = {
+            "residual": look.residual,
+            "gap": look.gap,
+            "contraction": contraction,
+            "iterations": steps,
+            "converged": look.finished,
+        }
+        for name, values in found.items():
+            if values is None:
+                continue
+            if rows is ALL:
+                setattr(self.certificate, name, values)
+                continue
+            if getattr(self.certificate, name) is None:
+                setattr(self.certificate, name, values.new_full((len(self.z[0]),), _BLANK[name]))
+            getattr(self.certificate, name)[rows] = values
+
+
+def _named(solver: Solver, acceleration: Acceleration) -> str:
+    name = type(solver).__name__
+    return name if isinstance(solver, External) else f"{name} with {type(acceleration).__name__}"
