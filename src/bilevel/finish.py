@@ -125,7 +125,7 @@ def _differences(channels: int, rows: int, columns: int) -> csc_matrix:
     def one(n: int):  # forward, 0 at the edge
         last = np.ones(n)
         last[-1] = 0
-        return diags_array([-last, last[:-1]], offsets=[0, 1], shape=(n, n))
+        return diags_array([-last, last[:-1]], offsets=[0, 1], shape=(n, n))  # type: ignore[arg-type]
 
     down = kron(one(rows), eye_array(columns))
     right = kron(eye_array(rows), one(columns))

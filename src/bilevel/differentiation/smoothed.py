@@ -47,7 +47,7 @@ class Smoothed(Strategy):
         problem = smoothed(fixpoint.problem, self.eps)
         x0 = fixpoint.primal(z0)
         with constant():
-            solver = default_solver(problem).prepare(problem, x0)
+            solver = default_solver(problem, x0)
             rule = solver.acceleration(problem, x0, run.tol)
         run = replace(run, acceleration=rule)
         (x,) = Implicit()(run, Fixpoint(problem, solver), (x0,))

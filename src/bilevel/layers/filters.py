@@ -44,6 +44,7 @@ class FilterDenoise(nn.Module):
     """
 
     asks: ClassVar[tuple[str, ...]] = ()
+    basis: Tensor  # (size^2 - 1, 1, size, size)
 
     def __init__(
         self,

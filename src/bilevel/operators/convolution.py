@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -106,9 +107,9 @@ class _Bilinear(Function):
     @classmethod
     def jvp(cls, ctx: Any, image_t: Tensor | None, kernel_t: Tensor | None, _: None) -> Tensor:
         image, kernel = ctx.saved_tensors
-        parts = [] if image_t is None else [cls.apply(image_t, kernel, ctx.padding)]
-        parts += [] if kernel_t is None else [cls.apply(image, kernel_t, ctx.padding)]
-        return sum(parts)
+        pairs = [(image_t, kernel), (image, kernel_t)]
+        parts = [cls.apply(a, b, ctx.padding) for a, b in pairs if a is not None and b is not None]
+        return reduce(Tensor.add, parts)
 
 
 class _Correlation(_Bilinear):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilevel import learning
 from bilevel.layers import Segmenter
+from bilevel.learning.learn import learn as learn_parameters
 from bilevel.tasks.images import Image, ImageError, Kind, read, scan
 
 TASK = "segment"
@@ -70,7 +71,7 @@ def learn(folder: Path, out: Path, *, steps: int, seed: int = 0, resume: bool = 
         raise ImageError(f"{folder} has no image with the .mat of a human segmentation beside it.")
     model = load(None)
     config = {"task": TASK, "images": str(folder.resolve()), "seed": seed}
-    learning.learn(
+    learn_parameters(
         model, samples(paths, seed=seed), doubt, steps=steps, seed=seed, out=out, resume=resume,
         config=config,
     )  # fmt: skip
@@ -112,7 +113,7 @@ def draw_scribbles(labels: np.ndarray, seed: int) -> np.ndarray:
     result, rng = np.zeros_like(labels), np.random.default_rng(seed)
     for label in range(1, labels.max() + 1):
         inside = np.pad(labels == label, 1)
-        depth = distance_transform_edt(inside)[1:-1, 1:-1]
+        depth = np.asarray(distance_transform_edt(inside))[1:-1, 1:-1]
         start = np.unravel_index(depth.argmax(), depth.shape)
         deep = np.argwhere(depth >= min(2, depth.max()))
         rows, columns = line(*start, *deep[rng.integers(len(deep))])

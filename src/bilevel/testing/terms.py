@@ -169,7 +169,7 @@ def constants_hold(term: Smooth, x: Tensor, y: Tensor) -> None:
         holds("constants_hold (quadratic)", term, norm_event(bend), slack)
     second = term.hessian_lipschitz(x)
     if second is not None:
-        _, turned = torch.autograd.functional.jvp(lambda u: term.grad(u), y, d)
+        turned: Tensor = torch.autograd.functional.jvp(term.grad, y, d)[1]  # type: ignore[assignment]
         rest = norm_event(change - turned) - second / 2 * sum_event(d.square())
         holds("constants_hold (L of the Hessian)", term, rest, slack)
 
