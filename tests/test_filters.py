@@ -1,13 +1,15 @@
 """Denoising by a learned filter bank: the layer, and the model of the command line."""
 
+import numpy as np
 import pytest
 import torch
 
 import bilevel as bl
 from bilevel.layers import FilterDenoise
 from bilevel.layers.filters import dct_filters
-from bilevel.tasks import evaluation, runs
-from command_line import bilevel, said
+from bilevel.tasks import data, evaluation, images, runs
+from bilevel.tasks.shipped import ShippedDenoiser
+from command_line import bilevel, psnr, said
 
 
 def model(**options) -> FilterDenoise:
@@ -90,3 +92,20 @@ def test_filters_are_learned_judged_and_shown(here):
 def test_filters_for_a_range_of_noise_are_refused(here):
     result = bilevel(*"learn denoise --images photos --model filters --noise 5:50 --out f".split())
     assert result.exit_code == 1 and "is for one noise level, such as 25" in said(result)
+
+
+@pytest.mark.parametrize("level", [12, 25, 45])
+def test_denoise_without_a_model_takes_the_filters_of_the_package(here, level):
+    clean = images.read(here / "photos" / "a0.png")
+    rng = np.random.default_rng(0)
+    seen = clean.with_channels(data.noisy(clean.channels, level, rng))
+    images.write(here / "seen.npy", seen)
+    result = bilevel("denoise", "seen.npy", "-o", "out.npy", "--noise", level)
+    assert result.exit_code == 0, result.output
+    assert "filters learned at 25" in said(result)
+    assert psnr(here / "out.npy", here / "photos" / "a0.png") > -20 * np.log10(level / 255) + 2
+
+
+def test_noise_far_from_what_the_filters_have_learned_is_told(here):
+    with pytest.warns(UserWarning, match="its noise of 5.0 is far from 25"):
+        ShippedDenoiser(5.0)(images.read(here / "photos" / "a0.png"))
