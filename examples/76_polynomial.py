@@ -135,8 +135,8 @@ print(
 # ``RidgeHO`` does this by cross-validation: all thirty points serve for both, and the gradient of
 # the mean error over the folds finds the weight. The folds are shuffled, as the points are in
 # order: a fold of neighbours would ask for what lies beyond the others. It leaves the constant out
-# of the ridge, and its energy is twice ours, so ``alpha_`` has the meaning of :math:`w`. On this draw
-# it does not come nearer to the sine; its merit is that no point is spent on the weight alone.
+# of the ridge, and its energy is twice ours, so ``alpha_`` has the meaning of :math:`w`. On this
+# draw it does not come nearer to the sine; its merit is that no point serves the weight alone.
 
 folds = KFold(5, shuffle=True, random_state=0)
 model = make_pipeline(PolynomialFeatures(9, include_bias=False), RidgeHO(cv=folds))
