@@ -143,8 +143,7 @@ for model, values in known.items():
 # So on *Samson* ``normalise=True`` is the better model of the light. Its shares still depend on
 # how bright the spectra are beside each other: A has them as they are in the scene, B each with a
 # maximum of one, which leaves less of a pixel to dark water. The data do not decide that.
-
-# %%
+#
 # The picture
 # -----------
 
