@@ -129,7 +129,7 @@ def main() -> None:
             *plain(wrong),
             cleaned(wrong, bl.SOBA(0.3, 1000.0), 3000, 0.0),
             cleaned(wrong, bl.SABA(0.1, 100.0), 3000, 0.0),
-            cleaned(wrong, bl.ALSET(0.3, 10000.0), 300, 0.0),
+            cleaned(wrong, bl.ALSET(0.3, 1000.0, terms=40), 150, 0.0),
             cleaned(wrong, bl.SABA(0.1, 100.0), 3000, SPARSITY),
         ]
         rows += [{"wrong": wrong, **row} for row in runs]

@@ -90,7 +90,8 @@ print(f"AUC {auc(-weights):.3f}, {(result.x == 0).float().mean():.0%} of the mod
 # --------
 #
 # ``benchmarks/data_cleaning.py`` runs all three methods. The samples' own losses under equal
-# weights are the simple detector: good when wrong labels are scattered, misled when they are the majority.
+# weights are the simple detector: good where wrong labels are scattered, misled where they are the
+# majority.
 
 root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks/results").is_dir())
 for row in json.loads((root / "benchmarks/results/data_cleaning.json").read_text())["rows"]:

@@ -18,6 +18,7 @@ class Penalty(nn.Module):
     def __init__(self, kind, start=-1.0, dtype=torch.float64):
         super().__init__()
         self.kind = kind
+        self.train, self.validation = samples(22, SEEDS[kind]), samples(20, SEEDS[kind] + 1)
         self.w = nn.Parameter(torch.full((1,), start, dtype=dtype))
 
     def energy(self, batch):
@@ -47,7 +48,8 @@ def samples(n, seed, dtype=torch.float64):
     return [{"a": row.to(dtype), "b": value.to(dtype)} for row, value in zip(a, b, strict=True)]
 
 
-TRAIN, VALIDATION = samples(22, 10), samples(20, 11)  # optima away from kinks
+SEEDS = {"quadratic": 0, "logistic": 0, "sparse": 10}  # with optima inside, and not at kinks
+SABAS = {"quadratic": SABA(0.05, 0.2), "logistic": SABA(0.2, 0.5), "sparse": SABA(0.05, 0.02)}
 ZERO = torch.zeros(1, FEATURES, dtype=torch.float64)
 
 
@@ -57,9 +59,9 @@ def whole(data):
 
 def exact(model):
     """The solution, the loss and its gradient, with every sample."""
-    energy = model.energy(whole(TRAIN))
+    energy = model.energy(whole(model.train))
     x = bl.argmin(energy, x0=ZERO, tol=1e-12, diff=bl.Implicit())
-    loss = model.loss(x, whole(VALIDATION))
+    loss = model.loss(x, whole(model.validation))
     return x.detach(), loss, torch.autograd.grad(loss, model.w)[0]
 
 
@@ -77,7 +79,7 @@ def optimum(kind):
 
 def run(model, method, steps, batch_size=5, **options):
     return learn_stochastic(
-        model, TRAIN, VALIDATION, Penalty.energy, Penalty.loss, ZERO,
+        model, model.train, model.validation, Penalty.energy, Penalty.loss, ZERO,
         method=method, steps=steps, batch_size=batch_size, **options,
     )  # fmt: skip
 
@@ -87,7 +89,7 @@ def test_the_direction_at_rest_is_the_hypergradient(kind):
     model = Penalty(kind)
     x, _, gradient = exact(model)
     assert kind != "sparse" or 0 < int((x == 0).sum()) < FEATURES
-    batches = [whole(TRAIN)], [whole(VALIDATION)]
+    batches = [whole(model.train)], [whole(model.validation)]
     draw = Draws(model, Penalty.energy, Penalty.loss, *batches, memory=False, seed=0)
     v = torch.zeros_like(x)
     for _ in range(500):
@@ -100,22 +102,29 @@ def test_the_direction_at_rest_is_the_hypergradient(kind):
 def test_saba_ends_at_the_exact_optimum(kind):
     model = Penalty(kind)
     before = exact(model)[1]
-    result = run(model, SABA(0.2, 0.5) if kind == "logistic" else SABA(0.05, 0.2), 1500)
+    result = run(model, SABAS[kind], 1500)
     x, after, _ = exact(model)
     best = optimum(kind)
-    assert after - best < 1e-3 * (before - best)
-    torch.testing.assert_close(result.x, x, rtol=0, atol=1e-3)
+    assert after - best < 1e-6 * (before - best)
+    torch.testing.assert_close(result.x, x, rtol=0, atol=1e-4)
     assert kind != "sparse" or ((result.x == 0) == (x == 0)).all()
 
 
-@pytest.mark.parametrize("method", [SOBA(0.1, 0.5), ALSET(0.1, 3.0)], ids=["SOBA", "ALSET"])
-@pytest.mark.parametrize("kind", ["quadratic", "sparse"])
-def test_without_memory_the_loss_comes_near_the_optimum(method, kind):
+@pytest.mark.parametrize(
+    ("kind", "method", "steps"),
+    [
+        ("quadratic", SOBA(0.05, 0.1), 1500),
+        ("sparse", SOBA(0.05, 0.02), 1500),
+        ("quadratic", ALSET(0.1, 1.0), 100),
+        ("sparse", ALSET(0.1, 0.5), 100),
+    ],
+)
+def test_without_memory_the_loss_comes_near_the_optimum(kind, method, steps):
     model = Penalty(kind)
     before = exact(model)[1]
-    run(model, method, 1500 if isinstance(method, SOBA) else 100)
+    run(model, method, steps, batch_size=11)
     best = optimum(kind)
-    assert exact(model)[1] - best < 0.1 * (before - best)
+    assert exact(model)[1] - best < 0.2 * (before - best)
 
 
 def test_the_memory_is_unbiased_and_forgets_the_noise():
@@ -175,7 +184,7 @@ def test_wrong_input_is_told():
     model, method = Penalty("quadratic"), SABA(0.1, 0.1)
     with pytest.raises(ValueError, match="all samples share one x"):
         learn_stochastic(
-            model, TRAIN, VALIDATION, Penalty.energy, Penalty.loss, torch.zeros(3, FEATURES),
+            model, model.train, model.validation, Penalty.energy, Penalty.loss, ZERO.expand(3, -1),
             method=method, steps=1, batch_size=5,
         )  # fmt: skip
     with pytest.raises(ValueError, match="does not fit 22 samples"):
@@ -189,6 +198,6 @@ def test_wrong_input_is_told():
     for energy in (bl.L1(), bl.LeastSquares(ZERO) + bl.TotalVariation(dims=1) + bl.L1()):
         with pytest.raises(ValueError, match="needs a smooth term"):
             learn_stochastic(
-                Penalty("quadratic"), TRAIN, VALIDATION, lambda model, batch, e=energy: e,
-                Penalty.loss, ZERO, method=method, steps=1, batch_size=5,
+                Penalty("quadratic"), model.train, model.validation,
+                lambda model, batch, e=energy: e, Penalty.loss, ZERO, method=method, steps=1, batch_size=5,
             )  # fmt: skip

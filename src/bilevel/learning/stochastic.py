@@ -81,7 +81,8 @@ class ALSET(StochasticMethod):
     """For each step of θ: `inner` steps of x, then v anew by `terms` steps from 0 [1].
 
     Without a prox v is -ρ sum_{k < terms} (1 - ρ ∂xx f)^k ∂x F in expectation, the truncated
-    Neumann series that [1] estimates by a random number of factors; what is left out is a bias.
+    Neumann series that [1] estimates by a random number of factors; what is left out is a bias, so
+    ρ does not shrink here.
 
     [1] Chen, Sun, Yin. Closing the gap: tighter analysis of alternating stochastic gradient methods
     for bilevel problems. NeurIPS, 2021.
@@ -104,8 +105,8 @@ class ALSET(StochasticMethod):
             x = draw.descend(x, step)
         v = torch.zeros_like(v)
         for _ in range(self.terms):
-            _, v, _ = draw.directions(x, v, step)
-        return x, v, draw.directions(x, v, step)[2]
+            _, v, _ = draw.directions(x, v, self.step_size)
+        return x, v, draw.directions(x, v, self.step_size)[2]
 
 
 def learn_stochastic(
