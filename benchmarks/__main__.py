@@ -15,7 +15,7 @@ if __name__ == "__main__":
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines",
-        "learned_sparse", "equilibrium", "stopping_time",
+        "learned_sparse", "equilibrium", "stopping_time", "data_cleaning",
     ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)

@@ -45,7 +45,19 @@ from .errors import ConvergenceWarning, KinkWarning, NoSolution, NotConverged, N
 from .explain import Explanation, explain
 from .hypergradient import hypergradient
 from .layers.unrolled import unrolled
-from .learning import AdaptiveInexact, GradientSampling, Interrupted, LearnResult, learn, sure
+from .learning import (
+    ALSET,
+    SABA,
+    SOBA,
+    AdaptiveInexact,
+    GradientSampling,
+    Interrupted,
+    LearnResult,
+    StochasticResult,
+    learn,
+    learn_stochastic,
+    sure,
+)
 from .minimum import minimum
 from .operators import (
     DCT,
@@ -182,6 +194,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ADMM",
+    "ALSET",
+    "SABA",
+    "SOBA",
     "Absolute",
     "Accelerated",
     "Acceleration",
@@ -329,6 +344,7 @@ __all__ = [
     "SquaredL1",
     "SquaredLinf",
     "Stack",
+    "StochasticResult",
     "Strategy",
     "Symmetric",
     "SymmetrizedGradient",
@@ -351,6 +367,7 @@ __all__ = [
     "hypergradient",
     "layers",
     "learn",
+    "learn_stochastic",
     "minimum",
     "sinkhorn",
     "solve",

@@ -7,17 +7,23 @@ from bilevel.learning.learn import Interrupted, LearnResult, learn
 from bilevel.learning.metrics import psnr, ssim
 from bilevel.learning.risk import sure
 from bilevel.learning.run_folder import RunFolder, read_config, read_metrics, read_model
+from bilevel.learning.stochastic import ALSET, SABA, SOBA, StochasticResult, learn_stochastic
 from bilevel.warm_start import WarmStarts
 
 __all__ = [
+    "ALSET",
     "AdaptiveInexact",
     "Damaged",
     "GradientSampling",
     "Interrupted",
     "LearnResult",
+    "SABA",
+    "SOBA",
     "RunFolder",
+    "StochasticResult",
     "WarmStarts",
     "learn",
+    "learn_stochastic",
     "psnr",
     "read_config",
     "read_metrics",
