@@ -157,7 +157,7 @@ EXAMPLES = [
         (FB, PD),
         SMALL,
     ),
-    Example("l1_analysis_box", _analysis, (LP, PD, BP, AD), {"n": 8}),
+    Example("l1_analysis_box", _analysis, (LP, BP, PD, AD), {"n": 8}),
     Example("tv1d", lambda t: _tv(t, dims=1), (bl.DirectProx, FB, PD), {"n": 14}),
     Example("tv1d_composed", _tv_composed, (BP, PD, AD), {"n": 14}, reference="tv1d"),
     Example(

@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_terminal(here):
     code = (
         "from bilevel.tasks import runs; plain = runs._optimizer\n"
         "import torch, bilevel.cli\n"  # an optimizer that does not end early
-        "runs._optimizer = lambda p: torch.optim.SGD(p, lr=1e-3)\n"
+        "runs._optimizer = lambda p, tolerance: torch.optim.SGD(p, lr=1e-3)\n"
         "bilevel.cli.main()"
     )
     process = subprocess.Popen(

@@ -126,7 +126,8 @@ def test_the_certificate_knows_since_when_the_active_set_has_kept_and_how_far_it
     y = torch.tensor([[1.0, 0.3, -2.0]], requires_grad=True)
     for diff in (bl.FixedPoint(), bl.PartlySmooth(), bl.Implicit()):
         report = bl.Certificate()
-        bl.argmin(bl.LeastSquares(y) + 0.5 * bl.L1(), diff=diff, report=report)
+        energy = bl.LeastSquares(y) + 0.5 * bl.L1()
+        bl.argmin(energy, solver=bl.ForwardBackward(), diff=diff, report=report)
         torch.testing.assert_close(report.margin, torch.tensor([0.2]))
     A = Draw(1, (12,)).normal(8, 12)
     b = Draw(1, (8,), seed=3).x().requires_grad_()

@@ -199,5 +199,6 @@ def test_wrong_input_is_told():
         with pytest.raises(ValueError, match="needs a smooth term"):
             learn_stochastic(
                 Penalty("quadratic"), model.train, model.validation,
-                lambda model, batch, e=energy: e, Penalty.loss, ZERO, method=method, steps=1, batch_size=5,
+                lambda model, batch, e=energy: e, Penalty.loss, ZERO, method=method,
+                steps=1, batch_size=5,
             )  # fmt: skip

@@ -12,14 +12,13 @@ from torch.autograd.function import Function
 
 from .._tangents import constant
 from ..errors import NotConverged, fail
-from ..kernels.compiled import spread
-from ..kernels.rof import Denoising, array
 from ..problem import Problem
 from .base import Strategy
 
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..kernels.rof import Denoising
 
 Z = tuple[Tensor, ...]
 _LIMIT = 20_000  # products of one adjoint solve
@@ -61,6 +60,8 @@ class FlatZones(Strategy):
 
 
 def _covered(problem: Problem, x: Tensor) -> Denoising:
+    from ..kernels.rof import Denoising  # compiled when first used
+
     energy = Denoising.of(problem, x)
     if energy is None:
         raise TypeError(
@@ -81,6 +82,8 @@ class Zones:
 
     @staticmethod
     def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor) -> Zones:
+        from ..kernels.rof import array
+
         n, c, h, w = energy.target.shape
         error = problem.distance(x, (y,))
         assert error is not None, "the problem has a gap and is strongly convex"
@@ -93,6 +96,9 @@ class Zones:
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
+        from ..kernels.compiled import spread
+        from ..kernels.rof import array
+
         source, p = array(g), np.empty(g.shape, array(g).dtype)
         found = np.zeros((len(source), 2))
 
@@ -105,6 +111,7 @@ class Zones:
     def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
         """The derivative of |Dx| along p, where x jumps."""
         from ..kernels.flat_loops import slope
+        from ..kernels.rof import array
 
         source = array(p)
         out = np.empty((len(source), *source.shape[-2:]), source.dtype)

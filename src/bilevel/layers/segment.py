@@ -70,13 +70,17 @@ class Segmenter(nn.Module):
         energy = Linear(costs) + Simplex(dim=1) + Entropy() + weight * (L1() @ Gradient(2))
         return argmin(
             energy,
-            x0=(-costs.detach()).softmax(1),
+            x0=self.start(costs),
             solver=BregmanPrimalDual(step_size=0.1, dual_step_size=1.0),
             diff=Unroll(segment=10),
             tol=GAP,
             max_iter=self.steps,
             on_fail="ignore",
         )
+
+    def start(self, costs: Tensor) -> Tensor:
+        """The solution without edges, a constant to the derivative."""
+        return (-costs.detach()).softmax(1)
 
     def costs(self, image: Tensor, scribbles: Tensor) -> Tensor:  # -> (B, L, H, W)
         colors, places = image.flatten(2), _places(image)

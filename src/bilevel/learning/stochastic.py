@@ -21,6 +21,8 @@ Loss = Callable[[Any, Tensor, Batch], Tensor]  # likewise, at x
 
 @dataclass(frozen=True, eq=False)
 class StochasticResult:
+    """What `learn_stochastic` found."""
+
     model: nn.Module  # the one that was passed, learned
     x: Tensor  # (1, *event): of the lower level
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -27,12 +26,14 @@ class SparseMatrix(Operator):
     mean: np.ndarray | None = None  # (n,): taken off every row
 
     def __post_init__(self) -> None:
-        if not scipy.sparse.issparse(self.matrix):
+        from scipy import sparse  # not with `import bilevel`
+
+        if not sparse.issparse(self.matrix):
             raise TypeError(
                 "SparseMatrix needs a sparse array of scipy.sparse, got "
                 f"{type(self.matrix).__name__}. A tensor or a dense array goes into Matrix."
             )
-        object.__setattr__(self, "matrix", scipy.sparse.csc_array(self.matrix))
+        object.__setattr__(self, "matrix", sparse.csc_array(self.matrix))
         if self.mean is not None and np.shape(self.mean) != self.matrix.shape[1:]:
             raise ValueError(
                 f"SparseMatrix of shape {self.matrix.shape} needs a mean of shape "
