@@ -188,7 +188,7 @@ class Draws:
         with torch.no_grad():
             i, _ = self._draw()
             problem = _problem(self.energy(self.model, self.lower[i]))
-            moved = x - step * self._slope(i, problem.f.grad(x))
+            moved = x - step * self._slope(i, problem.f.grad(x))  # type: ignore[union-attr]
             return moved if problem.g is None else problem.g.prox(moved, step)
 
     def directions(self, x: Tensor, v: Tensor, step: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,7 +197,7 @@ class Draws:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             problem = _problem(self.energy(self.model, self.lower[i]))
-            slope = problem.f.grad(x)
+            slope = problem.f.grad(x)  # type: ignore[union-attr]
             moved = x.detach() - step * self._slope(i, slope.detach())
             following, v, share = self._through_prox(problem.g, moved, v, step)
             curved = self._derivative((v * slope).sum(), x)
