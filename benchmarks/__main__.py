@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other: python -m benchmarks. About 30 minutes on two cores."""
+"""All benchmarks, one after the other: python -m benchmarks. Hours on two cores."""
 
 import runpy
 import sys
@@ -9,12 +9,11 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
     chosen = sys.argv[1:] or [
-        "overhead", "tv_bsd68", "tv_1d", "tv_2d", "declarative_node", "gradient_errors",
-        "strategy_bias", "quadratic_programs", "distributed",
+        "overhead", "tv_bsd68", "tv_1d", "tv_2d", "tv_2d_derivative", "declarative_node",
+        "gradient_errors", "certificates", "derivative_convergence", "unrolled_gradients",
+        "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines", "filters_bsd68",
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",
-        "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
-        "adaptive_inexact", "search_baselines",
         "learned_sparse", "equilibrium", "stopping_time", "data_cleaning",
     ]  # fmt: skip
     for name in chosen:
