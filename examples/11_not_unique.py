@@ -15,7 +15,7 @@ Implicit strategies say so, unrolling differentiates the choice that was made.
 #
 # .. math::
 #    x(w) \in \underset{x}{\operatorname{argmin}} \; \tfrac{1}{2} |Ax - b|^2 + w |x|_1,
-#    \qquad A = (a_1, \dots, a_5, a_1).
+#    \qquad A = (a_1, \ldots, a_5, a_1).
 #
 # :math:`x_1 + x_6` is determined, what each of them has of it is not. ``Solution.unique`` knows:
 # the energy has no curvature in the direction :math:`(1, 0, 0, 0, 0, -1)`, and a step along it

@@ -3,7 +3,7 @@ Filters instead of differences
 ==============================
 
 Total variation measures an image by its differences. Why these? A bank of filters
-:math:`K_1, \dots, K_{48}`, each 7 x 7, can be *learned* for the job:
+:math:`K_1, \ldots, K_{48}`, each 7 x 7, can be *learned* for the job:
 
 .. math::
    x(\theta) = \arg\min_x \tfrac12 |x - y|^2 + w \sum_k s_k \sum_p h_{\delta_k}((K_k x)_p),
@@ -71,9 +71,9 @@ for axis, (name, bank) in zip(axes, banks.items(), strict=True):
 # How good
 # --------
 #
-# On the 68 photographs of BSD68, noise 25, measured by `benchmarks/filters_bsd68.py`:
+# On photographs of BSD68, noise 25, measured by `benchmarks/filters_bsd68.py`:
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 stored = json.loads((here.parent / "benchmarks/results/filters_bsd68.json").read_text())
 for row in stored["rows"]:
-    print(f"{row['PSNR']:6.2f} dB   {row['what']}")
+    print(f"{row['PSNR']:6.2f} dB   {row['what']}, {row.get('images', 1)} images")

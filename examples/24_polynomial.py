@@ -14,7 +14,7 @@ points: first by hand, then by an estimator with scikit-learn's conventions.
 # .. math::
 #    c(w) = \underset{c}{\operatorname{argmin}} \;
 #    \tfrac{1}{2} |Pc - y|^2 + \tfrac{w}{2} |c|^2,
-#    \qquad P_{ij} = x_i^j, \quad j = 0, \dots, 9.
+#    \qquad P_{ij} = x_i^j, \quad j = 0, \ldots, 9.
 #
 # There are twenty draws of the noise. The first is shown, the others tell whether it was luck.
 

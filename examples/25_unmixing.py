@@ -66,7 +66,7 @@ else:
 # .. math::
 #    \text{the sum is one:} \quad & \min_{a \ge 0,\; \sum a = 1} \tfrac12 |Ea - b|^2, \\
 #    \text{a scale a pixel:} \quad & \min_{a \ge 0} \tfrac12 |Ea - b|^2,
-#    \text{ then } a / \textstyle\sum a.
+#    \text{ then } a / \sum a.
 #
 # All 9025 pixels are one batch.
 
