@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def minimised(conditions: Conditions, y: Tensor) -> Tensor:
 
 
 def _descended(function, start: Tensor) -> Tensor:
+    from scipy.optimize import minimize  # not with `import bilevel`
+
     def evaluated(flat: np.ndarray) -> tuple[float, np.ndarray]:
         with torch.enable_grad():
             y = torch.from_numpy(flat.copy()).to(start).reshape(start.shape).requires_grad_()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -151,12 +150,14 @@ def _alike(
     Where there is none, for logistic losses and columns that are centred unwritten, of one that is
     near: T goes on from there.
     """
+    from scipy.sparse import issparse  # not with `import bilevel`
+
     used = weight > 0
     A, y, weight = A[used], y[used], weight[used]
     if not squares or mean is not None:
         return A, y, np.full_like(weight, weight.mean())
     root = np.sqrt(weight)
-    A = A.multiply(root[:, None]) if scipy.sparse.issparse(A) else A * root[:, None]
+    A = A.multiply(root[:, None]) if issparse(A) else A * root[:, None]
     return A, y * root, np.ones_like(weight)
 
 
