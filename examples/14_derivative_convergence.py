@@ -69,8 +69,8 @@ plt.show()
 # A valley with two walls of different steepness,
 # :math:`E(x, \theta) = \tfrac12 (x - \theta)^2 + 4 \max(0, -x)^2`, has a continuous gradient, and
 # a kink in its solution at :math:`\theta = 0`: :math:`dx/d\theta` is 1 on one side and
-# :math:`\tfrac{1}{9}` on the other. The heavy ball runs into :math:`x = 0` from both sides in turn. Its
-# iterates converge linearly; its derivatives alternate between the two walls and never settle
+# :math:`\tfrac{1}{9}` on the other. The heavy ball runs into :math:`x = 0` from both sides in turn.
+# Its iterates converge linearly; its derivatives alternate between the two walls and never settle
 # [Bolte, Pauwels, Vaiter 2022].
 
 
