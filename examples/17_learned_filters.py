@@ -55,11 +55,9 @@ for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
 # The filters began as the basis of the discrete cosine transform but for its constant (right), and
 # became edges and lines at several angles and scales (left, the strongest first).
 
-filters = model.filters.detach()
-strength = model.log_share.detach().exp() * filters.flatten(1).norm(dim=1)
 figure, axes = plt.subplots(1, 2, figsize=(12, 3.4), layout="constrained")
 banks = {
-    "learned": filters[strength.argsort(descending=True)],
+    "learned": model.strongest_first(),
     "where learning began: the DCT": model.basis,
 }
 for axis, (name, bank) in zip(axes, banks.items(), strict=True):

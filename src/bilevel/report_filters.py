@@ -19,14 +19,11 @@ def section(run: Path) -> str:
     model, _ = runs.load(run)
     if not isinstance(model, FilterDenoise):
         return ""
-    filters = model.filters.detach()
-    strength = model.log_share.detach().exp() * filters.flatten(1).norm(dim=1)
-    learned = atlas(filters[strength.argsort(descending=True)])
     tiles = "".join(
         f'<figure><img src="{figures.picture(picture)}" alt="{alt}"><figcaption>{alt}</figcaption>'
         "</figure>"
         for picture, alt in (
-            (learned, "learned, the strongest first"),
+            (atlas(model.strongest_first()), "learned, the strongest first"),
             (atlas(model.basis), "the DCT basis, where learning began"),
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,12 +133,7 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
                 f"The run in {out} is of the task {job.task.name!r}, not of {name!r}. Resume it "
                 f"with bilevel learn {job.task.name}."
             )
-        for option, value in given.items():
-            if value != job.options[option]:
-                raise ValueError(
-                    f"The run in {out} began with --{option} {job.options[option]}, got {value}. "
-                    "Leave the option out, or begin a new run in another folder."
-                )
+        check_unchanged(out, given, job.options)
     elif "images" not in given:
         raise ValueError("No images. Name a folder of clean images with --images.")
     else:
@@ -158,6 +153,16 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
     kernel = " --kernel K" * (job.task.name == "deblur")
     use = f"bilevel {job.task.name} IN{kernel} -o OUT --model {out}"
     say(f"Next: bilevel evaluate {out} --images DIR, or {use}")
+
+
+def check_unchanged(run: Path, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """That a run is resumed with the options that it began with; None: not given."""
+    for option, value in given.items():
+        if value is not None and value != before[option]:
+            raise ValueError(
+                f"The run in {run} began with --{option} {before[option]}, got {value}. Leave the "
+                "option out, or begin a new run in another folder."
+            )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from bilevel.console import progress, say
 
 from .app import Force, app, command, learn_app
-from .learn import Out, Resume, how_to_resume
+from .learn import Out, Resume, check_unchanged, how_to_resume
 
 EVERY = 5  # every fifth sound is for the report
 
@@ -62,13 +62,7 @@ def learn_dequantize(
     if resume:
         _, config = dequantize.load(out)
         before = config["data"]
-        given = {"audio": audio and str(audio.resolve()), "bits": bits}
-        for name, value in given.items():
-            if value is not None and value != before[name]:
-                raise ValueError(
-                    f"The run in {out} began with --{name} {before[name]}, got {value}. Leave the "
-                    "option out, or begin a new run in another folder."
-                )
+        check_unchanged(out, {"audio": audio and str(audio.resolve()), "bits": bits}, before)
         folder, bits = Path(before["audio"]), int(before["bits"])
     elif audio is None:
         raise ValueError("No sound. Name a folder of clean WAV files with --audio.")

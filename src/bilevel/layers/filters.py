@@ -81,6 +81,12 @@ class FilterDenoise(nn.Module):
     def filters(self) -> Tensor:  # (K, 1, size, size)
         return torch.tensordot(self.mix, self.basis, 1)
 
+    @torch.no_grad()
+    def strongest_first(self) -> Tensor:  # (K, 1, size, size)
+        """The filters, by share times length."""
+        strength = self.log_share.exp() * self.filters.flatten(1).norm(dim=1)
+        return self.filters[strength.argsort(descending=True)]
+
     def with_weight(self, weight: float) -> FilterDenoise:
         """The same filters with another weight."""
         other = copy.deepcopy(self)

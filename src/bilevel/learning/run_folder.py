@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import filelock
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilevel.differentiation import Certificate
 from bilevel.learning import checkpoint
@@ -210,6 +210,21 @@ def read_model(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from None
     except checkpoint.Damaged as error:
         raise checkpoint.Damaged(f"{error} Resume its run (resume=True) or learn again.") from error
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], folder: str | os.PathLike[str]) -> None:
+    """Put the parameters of a run folder, as `read_model` gives them, into the model that its
+    config names; refused, and the model as it was, where they do not fit or are not finite."""
+    expected = {k: (tuple(v.shape), v.dtype) for k, v in model.state_dict().items()}
+    received = {k: (tuple(v.shape), v.dtype) for k, v in state.items()}
+    if received != expected:
+        raise ValueError(
+            f"{Path(folder) / 'model.safetensors'} does not fit the model in config.toml: it holds "
+            f"{received}, needed is {expected}. Check that both files come from the same run."
+        )
+    if not all(bool(v.isfinite().all()) for v in state.values()):
+        raise ValueError(f"{folder} holds parameters that are not finite. Learn it again.")
+    model.load_state_dict(state)
 
 
 def read_metrics(folder: str | os.PathLike[str]) -> list[Record]:

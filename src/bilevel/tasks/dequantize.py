@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bilevel.layers import Dequantize
 from bilevel.learning.learn import LearnResult
 from bilevel.learning.learn import learn as learn_parameters
 from bilevel.learning.run_folder import Record
+from bilevel.tasks import MODELS
 from bilevel.tasks.audio import Audio, AudioError, Windows
 
 NAME = "dequantize"
@@ -92,7 +93,7 @@ def build(n: int, m: int, **options: Any) -> Dequantize:
 def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
     """Model and config of a run folder, or of the one that comes with the package."""
     if run is None:
-        run = Path(str(resources.files("bilevel.tasks"))) / "models" / SHIPPED
+        run = MODELS / SHIPPED
     config, state = learning.read_config(run), learning.read_model(run)
     rows, data = state.get("rows"), config.get("data", {})
     known = config.get("task") == NAME and {"rate", "bits"} <= data.keys()
@@ -101,11 +102,9 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
         raise ValueError(
             f"{run} is not a run of `bilevel learn {NAME}`. Check the path, or learn again."
         )
-    if not all(bool(part.isfinite().all()) for part in state.values()):
-        raise ValueError(f"{run} holds parameters that are not finite. Learn it again.")
     m, n = rows.shape  # type: ignore[union-attr]
     model = build(n, m, steps=STEPS)
-    model.load_state_dict({name: part.float() for name, part in state.items()})
+    learning.fill(model, {name: part.float() for name, part in state.items()}, run)
     return model.eval(), config
 
 

@@ -54,24 +54,18 @@ class Restoration:
             )
         return cls(task, model, noise, data.Noise.parse(job.noise))
 
-    def level(self, image: Image) -> float | None:
-        """The noise level for this image; None where the model asks for none."""
+    def __call__(self, image: Image) -> tuple[np.ndarray, str]:
         if "sigma" not in self.model.asks:  # type: ignore[operator]
-            return None
-        level, _ = noise_of(image, self.noise)
+            return self.task.apply(self.model, image.channels, math.nan), ""
+        level, how = noise_of(image, self.noise)
         if self.learned and not self.learned.low / 1.2 <= level <= self.learned.high * 1.2:
             warnings.warn(
                 f"{image.path}: its noise of {level:.1f} lies outside of what the model has "
                 f"learned ({self.learned}).",
                 stacklevel=2,
             )
-        return level
-
-    def __call__(self, image: Image) -> tuple[np.ndarray, str]:
-        level = self.level(image)
-        how = "estimated" if self.noise is None else "given"
-        told = "" if level is None else f" (noise {level:.1f}, {how})"
-        return self.task.apply(self.model, image.channels, level or math.nan), told
+        restored = self.task.apply(self.model, image.channels, level)
+        return restored, f" (noise {level:.1f}, {how})"
 
 
 def check_noise(noise: float | None) -> None:

@@ -61,16 +61,7 @@ def load(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         model = build(task_of(config), config.get("model", {}))
     except ValueError as error:
         raise ValueError(f"{Path(run) / 'config.toml'}: {error}") from None
-    expected = {k: (tuple(v.shape), v.dtype) for k, v in model.state_dict().items()}
-    received = {k: (tuple(v.shape), v.dtype) for k, v in state.items()}
-    if received != expected:
-        raise ValueError(
-            f"{Path(run) / 'model.safetensors'} does not fit the model in config.toml: it holds "
-            f"{received}, needed is {expected}. Check that both files come from the same run."
-        )
-    if not all(v.isfinite().all() for v in state.values()):
-        raise ValueError(f"{run} holds parameters that are not finite. Learn it again.")
-    model.load_state_dict(state)
+    learning.fill(model, state, run)
     return model.eval(), config
 
 

@@ -60,7 +60,7 @@ def load(run: Path | None) -> Segmenter:
     config, state = learning.read_config(run), learning.read_model(run)
     if config.get("task") != TASK or state.keys() != model.state_dict().keys():
         raise ValueError(f"{run} is no run of bilevel learn {TASK}. Check the path.")
-    model.load_state_dict(state)
+    learning.fill(model, state, run)
     return model
 
 

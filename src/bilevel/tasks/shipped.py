@@ -6,17 +6,14 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from bilevel.tasks import data, runs
+from bilevel.tasks import MODELS, data, runs
 from bilevel.tasks.denoise import Denoise, noise_of
 from bilevel.tasks.files import check_noise
 from bilevel.tasks.images import Image
-
-MODELS = Path(__file__).parent / "models"
 
 
 @cache
