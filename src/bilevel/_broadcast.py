@@ -19,6 +19,13 @@ def expand(scalar: Scalar, like: Tensor) -> Scalar:  # (B,) -> (B, 1, ..., 1)
     return scalar
 
 
+def moved(x: Tensor, step: Scalar, along: Tensor) -> Tensor:
+    """x + step along, in one pass over memory."""
+    if not isinstance(step, Tensor):
+        return torch.add(x, along, alpha=step)
+    return torch.addcmul(x, expand(step, x), along)  # type: ignore[arg-type]
+
+
 def carries_batch(value: object, x: Tensor) -> bool:
     """Whether a tensor that broadcasts against x holds one entry a sample."""
     return isinstance(value, Tensor) and value.ndim == x.ndim and value.shape[0] == len(x)

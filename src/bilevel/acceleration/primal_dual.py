@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, norm_event
+from .._broadcast import moved, norm_event
 from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
@@ -103,12 +103,11 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            c + expand(weight, c) * (a - c + expand(r, c) * (a - b))
-            for a, b, c in zip(t, z, anchor, strict=True)
+            moved(c, weight, moved(a, r, a - b) - c) for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):
-            moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
-            change = tuple((a - b).detach() for a, b in moved)
+            pairs = zip(t, anchor, strict=True)  # steps are set, not differentiated
+            change = tuple((a - b).detach() for a, b in pairs)
             wanted = (balance * solver.balance(fixpoint.problem, change)).sqrt()
             balance = torch.where(restart, wanted.clamp(1e-4, 1e4), balance)
             new, anchor = where(restart, t, new), where(restart, t, anchor)
