@@ -19,11 +19,11 @@ def expand(scalar: Scalar, like: Tensor) -> Scalar:  # (B,) -> (B, 1, ..., 1)
     return scalar
 
 
-def moved(x: Tensor, step: Scalar, along: Tensor) -> Tensor:
-    """x + step along, in one pass over memory."""
-    if not isinstance(step, Tensor):
-        return torch.add(x, along, alpha=step)
-    return torch.addcmul(x, expand(step, x), along)  # type: ignore[arg-type]
+def axpy(t: Scalar, d: Tensor, x: Tensor) -> Tensor:
+    """x + t d in one pass; t as in `expand`."""
+    if isinstance(t, Tensor):
+        return torch.addcmul(x, expand(t, x), d)  # type: ignore[arg-type]
+    return torch.add(x, d, alpha=t)
 
 
 def carries_batch(value: object, x: Tensor) -> bool:

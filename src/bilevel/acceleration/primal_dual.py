@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import moved, norm_event
+from .._broadcast import axpy, norm_event
 from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
@@ -103,11 +103,12 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            moved(c, weight, moved(a, r, a - b) - c) for a, b, c in zip(t, z, anchor, strict=True)
+            axpy(weight, axpy(r, a - b, a - c), c)
+            for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):
-            pairs = zip(t, anchor, strict=True)  # steps are set, not differentiated
-            change = tuple((a - b).detach() for a, b in pairs)
+            moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
+            change = tuple((a - b).detach() for a, b in moved)
             wanted = (balance * solver.balance(fixpoint.problem, change)).sqrt()
             balance = torch.where(restart, wanted.clamp(1e-4, 1e4), balance)
             new, anchor = where(restart, t, new), where(restart, t, anchor)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .._broadcast import Scalar, moved
+from .._broadcast import Scalar, expand
 from ..acceleration import Acceleration, Backtracking, ExactLineSearch, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
@@ -42,7 +42,7 @@ class GradientDescent(Solver):
     def step(self, problem: Problem, z: Z) -> Z:
         (x,) = z
         assert problem.f is not None and self.step_size is not None
-        return (moved(x, -self.step_size, problem.f.grad(x)),)
+        return (x - expand(self.step_size, x) * problem.f.grad(x),)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         assert problem.f is not None
