@@ -79,24 +79,22 @@ class Certificate:
             estimate = estimate + self.adjoint_residual
         self.estimate = estimate
 
-    def read(self) -> None:
-        """Work out what is to be worked out when read: it keeps the problem alive until then."""
-        for f in fields(self):
-            getattr(self, f.name)
+    def read(self) -> dict[str, Any]:
+        """All fields, worked out: what is not keeps the problem alive until it is read."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def as_dict(self) -> dict[str, float | str | int]:
         """Plain numbers for tables: the worst over the batch (least for `converged`), under the
         fields' names."""
         summary: dict[str, float | str | int] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name, value in self.read().items():
             if value is None or value == "":
                 continue
             if isinstance(value, Tensor):
                 if not value.numel():
                     continue
                 value = float(value.all()) if value.dtype == torch.bool else _worst(value)
-            summary[f.name] = value
+            summary[name] = value
         return summary
 
     def __str__(self) -> str:
