@@ -37,7 +37,5 @@ def _reached(run: Run, fixpoint: Fixpoint, z: Tensor, cotangent: Tensor) -> None
     certificate = run.certificate
     certificate.adjoint_residual, certificate.adjoint_iterations = z.new_zeros(len(z)), 0
     if probes.active() is not None:
-        system = System(
-            (z,), fixpoint.residual, None, run.adjoint_tol, run.on_fail, certificate
-        )
+        system = System((z,), fixpoint.residual, None, run.adjoint_tol, run.on_fail, certificate)
         system.solve(cotangent.detach().flatten(1), transposed=True)
