@@ -8,6 +8,7 @@ import torch
 
 import bilevel as bl
 from bilevel import testing
+from bilevel.looks import Looking
 from problems import BY_NAME
 from test_strategies import gradient_error
 
@@ -266,6 +267,41 @@ def test_the_derivative_of_a_prox_in_its_weights():
         return bl.argmin(w * LS(y) + v * bl.L2(), solver=bl.DirectProx(), tol=1e-13)
 
     testing.gradcheck(solution, (y, h[:, :1], torch.tensor(0.3, dtype=D)))
+
+
+def test_what_a_formula_is_worth_is_worked_out_when_asked(monkeypatch):
+    looked = []
+    look = Looking.look
+    monkeypatch.setattr(Looking, "look", lambda *args: looked.append(1) or look(*args))
+    target = y.clone().requires_grad_()
+    solution = bl.solve(LS(target) + 0.3 * bl.L1())
+    x = bl.argmin(LS(target) + 0.3 * bl.L1())
+    assert not looked and solution.converged.all() and (solution.iterations == 1).all()
+    assert (solution.residual <= 1e-12).all() and solution.gap is None and len(looked) == 1
+    (g,) = torch.autograd.grad(x.pow(3).sum(), target, create_graph=True)
+    (g,) = torch.autograd.grad(g.sum(), target, create_graph=True)
+    (g,) = torch.autograd.grad(g.sum(), target)  # of every order that the formula has
+    torch.testing.assert_close(g, torch.where(x != 0, 6.0, 0.0).double())
+
+
+def test_a_kink_under_a_formula_is_reported():
+    weight = torch.tensor(0.5, dtype=D, requires_grad=True)
+    x = bl.argmin(LS(torch.tensor([[0.5, 2.0]], dtype=D)) + weight * bl.L1())
+    with pytest.warns(bl.KinkWarning):
+        _, certificate = bl.hypergradient(x.sum(), [weight], probe=True)
+    assert certificate.influence > 0.1 and certificate.inconsistency == 0
+
+
+def test_a_formula_that_gives_nan_is_no_solution():
+    class Broken(bl.Proximable):
+        def value(self, x):
+            return x.sum(1)
+
+        def prox(self, x, step):
+            return torch.where(x > 0, torch.nan, x)
+
+    with pytest.raises(bl.NotConverged, match="diverged: 4 of 4 samples are NaN"):
+        bl.argmin(LS(y) + Broken())
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,9 @@ def differentiated(
         if (level := current_accuracy()) is not None and level.report is not None:
             x, y = fixpoint.primal(values), fixpoint.dual(values)
             run.certificate.distance = fixpoint.problem.distance(x, y)
+            run.certificate.read()
+        if report is not None:
+            report.read()
         if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
             _judge(task, _solution(task, values))
     return fixpoint, z, run.certificate

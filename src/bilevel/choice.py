@@ -5,18 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from .differentiation.base import Strategy
+from .differentiation.explicit import Explicit
 from .differentiation.implicit import FixedPoint, Implicit
 from .problem import Problem
 from .solvers.active_set import InteriorPoint
 from .solvers.base import Solver
 from .solvers.descent import GradientDescent
-from .solvers.direct_prox import DirectProx, step_of_prox
+from .solvers.direct_prox import DirectProx, single_prox
 from .solvers.forms import diagonalised
 from .solvers.forward_backward import ForwardBackward
 from .solvers.newton import Newton
 from .solvers.primal_dual import PrimalDual
 from .solvers.quadratic_program import is_quadratic_program, rows_of
-from .solvers.steps import convex
 from .terms.smooth import LeastSquares, Smooth
 
 _SMALL = 200  # unknowns a sample, and inequalities, of which matrices are written out
@@ -51,9 +51,8 @@ def _direct(problem: Problem, x0: Tensor) -> Solver | None:
         return None
     if g is None and not problem.h:
         return Newton().prepare(problem, x0) if _solvable(f, x0) else None
-    if isinstance(f, LeastSquares) and g is not None and not problem.h:
-        one_prox = not g.tuned_by_step and convex(g, x0) and step_of_prox(f, x0) is not None
-        return DirectProx().prepare(problem, x0) if one_prox else None
+    if not problem.h and isinstance(f, LeastSquares):
+        return DirectProx() if single_prox(f, g, x0) else None
     if not is_quadratic_program(problem) or not _small(x0):
         return None
     rows = rows_of(problem, x0)
@@ -77,8 +76,11 @@ def _small(x: Tensor) -> bool:
 
 
 def default_strategy(problem: Problem, solver: Solver) -> Strategy:
-    """A smooth energy: Implicit, by its Hessian. Else, for a VectorField, or where a step of the
-    solver solves with that Hessian, FixedPoint. All right to second order."""
+    """An explicit solver: its formula. A smooth energy: Implicit, by its Hessian. Else, for a
+    VectorField, or where a step of the solver solves with that Hessian, FixedPoint. All right to
+    second order."""
+    if solver.explicit:
+        return Explicit()
     f = problem.f
     smooth = f is not None and f.potential and problem.g is None and not problem.h
     return Implicit() if smooth and not solver.newton else FixedPoint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from .acceleration.base import Acceleration
 from .differentiation.certificate import Certificate
 from .errors import OnFail
 from .fixpoint import Fixpoint
+from .looks import look_later
 from .loops import Free, Recorded
 from .solvers.base import Solver, Z
 
@@ -51,8 +53,21 @@ class Run:
         if record:
             _check_recordable(fixpoint.solver)
             return Recorded(self, fixpoint, z0).loop(segment)
+        if fixpoint.solver.explicit and len(z0[0]):
+            return self._evaluate(fixpoint, z0)
         with constant():
             return Free(self, fixpoint, z0, identified).loop()
+
+    def _evaluate(self, fixpoint: Fixpoint, z0: Z) -> Z:
+        """The formula of an explicit solver, recorded in grad mode. Right up to rounding: what the
+        certificate tells of it is worked out when it is read."""
+        z, iterations = fixpoint.solver.solve(fixpoint.problem, z0, self)  # type: ignore[attr-defined]
+        x, told = z[0].detach(), self.certificate
+        finite = math.isfinite(x.sum().item())
+        told.solver, told.iterations = type(fixpoint.solver).__name__, iterations
+        told.converged = iterations > 0 if finite else x.flatten(1).isfinite().all(1)
+        look_later(self, fixpoint, z0, (x,))
+        return z
 
     @property
     def adjoint_tol(self) -> float:

@@ -68,6 +68,7 @@ def hypergradient(
         certificate.bound = _bound(found, solved, parameters, lipschitz)
     if probe:
         _examine(gradient, found, solved, parameters, certificate)
+    certificate.read()
     return (found if create_graph else tuple(g.detach() for g in found)), certificate
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,12 @@ from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
 from .terms.composition import Composition, SmoothComposition, SmoothSum
 from .terms.linear import Linear
+
+
+@lru_cache
+def role_of(kind: type[Term]) -> type[Smooth | Proximable | Composed] | None:
+    """What a solver takes a term of this kind for: the first that it is. None: it can use none."""
+    return next((role for role in (Smooth, Proximable, Composed) if issubclass(kind, role)), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +58,15 @@ class Problem:
 
     @cached_property
     def f(self) -> Smooth | None:
-        smooth = tuple(t for t in self.terms if isinstance(t, Smooth))
+        smooth = self._which(Smooth)
         return None if not smooth else smooth[0] if len(smooth) == 1 else SmoothSum(smooth)
 
     @cached_property
     def _proximable(self) -> tuple[Proximable, ...]:
-        return tuple(
-            t for t in self.terms if isinstance(t, Proximable) and not isinstance(t, Smooth)
-        )
+        return self._which(Proximable)
+
+    def _which(self, role: type) -> tuple[Any, ...]:
+        return tuple(t for t in self.terms if role_of(type(t)) is role)
 
     @cached_property
     def g(self) -> Proximable | None:
@@ -67,7 +75,7 @@ class Problem:
     @cached_property
     def h(self) -> tuple[Composed, ...]:
         further = tuple(Composition(t, Identity()) for t in self._proximable[1:])
-        return tuple(t for t in self.terms if isinstance(t, Composed)) + further
+        return self._which(Composed) + further
 
     def value(self, x: Tensor) -> Tensor:  # (B, *event) -> (B,)
         return reduce(Tensor.add, [t.value(x) for t in self.terms])
@@ -124,7 +132,7 @@ class Problem:
     def _split(self) -> tuple[Dualizable, tuple[SmoothComposition, ...]] | None:
         """(base, parts): the energy is base(x) + sum parts(x) + sum h_i(K_i x), every conjugate
         known. Else None."""
-        smooth = [t for t in self.terms if isinstance(t, Smooth)]
+        smooth = list(self._which(Smooth))
         if self.g is not None:  # a linear term moves its conjugate
             smooth = [t @ Identity() if isinstance(t, Linear) else t for t in smooth]
         parts = tuple(t for t in smooth if isinstance(t, SmoothComposition))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._broadcast import eps, like
-from ..problem import Problem
-from ..terms.base import Composed, Proximable, Smooth, Term
+from ..problem import Problem, role_of
+from ..terms.base import Term
 from ..terms.composition import named
 from ..terms.quadratic import Quadratic
 from .fields import Field, check_kinds, check_values, fields_of
@@ -68,7 +68,7 @@ def as_problem(energy: object) -> Problem:
             f"{type(energy).__name__}. Wrap a function of x as Potential(function)."
         )
     for term in energy.terms:
-        if not isinstance(term, Smooth | Proximable | Composed):
+        if role_of(type(term)) is None:
             raise TypeError(
                 f"{type(term).__name__} offers neither a gradient nor a prox, so no solver can use "
                 "it. Let it inherit Smooth (the gradient is autograd's of value), or Proximable."

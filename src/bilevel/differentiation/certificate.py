@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._broadcast import norm_event
+
+
+class Later:
+    """A field that may be set to a function of its owner that will fill it when it is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, kind: type) -> Tensor | None:
+        if owner is None:
+            return None  # the default
+        values = vars(owner)
+        if callable(values[self.name]):
+            values[self.name](owner)
+        return values[self.name]
+
+    def __set__(self, owner: Any, value: Tensor | Callable[[Any], None] | None) -> None:
+        vars(owner)[self.name] = value
 
 
 @dataclass(eq=False)
@@ -22,8 +42,8 @@ class Certificate:
     solver: str = ""
     strategy: str = ""
     # forward
-    gap: Tensor | None = None  # relative duality gap, where the problem has one
-    residual: Tensor | None = None  # |z - T(z)| / |z|
+    gap: Later = Later()  # relative duality gap, where the problem has one
+    residual: Later = Later()  # |z - T(z)| / |z|
     iterations: Tensor | None = None  # steps of the solver
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
@@ -42,36 +62,39 @@ class Certificate:
     influence: float | None = None  # ... when doubtful kinks fall on the other side
     drift: float | None = None  # ... when the solve goes on to the exact solution, to first order
     bound: float | None = None  # BOUND of the gradient's relative error, by `hypergradient`
-    estimate: Tensor | None = None  # ESTIMATE, not a bound, of the gradient's relative error
+    estimate: Later = Later()  # ESTIMATE, not a bound, of the gradient's relative error
 
     def update_estimate(self) -> None:
+        self.estimate = Certificate._fill_estimate
+
+    def _fill_estimate(self) -> None:
         """The drift, else residual / (1 - contraction), for the solution, plus the adjoint's
         residual: first order, and the constants of the second unknown."""
-        if self.residual is None:
-            return
-        if self.drift is not None:
-            self.estimate = torch.full_like(self.residual, self.drift)
-        elif self.contraction is not None:
-            rate = self.contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6)
-            self.estimate = self.residual / (1 - rate)
-        else:
-            self.estimate = self.residual
-        if self.adjoint_residual is not None:
-            self.estimate = self.estimate + self.adjoint_residual
+        estimate = self.residual
+        if estimate is not None and self.drift is not None:
+            estimate = torch.full_like(estimate, self.drift)
+        elif estimate is not None and self.contraction is not None:
+            estimate = estimate / (1 - self.contraction.nan_to_num(0.0).clamp(0, 1 - 1e-6))
+        if estimate is not None and self.adjoint_residual is not None:
+            estimate = estimate + self.adjoint_residual
+        self.estimate = estimate
+
+    def read(self) -> dict[str, Any]:
+        """All fields, worked out: what is not keeps the problem alive until it is read."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def as_dict(self) -> dict[str, float | str | int]:
         """Plain numbers for tables: the worst over the batch (least for `converged`), under the
         fields' names."""
         summary: dict[str, float | str | int] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
+        for name, value in self.read().items():
             if value is None or value == "":
                 continue
             if isinstance(value, Tensor):
                 if not value.numel():
                     continue
                 value = float(value.all()) if value.dtype == torch.bool else _worst(value)
-            summary[f.name] = value
+            summary[name] = value
         return summary
 
     def __str__(self) -> str:

@@ -16,6 +16,7 @@ from .assumptions import (
     strongly_convex,
 )
 from .base import Strategy
+from .explicit import Explicit
 from .flat_zones import FlatZones
 from .implicit import FixedPoint, Implicit, OneStep, Truncated
 from .partly_smooth import PartlySmooth
@@ -42,6 +43,15 @@ _SYSTEM = ("one recorded T, and what the linear solver keeps", "tens to hundreds
 
 # of those that cover a strategy the first whose assumptions hold counts
 THEOREMS = (
+    Theorem(
+        "Chain rule",
+        "the solution is a formula, and its derivative that of the formula",
+        (Explicit,),
+        (no_kink,),
+        "what the formula keeps",
+        "one pass through the formula",
+        "Moreau 1965, for the prox",
+    ),
     Theorem(
         "A-posteriori bound of a hypergradient",
         "the derivative exists, and its error is bounded by the two residuals",
@@ -98,7 +108,7 @@ THEOREMS = (
     Theorem(
         "Conservative Jacobian",
         "at a kink the formula gives an element of a conservative Jacobian, no derivative",
-        (FixedPoint, Implicit),
+        (FixedPoint, Implicit, Explicit),
         (invertible, solved),
         *_SYSTEM,
         "Bolte, Le, Pauwels, Silveti-Falls 2021",

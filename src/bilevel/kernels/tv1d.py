@@ -103,7 +103,8 @@ class _Prox(Function):
 
     @staticmethod
     def backward(ctx, g: Tensor):  # type: ignore[override]
-        return _Pull.apply(ctx.segments, g)
+        again = torch.is_grad_enabled() or torch.autograd.forward_ad._current_level >= 0
+        return _Pull.apply(ctx.segments, g) if again else ctx.segments.pull(g)
 
 
 class _Push(Function):

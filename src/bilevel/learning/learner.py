@@ -36,7 +36,7 @@ class Evaluation:
     tol: float | None  # of the surrounding `accuracy`, as passed by the optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        return {**vars(self), "certificate": self.certificate and vars(self.certificate)}
+        return {**vars(self), "certificate": self.certificate and self.certificate.read()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], parameters: list[nn.Parameter]) -> Evaluation:

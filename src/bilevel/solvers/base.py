@@ -26,6 +26,7 @@ class Solver(ABC):
     stride: ClassVar[int] = 10  # steps before the first look
     newton: ClassVar[bool] = False  # whether dT/dz = 0 at the solution: no rate, nothing to polish
     recordable: ClassVar[bool] = True  # whether backpropagation through the steps is meaningful
+    explicit: ClassVar[bool] = False  # whether a run is one formula that autograd can record
 
     @abstractmethod
     def check(self, problem: Problem) -> None:

@@ -37,12 +37,10 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
 
 
 def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:
-    """The weight as one number, or one a sample, of x's rank, detached; None if it varies over the
-    event."""
+    """The weight as one number, or one a sample, of x's rank; None if it varies over the event."""
     weight = f.weight
     if not isinstance(weight, Tensor):
         return weight
-    weight = weight.detach()
     if weight.numel() == 1:
         return weight.reshape(())
     return weight if weight.shape == (len(x), *[1] * (x.ndim - 1)) else None

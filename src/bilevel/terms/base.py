@@ -77,6 +77,12 @@ class Term(ABC):
 
     __mul__ = __rmul__
 
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        """tensor * term, without the error that torch would raise first: 20 microseconds."""
+        product = function is Tensor.mul and isinstance(args[1], Term)
+        return args[1].__rmul__(args[0]) if product else NotImplemented
+
     def __add__(self, other: Term | Problem) -> Problem:
         from ..problem import Problem
 
