@@ -123,7 +123,7 @@ def draw_scribbles(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def samples(
-    paths: Sequence[Path], shape: tuple[int, int] = (64, 96), seed: int = 0
+    paths: Sequence[Path], shape: tuple[int, int] = SHAPE, seed: int = 0
 ) -> list[Sample]:
     """Images with a .mat beside them, brought to one shape, upright ones laid on their side."""
     from skimage.transform import resize
