@@ -18,7 +18,7 @@ from measure import store
 
 import bilevel as bl
 from bilevel.layers import Segmenter
-from bilevel.tasks import segment
+from bilevel.tasks import regions, segment
 
 LEARNED_FROM = 12  # images, the first by name
 DRAWS = {"learning": 3, "judging": 5}  # of strokes in each image
@@ -35,7 +35,7 @@ def draws(paths: list[Path], role: str, seed: int) -> list[segment.Sample]:
 
 def scores(model: Segmenter, samples: list[segment.Sample], images: int) -> np.ndarray:
     """(draws, images)."""
-    found = [segment.mean_iou(model, sample) for sample in samples]
+    found = [regions.mean_iou(regions.found(model, sample), sample) for sample in samples]
     return np.array(found).reshape(-1, images)
 
 

@@ -14,6 +14,8 @@ from bilevel.console import progress, say
 
 from .app import command, learn_app, parameters
 
+EVERY = 5  # every fifth sound or segmented image is for the report
+
 Out = Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)]
 Images = Annotated[
     str | None,
