@@ -195,30 +195,35 @@ def _learning(run: Path) -> str:
     html = []
     inner = sorted(path.parent for path in run.glob("*/config.toml"))
     for folder in (run, *inner):
-        history, config = read_metrics(folder), read_config(folder)
-        if not history:
-            continue
-        if folder != run:
+        caption = "loss: squared error over the noise's variance"
+        curves = learning_curves(folder, "share of the noise left", caption)
+        if curves and folder != run:
             html.append(f"<h3>The run in the folder “{escape(folder.name)}”</h3>")
-        steps = [row["step"] for row in history]
-        loss = {"loss": (steps, [row["loss"] for row in history])}
-        image = figures.curves(loss, xlabel="step", ylabel="share of the noise left")
-        alt = (
-            f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
-            f"in {len(history)} steps."
-        )
-        tiles = [tile([image], [alt], "loss: squared error over the noise's variance")]
-        names = config.get("learn", {}).get("parameters", {})
-        lines = {
-            name: (steps, [row[name] for row in history]) for name in names if name in history[0]
-        }
-        if lines:
-            ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
-            image = figures.curves(lines, xlabel="step", ylabel="parameter")
-            alt = f"The parameters over the steps; at the end {ends}."
-            tiles.append(tile([image], [alt], escape(ends)))
-        html.append(f'<div class="tiles wide">{"".join(tiles)}</div>')
+        html.append(curves)
     return "".join(html) + _weights(run)
+
+
+def learning_curves(run: Path, loss: str, caption: str) -> str:
+    """The loss and the parameters over the steps; empty if none was made."""
+    history, config = read_metrics(run), read_config(run)
+    if not history:
+        return ""
+    steps = [row["step"] for row in history]
+    lines = {"loss": (steps, [row["loss"] for row in history])}
+    image = figures.curves(lines, xlabel="step", ylabel=loss)
+    alt = (
+        f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
+        f"in {len(history)} steps."
+    )
+    tiles = [tile([image], [alt], escape(caption, quote=False))]
+    names = config.get("learn", {}).get("parameters", {})
+    lines = {name: (steps, [row[name] for row in history]) for name in names if name in history[0]}
+    if lines:
+        ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
+        image = figures.curves(lines, xlabel="step", ylabel="parameter")
+        alt = f"The parameters over the steps; at the end {ends}."
+        tiles.append(tile([image], [alt], escape(ends)))
+    return f'<div class="tiles wide">{"".join(tiles)}</div>'
 
 
 def _weights(run: Path) -> str:

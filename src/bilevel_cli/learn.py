@@ -13,6 +13,8 @@ import typer
 from .app import command, learn_app, parameters
 from .console import progress, say
 
+EVERY = 5  # every fifth sound or segmented image is for the report
+
 Out = Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)]
 Images = Annotated[
     str | None,

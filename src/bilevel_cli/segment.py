@@ -9,6 +9,7 @@ import typer
 
 from .app import Force, app, command, learn_app
 from .console import say
+from .learn import EVERY, Out, Resume, Steps, check_unchanged, how_to_resume
 
 
 @command(app, "segment", "bilevel segment photo.png --scribbles strokes.png -o regions.png")
@@ -45,25 +46,45 @@ def segment_file(
 
 @command(learn_app, "segment", "bilevel learn segment --images bsds --out runs/regions")
 def learn_segment(
+    out: Out,
     images: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             help="Images, each with human segmentations beside it, a .mat of BSDS500.",
             show_default=False,
         ),
-    ],
-    out: Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)],
-    steps: Annotated[int, typer.Option(help="At most so many; it ends when it is there.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the strokes, which are made up.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    ] = None,
+    steps: Steps = 20,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the strokes, which are made up.  \\[default: 0]")
+    ] = None,
+    resume: Resume = False,
 ) -> None:
     """Learn to segment: how much colours, places, neighbours and edges count.
 
     Strokes are made up inside the regions that people have drawn; the model learns to give the
-    other pixels their region.
+    other pixels their region. Every fifth image is left out, for the report.
     """
-    from bilevel.tasks import segment
+    from bilevel import report_segment
+    from bilevel.tasks import regions, segment
 
-    model = segment.learn(images, out, steps=steps, seed=seed, resume=resume)
+    given = {"images": images and str(images.resolve()), "seed": seed}
+    if resume:
+        config = segment.options(out)
+        check_unchanged(out, given, config)
+    elif images is None:
+        raise ValueError("No images. Name a folder of segmented images with --images.")
+    else:
+        config = {"images": given["images"], "seed": seed or 0}
+    paths = segment.segmented(Path(config["images"]))
+    held = paths[::EVERY]
+    others = [path for path in paths if path not in held]
+    with how_to_resume(out, segment.TASK):
+        model = segment.learn(others, out, steps=steps, config=config, resume=resume)
+    samples = segment.samples(held, seed=config["seed"] + len(paths))
+    scores = regions.judge(model, samples, [path.stem for path in held], out)
     say("Learned: " + ", ".join(f"{name} {model.value(name):.4g}" for name in segment.NAMES))
+    mean = ", ".join(f"{method} {iou:.3f}" for method, iou in regions.means(scores).items())
+    say(f"Mean intersection over union on {len(held)} other images: {mean}")
+    say(f"Report: {report_segment.write(out)}")
     say(f"Next: bilevel segment IMAGE --scribbles S -o OUT --model {out}")

@@ -9,9 +9,7 @@ import typer
 
 from .app import Force, app, command, learn_app
 from .console import progress, say
-from .learn import Out, Resume, check_unchanged, how_to_resume
-
-EVERY = 5  # every fifth sound is for the report
+from .learn import EVERY, Out, Resume, check_unchanged, how_to_resume
 
 
 @command(app, "dequantize", "bilevel dequantize coarse.wav -o fine.wav")

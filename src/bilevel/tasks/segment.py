@@ -64,18 +64,36 @@ def load(run: Path | None) -> Segmenter:
     return model
 
 
-def learn(folder: Path, out: Path, *, steps: int, seed: int = 0, resume: bool = False) -> Segmenter:
-    """Learns by L-BFGS on all images at once and leaves the run folder `out`."""
-    paths = [path for path in scan(folder) if path.with_suffix(".mat").exists()]
-    if not paths:
-        raise ImageError(f"{folder} has no image with the .mat of a human segmentation beside it.")
+def learn(
+    paths: Sequence[Path], out: Path, *, steps: int, config: dict[str, Any], resume: bool = False
+) -> Segmenter:
+    """Learns by L-BFGS on all images at once and leaves the run folder `out`; the config names
+    the seed of the strokes."""
     model = load(None)
-    config = {"task": TASK, "images": str(folder.resolve()), "seed": seed}
+    config = {"task": TASK, **config, "count": len(paths)}
+    found, seed = samples(paths, seed=config["seed"]), config["seed"]
     learn_parameters(
-        model, samples(paths, seed=seed), doubt, steps=steps, seed=seed, out=out, resume=resume,
-        config=config,
-    )  # fmt: skip
+        model, found, doubt, steps=steps, seed=seed, out=out, resume=resume, config=config
+    )
     return model
+
+
+def options(run: Path) -> dict[str, Any]:
+    """What a run began with."""
+    load(run)  # that it is one
+    config = learning.read_config(run)
+    return {name: config[name] for name in ("images", "seed")}
+
+
+def segmented(folder: Path) -> list[Path]:
+    """The images of a folder that have human segmentations; two at least."""
+    paths = [path for path in scan(folder) if path.with_suffix(".mat").exists()]
+    if len(paths) < 2:
+        raise ImageError(
+            f"{folder} holds {len(paths)} images with the .mat of a human segmentation beside "
+            "them: at least 2 are needed, one to learn from and one to judge by."
+        )
+    return paths
 
 
 def as_image(labels: np.ndarray) -> Image:
@@ -122,9 +140,7 @@ def draw_scribbles(labels: np.ndarray, seed: int) -> np.ndarray:
     return result
 
 
-def samples(
-    paths: Sequence[Path], shape: tuple[int, int] = (64, 96), seed: int = 0
-) -> list[Sample]:
+def samples(paths: Sequence[Path], shape: tuple[int, int] = SHAPE, seed: int = 0) -> list[Sample]:
     """Images with a .mat beside them, brought to one shape, upright ones laid on their side."""
     from skimage.transform import resize
 
@@ -157,16 +173,3 @@ def doubt(model: Any, batch: Any) -> Tensor:
     right = u.gather(1, (batch["labels"] - 1).clamp(min=0)[:, None])[:, 0]
     losses = torch.where(free, -right.clamp(min=MOST).log(), 0.0).flatten(1).sum(1)
     return (losses / free.flatten(1).sum(1).clamp(min=1)).mean()
-
-
-@torch.no_grad()
-def mean_iou(model: Any, sample: Sample) -> float:
-    """Intersection over union, over the pixels that nobody marked, averaged over the regions."""
-    u = model(sample["image"][None], sample["scribbles"][None])
-    found, labels = 1 + u[0].argmax(0), sample["labels"]
-    free = (labels > 0) & (sample["scribbles"] == 0)
-    scores = []
-    for label in labels[free].unique():
-        a, b = (found == label) & free, (labels == label) & free
-        scores.append(float((a & b).sum() / (a | b).sum()))
-    return float(np.mean(scores))
