@@ -163,7 +163,9 @@ class Problem:
         dual = -base.conjugate(pull)
         for outer, d in zip(outers, duals, strict=True):
             dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
-        return self.value(x), dual
+        values = [part.outer.value(image) for part, image in zip(parts, images, strict=True)]
+        values += [base.value(x), *(h.value(x) for h in self.h)]
+        return reduce(Tensor.add, values), dual
 
 
 def relative_change(

@@ -58,6 +58,10 @@ class Celer(External):
 
     def prepare(self, problem: Problem, x0: Tensor) -> Celer:
         assert problem.g is not None
+        if x0.ndim != 2:
+            raise ValueError(
+                f"Celer needs x of shape (B, n), got {tuple(x0.shape)}. Use ForwardBackward()."
+            )
         for name in ("weight", "ratio"):
             value = like(getattr(problem.g, name, 1.0), x0)
             if not bool((value > 0).all()):
