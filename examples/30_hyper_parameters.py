@@ -100,7 +100,7 @@ def cross_entropy(u, t):
 
 feature = torch.arange(30) % 10  # the powers of a feature are one group
 MODELS = {
-    "lasso": Model(lambda A, y, w: bl.LeastSquares(y) @ A + w * bl.L1(), square, additive, (1.0,)),
+    "lasso": Model(lambda A, y, w: bl.LeastSquares(y) @ A + w * bl.L1(), square, additive, (3.0,)),
     "lasso, radius": Model(
         lambda A, y, r: bl.LeastSquares(y) @ A + bl.L1Ball(r), square, additive, (0.3,)
     ),
@@ -116,7 +116,7 @@ MODELS = {
     "quantile": Model(
         lambda A, y, w: bl.Quantile(0.9, y) @ A + w * bl.LeastSquares(), pinball, additive, (20.0,)
     ),
-    "support vectors": Model(lambda A, y, w: bl.Hinge(y) @ A + w * bl.LeastSquares(), hinge, tumours, (20.0,)),
+    "support vectors": Model(lambda A, y, w: bl.Hinge(y) @ A + w * bl.LeastSquares(), hinge, tumours, (5.0,)),
     "logistic, L1": Model(
         lambda A, y, w: bl.Logistic(y) @ A + w * bl.L1(), log_loss, tumours, (10.0,)
     ),
@@ -227,7 +227,7 @@ print(f"the two paths differ by {(penalised - constrained).abs().max():.1e}")
 
 figure = plt.figure(figsize=(14, 8.5), layout="constrained")
 panels = figure.subplot_mosaic("abcj;defj;ghij", width_ratios=[1, 1, 1, 1.2])
-for (name, (hyper, path)), axes in zip(tuned.items(), panels.values(), strict=False):
+for (name, (hyper, path)), axes in zip(tuned.items(), map(panels.get, "abcdefghi"), strict=True):
     reach = torch.linspace(-1.5, 1.5, 9).exp()
     with torch.no_grad(), bl.accuracy(1e-3):
         grid = [torch.cat([hyper[:1] * k, hyper[1:]]) for k in reach]

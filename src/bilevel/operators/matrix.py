@@ -74,7 +74,7 @@ class Matrix(Operator):
 
     def columns(self, index: Tensor) -> Matrix:
         """The operator of some of the unknowns."""
-        return replace(self, matrix=self.matrix.index_select(-1, index))
+        return replace(self, matrix=self.matrix.mT.index_select(-2, index).mT)
 
     @torch.no_grad()
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)

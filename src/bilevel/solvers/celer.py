@@ -73,8 +73,9 @@ class Celer(External):
 
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
         (x0,) = z0
-        zero = torch.zeros_like(x0)
-        needed = (Support.at(problem, zero).signs != 0).any(1)  # elsewhere 0 is the solution
+        zero, needed = torch.zeros_like(x0), ~x0.any(1)
+        if not bool(needed.all()):  # celer does not find the way back to 0
+            needed = needed | (Support.at(problem, zero).signs != 0).any(1)
         x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)
