@@ -182,6 +182,8 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
     for tensor in tensors:
         values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
         values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+        if values.ndim > 1 and values.mT.is_contiguous():
+            values = values.mT  # as it is stored: else a copy is made
         ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:

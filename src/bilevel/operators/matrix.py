@@ -15,8 +15,8 @@ _SMALL = 256  # up to here the exact spectral norm costs less than a Lanczos run
 
 @dataclass(frozen=True, eq=False)
 class Matrix(Operator):
-    """x -> A x for x of shape (B, n). A is (m, n), dense or sparse, or (B, m, n): one matrix a
-    sample."""
+    """x -> A x for x of shape (B, n), or (B, n, k): k columns, one a class say. A is (m, n), dense or
+    sparse, or (B, m, n): one matrix a sample."""
 
     matrix: Tensor
 
@@ -36,11 +36,11 @@ class Matrix(Operator):
         if a.layout not in (torch.strided, torch.sparse_coo):
             object.__setattr__(self, "matrix", a.to_sparse_coo())
 
-    def __call__(self, x: Tensor) -> Tensor:  # (B, n) -> (B, m)
+    def __call__(self, x: Tensor) -> Tensor:  # (B, n) -> (B, m), (B, n, k) -> (B, m, k)
         self._check(x, self.matrix.shape[-1], "x", "columns")
         return self._product(self.matrix, x)
 
-    def adjoint(self, y: Tensor) -> Tensor:  # (B, m) -> (B, n)
+    def adjoint(self, y: Tensor) -> Tensor:  # (B, m) -> (B, n), (B, m, k) -> (B, n, k)
         self._check(y, self.matrix.shape[-2], "y", "rows")
         return self._product(
             self.matrix.mT if self.matrix.layout == torch.strided else self.matrix.t(), y
@@ -49,20 +49,23 @@ class Matrix(Operator):
     @staticmethod
     def _product(a: Tensor, x: Tensor) -> Tensor:
         if a.layout != torch.strided:
-            return torch.sparse.mm(a, x.mT).mT
+            image = torch.sparse.mm(a, x.movedim(1, 0).flatten(1))
+            return image.unflatten(1, (len(x), *x.shape[2:])).movedim(0, 1)
+        if x.ndim == 3:
+            return a @ x
         if a.ndim == 2:
             return x @ a.mT
         return torch.bmm(x.unsqueeze(1), a.mT).squeeze(1)  # three times as fast as columns
 
     def _check(self, x: Tensor, size: int, name: str, side: str) -> None:
         if (
-            x.ndim != 2
+            x.ndim not in (2, 3)
             or x.shape[1] != size
             or (self.matrix.ndim == 3 and len(x) != len(self.matrix))
         ):
             raise ValueError(
                 f"Matrix of shape {tuple(self.matrix.shape)} needs {name} of shape (B, {size}), "
-                f"its number of {side}, "
+                f"its number of {side}, or (B, {size}, k), "
                 f"got {tuple(x.shape)}. For one problem pass {name}[None]: dim 0 is the batch."
             )
 
@@ -71,7 +74,7 @@ class Matrix(Operator):
 
     def columns(self, index: Tensor) -> Matrix:
         """The operator of some of the unknowns."""
-        return replace(self, matrix=self.matrix[..., index])
+        return replace(self, matrix=self.matrix.mT.index_select(-2, index).mT)
 
     @torch.no_grad()
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)

@@ -58,6 +58,10 @@ class Celer(External):
 
     def prepare(self, problem: Problem, x0: Tensor) -> Celer:
         assert problem.g is not None
+        if x0.ndim != 2:
+            raise ValueError(
+                f"Celer needs x of shape (B, n), got {tuple(x0.shape)}. Use ForwardBackward()."
+            )
         for name in ("weight", "ratio"):
             value = like(getattr(problem.g, name, 1.0), x0)
             if not bool((value > 0).all()):
@@ -69,8 +73,9 @@ class Celer(External):
 
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
         (x0,) = z0
-        zero = torch.zeros_like(x0)
-        needed = (Support.at(problem, zero).signs != 0).any(1)  # elsewhere 0 is the solution
+        zero, needed = torch.zeros_like(x0), ~x0.any(1)
+        if not bool(needed.all()):  # celer does not find the way back to 0
+            needed = needed | (Support.at(problem, zero).signs != 0).any(1)
         x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)

@@ -28,7 +28,7 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
         return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
     if isinstance(f, LeastSquares):
         return torch.diag_embed(weight_of(f, x).flatten(1))
-    if isinstance(f, SmoothComposition) and _written_out(f.operator):
+    if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
         curvature = second_derivative(f.outer, f.operator(x))
         if curvature is not None:
             return f.operator.gram(curvature)  # type: ignore[attr-defined]

@@ -37,7 +37,11 @@ class Support:
     def at(problem: Problem, x: Tensor) -> Support:
         """That of x, and the one zero whose gradient exceeds its kink most, where that is more than
         what the gradient is off on the support."""
-        penalty, slope = _elastic(problem), problem.f.grad(x)  # type: ignore[union-attr]
+        f, penalty = problem.f, _elastic(problem)
+        assert isinstance(f, SmoothComposition)
+        used = (x != 0).any(0).nonzero()[:, 0]
+        image = f.operator.columns(used)(x[:, used])  # type: ignore[attr-defined]
+        slope = f.operator.adjoint(f.outer.grad(image))
         weight, ratio = row(penalty.weight, x), row(penalty.ratio, x)
         off = slope + weight * (ratio * x.sign() + (1 - ratio) * x)
         excess = torch.where(x == 0, slope.abs() - weight * ratio, -torch.inf)
@@ -45,7 +49,7 @@ class Support:
         joins = (excess == worst) & (worst > (off * x.sign()).abs().amax(1, keepdim=True))
         signs = torch.where(joins, -slope.sign(), x.sign())
         columns = (signs != 0).any(0).nonzero()[:, 0]
-        return Support(columns, signs[:, columns], problem.f.operator.columns(columns))  # type: ignore[union-attr]
+        return Support(columns, signs[:, columns], f.operator.columns(columns))  # type: ignore[attr-defined]
 
     def factored(self, problem: Problem, x: Tensor) -> Support:
         """The same, with the Cholesky factor of the Hessian at x."""
