@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Guarded(Acceleration):
     """Two runs from the same start, by `rule` and by `guard`; z_k is the better of the two.
 
-    E(z_k) <= E(guard's z_k) at every step k, up to nothing: no step beyond the training of a learned
-    rule, and no problem unlike those it was trained on, does harm. Where the rule's energy is not
-    below the guard's, or not a number, it starts anew from the guard's iterate, sample by sample. A
-    step costs one of each rule and two values; for f + g, without composed terms.
+    E(z_k) <= E(guard's z_k) at every step k: no step beyond the training of a learned rule, and no
+    problem unlike those it was trained on, does harm. Where the rule's energy is not below the
+    guard's, or not a number, the rule starts anew from the guard's iterate, sample by sample. For
+    f + g, without composed terms; a step costs one of each rule and two values.
     """
 
     rule: Acceleration

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 class LearnedLineSearch(nn.Module, Acceleration):
-    """x' = x - c t g, t = <g, g> / <g, Hg> the exact step along the gradient g of a quadratic, c > 0
-    a number a sample from a recurrent network, fed with the changes of log t and log |g|.
+    """x' = x - c t g, t = <g, g> / <g, Hg> the exact step along the gradient g of a quadratic, and
+    c > 0, one a sample, told by a recurrent network that sees how log t and log |g| change.
 
     The best step is not the one that lowers the energy most now: exact steps turn into a zigzag
-    between two eigenvectors [1]. The network starts as c = 1; `learn_rule` trains it for a number of
-    steps. What it sees does not depend on the scales of x and the energy. A step costs two
-    gradients.
+    between two eigenvectors [1]. The network starts as c = 1; `learn_rule` trains it for a number
+    of steps. The scales of x and of the energy play no part. A step costs two gradients.
 
     [1] Akaike. On a successive transformation of probability distribution and its application to
     the analysis of the optimum gradient method. 1959.

@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
 
 class CoordinatewiseLSTM(nn.Module, Acceleration):
-    """z' = z + m, m = e^a d + b m_last coordinate by coordinate: d = T(z) - z, m_last the last m, and
-    (a, b) told by one small network, the same for every coordinate.
+    """z' = z + m, m = 2 a d + b m_last coordinate by coordinate: d = T(z) - z, m_last the last m,
+    a and b in (0, 1) told by one small network, the same for every coordinate.
 
-    With GradientDescent() a learned optimizer. The network, two LSTM cells and a linear map, sees of
-    a coordinate log |d / m_last| and whether they agree in sign, and remembers what it saw of that
-    coordinate: the scale of x and of the energy plays no part. It starts as a = 0, b = momentum,
-    the heavy ball; `learn_rule` trains it. It is as good as its training: on other problems, and
-    beyond the steps it was trained for, nothing holds it, see Guarded. A step costs one T and, a
+    With GradientDescent() a learned optimizer. The network, two LSTM cells and a linear map, sees
+    log |d / m_last| of a coordinate and whether both agree in sign, and remembers what it saw of
+    that coordinate: the scale of x plays no part. It starts as the heavy ball, a = 1/2, b =
+    momentum; `learn_rule` trains it. It is as good as its training: on other problems, and beyond
+    the steps it was trained for, nothing holds it, see Guarded. A step costs one T and, a
     coordinate, 24 hidden^2 operations.
 
-    [1] Andrychowicz et al. Learning to learn by gradient descent by gradient descent. NeurIPS, 2016.
-        There m itself is the network's outcome, which has a scale to learn.
+    [1] Andrychowicz et al. Learning to learn by gradient descent by gradient descent. NeurIPS,
+        2016. There m itself is the network's outcome, which has a scale to learn.
     """
 
     def __init__(self, hidden: int = 20, *, momentum: float = 0.9) -> None:
         super().__init__()
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"CoordinatewiseLSTM needs hidden >= 1, got {hidden!r}.")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"CoordinatewiseLSTM needs 0 <= momentum < 1, got {momentum}.")
+        if not 0 < momentum < 1:
+            raise ValueError(f"CoordinatewiseLSTM needs 0 < momentum < 1, got {momentum}.")
         self.cells = nn.ModuleList([nn.LSTMCell(2, hidden), nn.LSTMCell(hidden, hidden)])
         self.head = nn.Linear(hidden, 2)
         nn.init.zeros_(self.head.weight)
         with torch.no_grad():
-            self.head.bias.copy_(torch.tensor([0.0, momentum]))
+            self.head.bias.copy_(torch.tensor([0.5, momentum]).logit())
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         weight = self.head.weight  # the network's dtype, which need not be z's
@@ -60,8 +60,8 @@ class CoordinatewiseLSTM(nn.Module, Acceleration):
         for cell, h, c in zip(self.cells, memory[::2], memory[1::2], strict=True):
             signal, inner = cell(signal, (h.flatten(0, -2), c.flatten(0, -2)))
             kept += [signal.reshape(h.shape), inner.reshape(h.shape)]
-        a, b = self.head(signal).to(d).reshape(*d.shape, 2).unbind(-1)
-        return a.exp() * d + b * last, *kept
+        a, b = self.head(signal).to(d).reshape(*d.shape, 2).sigmoid().unbind(-1)
+        return 2 * a * d + b * last, *kept
 
 
 def _seen(d: Tensor, last: Tensor) -> Tensor:  # (B, *event) -> (B, *event, 2)

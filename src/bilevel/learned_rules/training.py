@@ -93,8 +93,8 @@ def _update(rule: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> 
         return
     if not bool(loss.isfinite()):
         raise FloatingPointError(
-            f"learn_rule's loss is {float(loss)}. Lower lr, or give a loss of the energy that is "
-            "finite where it has been."
+            f"learn_rule's loss is {float(loss.detach())}. Lower lr, or give a loss of the energy "
+            "that is finite where it has been."
         )
     optimizer.zero_grad()
     loss.backward()

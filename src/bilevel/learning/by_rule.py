@@ -17,13 +17,13 @@ from bilevel.terms import Smooth
 
 
 class ByRule(Descent):
-    """A rule of the library steps the parameters of a network: x is all of them as one vector, E the
-    loss, T(x) = x - step_size grad E(x).
+    """A rule of the library steps the parameters of a network: x is all of them as one vector, E
+    the loss, T(x) = x - step_size grad E(x).
 
-    For learned rules, CoordinatewiseLSTM() alone or in Guarded(), and for every other one for smooth
-    energies: Nesterov(), LBFGS(). step(closure) as for torch.optim.LBFGS: the closure clears the
-    gradients, computes the loss, calls backward and returns the loss; a rule may call it several
-    times a step.
+    For learned rules, CoordinatewiseLSTM() alone or in Guarded(), and for every other one for
+    smooth energies: Nesterov(), LBFGS(). step(closure) as for torch.optim.LBFGS: the closure clears
+    the gradients, computes the loss, calls backward and returns the loss; it is called once or
+    several times a step, as the rule needs.
 
     >>> import torch, bilevel as bl
     >>> w = torch.ones(3, requires_grad=True)
