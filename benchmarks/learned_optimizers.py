@@ -87,7 +87,7 @@ def networks(hidden: int = 16, samples: int = 256) -> Callable[[int, bool], Prob
 
 FAMILIES = [
     Family("quadratics", quadratics(), 0.02, 64, 200, 500),
-    Family("digits", networks(), 0.5, 2, 80, 20),
+    Family("digits", networks(), 0.5, 2, 30, 10),
 ]
 
 
