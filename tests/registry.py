@@ -562,6 +562,9 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.AndersonMixing(), bl.PrimalDual, ("tv1d_composed",)),
     (bl.AndersonMixing(), bl.ADMM, ("tv1d_composed", "l1_analysis_box")),
     (bl.Broyden(), bl.ForwardBackward, ("lasso", "ridge")),
+    (bl.Guarded(bl.CoordinatewiseLSTM(4)), bl.GradientDescent, ("ridge", "logistic")),
+    (bl.CoordinatewiseLSTM(4), bl.GradientDescent, ("ridge",)),  # untrained: the heavy ball
+    (bl.LearnedLineSearch(4), bl.GradientDescent, ("ridge",)),
 ]
 
 LINEAR_SOLVERS: list[bl.LinearSolver] = [

@@ -2,6 +2,7 @@
 
 from .base import Acceleration, Plain
 from .descent import LBFGS, Armijo
+from .guarded import Guarded
 from .line_search import Backtracking, ExactLineSearch
 from .momentum import Nesterov, OverRelaxation
 from .primal_dual import Accelerated, Halpern
@@ -16,6 +17,7 @@ __all__ = [
     "Backtracking",
     "Broyden",
     "ExactLineSearch",
+    "Guarded",
     "Halpern",
     "Nesterov",
     "OverRelaxation",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .._broadcast import axpy, eps, inner, tiny
 from .base import Acceleration, State, Z
@@ -20,21 +21,31 @@ class ExactLineSearch(Acceleration):
     """Steepest descent with the exact step <g, g> / <g, Hg>, for quadratic f without g and h."""
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
-        f, problem = fixpoint.problem.f, fixpoint.problem
-        if f is None or not f.quadratic or problem.g is not None or problem.h:
-            raise TypeError(
-                "ExactLineSearch needs a quadratic energy alone. Use Backtracking() or Nesterov()."
-            )
-        primal_only(self, fixpoint, z)
+        quadratic_only(self, fixpoint, z)
         return ()
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        (x,), f = z, fixpoint.problem.f
-        assert f is not None
-        gradient = f.grad(x)
-        curved = inner(gradient, f.grad(x + gradient) - gradient)  # <g, Hg>
-        step = inner(gradient, gradient) / curved.clamp_min(tiny(x))
-        return (axpy(-step, gradient, x),), state
+        gradient, step = steepest(fixpoint, z)
+        return (axpy(-step, gradient, z[0]),), state
+
+
+def quadratic_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> None:
+    f, problem = fixpoint.problem.f, fixpoint.problem
+    if f is None or not f.quadratic or problem.g is not None or problem.h:
+        raise TypeError(
+            f"{type(rule).__name__} needs a quadratic energy alone. Use Backtracking() or "
+            "Nesterov()."
+        )
+    primal_only(rule, fixpoint, z)
+
+
+def steepest(fixpoint: Fixpoint, z: Z) -> tuple[Tensor, Tensor]:
+    """The gradient g (B, *event) of a quadratic, and the step (B,) to the least value along it."""
+    (x,), f = z, fixpoint.problem.f
+    assert f is not None
+    gradient = f.grad(x)
+    curved = inner(gradient, f.grad(x + gradient) - gradient)  # <g, Hg>
+    return gradient, inner(gradient, gradient) / curved.clamp_min(tiny(x))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
 from .total_variation import TVDenoise, TVDenoiser
 from .unrolled import Unrolled
+from .variational import VariationalNetwork
 
 __all__ = [
     "ALISTA",
@@ -31,6 +32,7 @@ __all__ = [
     "TVDenoise",
     "TVDenoiser",
     "Unrolled",
+    "VariationalNetwork",
     "analytic_weight",
     "jacobian_penalty",
 ]

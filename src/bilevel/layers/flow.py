@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from .._autocast import full_precision
-from ..checks import boundary
+from ..checks import as_problem
 from ..problem import Problem
-from ..terms import Proximable, Smooth, Term
+from ..terms import Proximable, Smooth
+from .unrolled import Energy, begun
 
 
 class GradientFlow(nn.Module):
@@ -21,7 +22,9 @@ class GradientFlow(nn.Module):
 
     T and whatever the energy was built from are differentiated through the steps, by the discrete
     adjoint: the gradient is that of what is computed, where the formula of the continuous flow,
-    dJ/dT = -<grad J, grad E> at x(T), is off by O(h). Memory grows with the steps.
+    dJ/dT = -<grad J, grad E> at x(T), is off by O(h). Memory grows with the steps. energy may be a
+    function of the path so far, [x(0), x(h), ...], that gives the energy of the step from its end:
+    one that changes with time, as in VariationalNetwork.
 
     [1] Effland, Kobler, Kunisch, Pock. Variational networks: an optimal control approach to early
         stopping variational methods for image restoration. JMIV, 2020.
@@ -40,17 +43,18 @@ class GradientFlow(nn.Module):
     def stop(self) -> Tensor:
         return self.log_stop.exp()
 
-    def forward(self, energy: Problem | Term, x0: Tensor | None = None) -> Tensor:
+    def forward(self, energy: Energy, x0: Tensor | None = None) -> Tensor:
         return self.trajectory(energy, x0)[-1]
 
-    def trajectory(self, energy: Problem | Term, x0: Tensor | None = None) -> list[Tensor]:
+    def trajectory(self, energy: Energy, x0: Tensor | None = None) -> list[Tensor]:
         """x at the times 0, h, ..., T."""
         with full_precision():
-            problem, start = boundary(energy, x0)
-            path = [start if x0 is None else x0]  # the boundary's has no history
-            slopes, g = self._split(problem)
-            h = (self.stop / self.steps).to(start)
-            for _ in range(self.steps):
+            problem, path = begun(energy, x0)
+            h = (self.stop / self.steps).to(path[0])
+            for k in range(self.steps):
+                if k and callable(energy):
+                    problem = as_problem(energy(path))
+                slopes, g = self._split(problem)
                 x = path[-1]
                 for f in slopes:
                     x = x - h * f.grad(path[-1])

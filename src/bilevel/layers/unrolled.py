@@ -84,22 +84,15 @@ class Unrolled(nn.Module):
             return [fixpoint.primal(z) for fixpoint, z in self._run(energy, x0)]
 
     def _run(self, energy: Energy, x0: Tensor | None) -> Iterator[tuple[Fixpoint, Z]]:
-        fixed = isinstance(energy, Problem | Term)
-        if not fixed and x0 is None:
-            raise ValueError(
-                "energy is a function of the iterates, so the first is needed: pass x0, "
-                "torch.zeros(B, n) say."
-            )
-        first: Any = energy if fixed else energy([x0])  # type: ignore[operator]
-        problem, start = boundary(first, x0)
-        path = [start if x0 is None else x0]  # the boundary's has no history
+        problem, path = begun(energy, x0)
+        start = path[0].detach()
         self.solver.check(problem)
         prepared = self._prepared(problem, start)
         fixpoint, z = self._fixpoint(0, problem, prepared, start), prepared.start(problem, path[0])
         state = self.acceleration.start(fixpoint, z)
         yield fixpoint, z
         for k in range(self.steps):
-            if k and not fixed:
+            if k and callable(energy):
                 path.append(fixpoint.primal(z))
                 problem = as_problem(energy(path))  # type: ignore[operator]
                 prepared = self._prepared(problem, path[-1])
@@ -118,6 +111,19 @@ class Unrolled(nn.Module):
             for name, logs in self.log_factors.items()
         }
         return Fixpoint(problem, replace(prepared, **own) if own else prepared)  # type: ignore[type-var]
+
+
+def begun(energy: Energy, x0: Tensor | None) -> tuple[Problem, list[Tensor]]:
+    """The problem of the first step, and [x_0], x_0 with its history."""
+    if not callable(energy):
+        problem, start = boundary(energy, x0)
+        return problem, [start if x0 is None else x0]  # the boundary's has no history
+    if x0 is None:
+        raise ValueError(
+            "energy is a function of the iterates, so the first is needed: pass x0, "
+            "torch.zeros(B, n) say."
+        )
+    return boundary(energy([x0]), x0)[0], [x0]
 
 
 def _times(constant: Any, factor: Tensor) -> Any:

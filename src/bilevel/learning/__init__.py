@@ -1,6 +1,7 @@
 """The upper level: learning the parameters of models whose layers solve optimisation problems."""
 
 from bilevel.learning.adaptive import AdaptiveInexact
+from bilevel.learning.by_rule import ByRule
 from bilevel.learning.checkpoint import Damaged
 from bilevel.learning.gradient_sampling import GradientSampling
 from bilevel.learning.learn import Interrupted, LearnResult, learn
@@ -13,6 +14,7 @@ from bilevel.warm_start import WarmStarts
 __all__ = [
     "ALSET",
     "AdaptiveInexact",
+    "ByRule",
     "Damaged",
     "GradientSampling",
     "Interrupted",

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Closure = Callable[[], float]  # the loss at the parameters; leaves its gradient in their .grad
+# the loss at the parameters, a number or a tensor; leaves its gradient in their .grad
+Closure = Callable[[], Any]
 
 
 class Descent(torch.optim.Optimizer):
@@ -46,8 +47,9 @@ class Descent(torch.optim.Optimizer):
     def evaluate(self, closure: Closure) -> tuple[float, Tensor]:
         """The loss and its gradient (n,) where the parameters are."""
         with torch.enable_grad():
-            loss = float(closure())
+            loss = closure()
         pairs = ((p, p.grad) for p in self.options["params"])
+        loss = float(loss.detach() if isinstance(loss, Tensor) else loss)
         return loss, _vector([torch.zeros_like(p) if g is None else g for p, g in pairs])
 
 
