@@ -111,6 +111,7 @@ from .solvers import (
     PositiveEntropy,
     PrimalDual,
     Solver,
+    SplitPenalties,
 )
 from .terms import (
     ETP,
@@ -174,6 +175,7 @@ from .terms import (
     SparseL21,
     SpectralBall,
     SpectralNorm,
+    Spline,
     SquaredHinge,
     SquaredL1,
     SquaredLinf,
@@ -340,6 +342,8 @@ __all__ = [
     "SparseMatrix",
     "SpectralBall",
     "SpectralNorm",
+    "Spline",
+    "SplitPenalties",
     "SquaredHinge",
     "SquaredL1",
     "SquaredLinf",
