@@ -74,7 +74,7 @@ GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
 XG, OG = bl.ExtraGradient, bl.Optimistic
 IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
-LP = bl.LinearProgram
+LP, SP = bl.LinearProgram, bl.SplitPenalties
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _instances(name: str, seed: int, batch: int, size: tuple) -> tuple[Theta, li
 SMALL = {"rows": 10, "columns": 6}
 
 EXAMPLES = [
-    Example("ridge", lambda t: misfit(t) + _quadratic(t), (NT, GD, FB, PD, XG), SMALL),
+    Example("ridge", lambda t: misfit(t) + _quadratic(t), (NT, GD, FB, PD, SP, XG), SMALL),
     Example(
         "logistic",
         lambda t: bl.Logistic(t["labels"]) @ bl.Matrix(t["A"]) + _quadratic(t),

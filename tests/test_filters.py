@@ -5,15 +5,36 @@ import pytest
 import torch
 
 import bilevel as bl
-from bilevel.layers import FilterDenoise
+from bilevel.layers import (
+    AbsolutePotential,
+    FilterDenoise,
+    HuberPotential,
+    SplinePotential,
+    WeaklyConvexPotential,
+)
 from bilevel.layers.filters import dct_filters
 from bilevel.tasks import data, evaluation, images, runs
 from bilevel.tasks.shipped import ShippedDenoiser
 from command_line import bilevel, psnr, said
 
 
-def model(**options) -> FilterDenoise:
-    return FilterDenoise(0.03, size=3, delta=0.05, tol=1e-12, **options).double()
+POTENTIALS = {
+    "absolute": AbsolutePotential,
+    "huber": lambda: HuberPotential(8, 0.05),
+    "spline": lambda: SplinePotential(8, 3, 0.05),
+    "weakly convex": lambda: WeaklyConvexPotential(8, 3, 0.05),
+}
+SIGMA = 0.1
+FORMS = [(name, sigma) for name in POTENTIALS for sigma in (None, SIGMA)][:-1]
+
+
+def model(potential: str = "huber", sigma: float | None = None, **options) -> FilterDenoise:
+    torch.manual_seed(1)
+    options = {"size": 3, "tol": 1e-11, **options}
+    denoiser = FilterDenoise(0.03, potential=POTENTIALS[potential](), sigma=sigma, **options)
+    for number in denoiser.parameters():
+        number.data += 0.1 * torch.randn_like(number)
+    return denoiser.double()
 
 
 @pytest.fixture
@@ -35,21 +56,49 @@ def test_the_answer_minimises_the_energy(noisy):
     torch.testing.assert_close(denoiser(noisy), x[..., 2:-2, 2:-2], atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["log_weight", "mix", "log_share", "log_delta"])
-def test_its_derivatives_are_those_of_converged_solutions(noisy, name):
-    denoiser = model()
-    parameter, pull = getattr(denoiser, name), torch.randn_like(noisy)
-    (slope,) = torch.autograd.grad((denoiser(noisy) * pull).sum(), parameter)
-    direction, h = torch.randn_like(parameter), 1e-5
+@pytest.mark.parametrize(("potential", "sigma"), FORMS)
+def test_its_derivatives_are_those_of_converged_solutions(potential, sigma):
+    noisy = torch.rand(1, 1, 5, 4, dtype=torch.float64, generator=torch.manual_seed(0))
+    denoiser, pull = model(potential, sigma), torch.randn_like(noisy)
+    parameters = list(denoiser.parameters())
+    loss = (denoiser(noisy) * pull).sum()
+    slopes = torch.autograd.grad(loss, parameters, allow_unused=True)  # sigma: of the weight
+    ways = [torch.randn_like(p) for p in parameters]
     ends = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            parameter.add_(sign * h * direction)
+    for step in (1e-5, -2e-5):
+        for p, way in zip(parameters, ways, strict=True):
+            p.data += step * way
         ends.append((denoiser(noisy) * pull).sum().detach())  # settled, as a gradient may be asked
-        with torch.no_grad():
-            parameter.sub_(sign * h * direction)
-    expected = (ends[0] - ends[1]) / (2 * h)
-    torch.testing.assert_close((slope * direction).sum(), expected, rtol=1e-5, atol=1e-7)
+    slope = sum((s * way).sum() for s, way in zip(slopes, ways, strict=True) if s is not None)
+    torch.testing.assert_close(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-4, atol=1e-7)
+
+
+def test_with_a_noise_level_it_goes_as_far_as_that_and_no_weight_matters(noisy):
+    denoiser = model(sigma=SIGMA)
+    wide = torch.nn.functional.pad(noisy, [2] * 4, mode="reflect")
+    x = bl.solve(denoiser.energy(wide), x0=wide, tol=1e-8).x
+    length = SIGMA * wide[0].numel() ** 0.5
+    torch.testing.assert_close((x - wide).flatten(1).norm(dim=1), torch.full((2,), length).double())
+    other = denoiser.with_weight(0.3)
+    torch.testing.assert_close(other(noisy), denoiser(noisy), atol=1e-5, rtol=0)
+
+
+def test_a_penalty_that_bends_down_leaves_the_energy_convex():
+    denoiser = model("weakly convex")
+    x = torch.rand(1, 1, 12, 12, dtype=torch.float64)
+    energy = denoiser.energy(x)
+    hessian = torch.func.jacrev(energy.f.grad)(x).reshape(144, 144)
+    eigenvalues = torch.linalg.eigvalsh((hessian + hessian.mT) / 2)
+    assert eigenvalues.min() > 0.04
+    penalty = energy.terms[1]
+    assert (
+        penalty.outer.slopes.min() < 0 and penalty.outer.strong_convexity(penalty.operator(x)) < 0
+    )
+
+
+def test_a_penalty_that_bends_down_is_refused_beside_a_constraint():
+    with pytest.raises(ValueError, match="needs a convex potential"):
+        model("weakly convex", SIGMA)
 
 
 def test_another_weight_leaves_the_filters(noisy):
@@ -67,7 +116,7 @@ def test_it_refuses_what_is_no_gray_image(shape):
 
 
 def test_it_refuses_numbers_that_are_no_weights():
-    with pytest.raises(ValueError, match="got weight=-1, delta=0.02, size=7"):
+    with pytest.raises(ValueError, match="got weight=-1, sigma=None, size=7"):
         FilterDenoise(-1.0)
 
 

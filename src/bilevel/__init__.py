@@ -114,6 +114,7 @@ from .solvers import (
     PositiveEntropy,
     PrimalDual,
     Solver,
+    SplitPenalties,
 )
 from .terms import (
     ETP,
@@ -177,6 +178,7 @@ from .terms import (
     SparseL21,
     SpectralBall,
     SpectralNorm,
+    Spline,
     SquaredHinge,
     SquaredL1,
     SquaredLinf,
@@ -347,6 +349,8 @@ __all__ = [
     "SparseMatrix",
     "SpectralBall",
     "SpectralNorm",
+    "Spline",
+    "SplitPenalties",
     "SquaredHinge",
     "SquaredL1",
     "SquaredLinf",

@@ -5,6 +5,13 @@ from .dequantize import Dequantize
 from .equilibrium import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 from .filters import FilterDenoise
 from .flow import GradientFlow
+from .potentials import (
+    AbsolutePotential,
+    FilterPotential,
+    HuberPotential,
+    SplinePotential,
+    WeaklyConvexPotential,
+)
 from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
@@ -14,12 +21,15 @@ from .variational import VariationalNetwork
 
 __all__ = [
     "ALISTA",
+    "AbsolutePotential",
     "LISTA",
     "CoupledLISTA",
     "Dequantize",
     "Equilibrium",
     "FilterDenoise",
+    "FilterPotential",
     "GradientFlow",
+    "HuberPotential",
     "HyperLISTA",
     "LeastSquaresFit",
     "MonotoneEquilibrium",
@@ -27,12 +37,14 @@ __all__ = [
     "QuadraticProgram",
     "Segmenter",
     "SparseCode",
+    "SplinePotential",
     "TVDeblur",
     "TVDeblurer",
     "TVDenoise",
     "TVDenoiser",
     "Unrolled",
     "VariationalNetwork",
+    "WeaklyConvexPotential",
     "analytic_weight",
     "jacobian_penalty",
 ]

@@ -15,8 +15,9 @@ from ..differentiation.base import Strategy
 from ..errors import OnFail
 from ..operators import Convolution
 from ..problem import Problem
-from ..solvers.base import Solver
-from ..terms import Huber, LeastSquares
+from ..solvers import Solver, SplitPenalties
+from ..terms import L2Ball, LeastSquares
+from .potentials import FilterPotential, HuberPotential
 
 
 def dct_filters(size: int) -> Tensor:
@@ -30,14 +31,17 @@ def dct_filters(size: int) -> Tensor:
 
 
 class FilterDenoise(nn.Module):
-    """argmin over x of 1/2 |x - noisy|^2 + weight sum_k share_k sum_p huber((K_k x)_p; delta_k)
+    """argmin over x of 1/2 |x - noisy|^2 + weight sum_k share_k sum_p rho_k((K_k x)_p)
 
-    with learnable filters K_k = sum_l mix_kl B_l in the DCT basis B without the constant, shares,
-    deltas and weight. huber(t; delta) = t^2 / (2 delta) up to delta, |t| - delta / 2 beyond: the
-    energy is smooth and strongly convex, and l1 where delta is small.
+    with learnable filters K_k = sum_l mix_kl B_l in the DCT basis B without the constant, shares
+    and weight, and rho_k by the `potential`, Huber's with learnable delta_k unless another is
+    given. With a noise level `sigma`, in place of the misfit, the constraint
 
-    For images (B, 1, H, W) -> the same, with values in [0, 1] and one noise level. They are
-    continued by their mirror image, so that pixels at the border see as many filters as others.
+        |x - noisy|_2 <= sigma sqrt(pixels)
+
+    to which the weight means nothing. For images (B, 1, H, W) -> the same, with values in [0, 1].
+    They are continued by their mirror image, so that pixels at the border see as many filters as
+    others.
 
     [1] Chen, Ranftl, Pock. Insights into analysis operator learning: from patch-based sparse models
     to higher order MRFs. TIP, 2014.
@@ -51,25 +55,32 @@ class FilterDenoise(nn.Module):
         weight: float = 0.004,  # near the best of the DCT at a noise level of 25/255
         *,
         size: int = 7,  # of a filter: size x size, size^2 - 1 of them
-        delta: float = 0.02,
+        potential: FilterPotential | None = None,  # default HuberPotential(size^2 - 1)
+        sigma: float | None = None,
         solver: Solver | None = None,
         diff: Strategy | None = None,
         tol: float | None = None,
         on_fail: OnFail = "raise",
     ) -> None:
         super().__init__()
-        positive = all(0 < number < math.inf for number in (weight, delta))
-        if not positive or size < 2:
+        level = 1.0 if sigma is None else sigma
+        if not all(0 < number < math.inf for number in (weight, level)) or size < 2:
             raise ValueError(
-                "FilterDenoise needs a weight and a delta > 0 and filters of 2 x 2 pixels or more, "
-                f"got weight={weight:g}, delta={delta:g}, size={size}."
+                "FilterDenoise needs a weight and a sigma > 0 and filters of 2 x 2 pixels or more, "
+                f"got weight={weight:g}, sigma={sigma}, size={size}."
             )
         basis = dct_filters(size)
         self.register_buffer("basis", basis, persistent=False)
         self.log_weight = nn.Parameter(torch.tensor(math.log(weight)))
         self.mix = nn.Parameter(torch.eye(len(basis)))
         self.log_share = nn.Parameter(torch.zeros(len(basis)))
-        self.log_delta = nn.Parameter(torch.full((len(basis),), math.log(delta)))
+        self.potential = HuberPotential(len(basis)) if potential is None else potential
+        if sigma is not None and not self.potential.convex:
+            raise ValueError(
+                "FilterDenoise with a sigma needs a convex potential: a constraint makes up for no "
+                "concavity. Leave sigma out, or use SplinePotential."
+            )
+        self.sigma = sigma
         self.solver, self.diff, self.tol = solver, diff, tol
         self.on_fail: OnFail = on_fail
 
@@ -94,9 +105,16 @@ class FilterDenoise(nn.Module):
         return other
 
     def energy(self, noisy: Tensor) -> Problem:
-        weights, deltas = self.weight * self.log_share.exp(), self.log_delta.exp()
-        penalty = Huber(deltas[:, None, None], weight=weights[:, None, None])
-        return LeastSquares(noisy) + penalty @ Convolution(self.filters)
+        weights, filters = (self.weight * self.log_share.exp())[:, None, None], self.filters
+        penalty = self.potential.term(weights, filters) @ Convolution(filters)
+        if self.sigma is None:
+            return LeastSquares(noisy) + penalty
+        return L2Ball(self.sigma * noisy[0].numel() ** 0.5, noisy) + penalty
+
+    def default_solver(self) -> Solver | None:
+        """Primal-dual steps for Huber's bends."""
+        bent = isinstance(self.potential, HuberPotential) and self.sigma is None
+        return SplitPenalties() if bent else None
 
     def forward(self, noisy: Tensor) -> Tensor:
         border = self.basis.shape[-1] - 1
@@ -105,9 +123,11 @@ class FilterDenoise(nn.Module):
                 f"FilterDenoise needs images (B, 1, H, W) with sides above {border}, got "
                 f"{tuple(noisy.shape)}. Pass the channels of a colour image as a batch."
             )
+        wide = pad(noisy, [border] * 4, mode="reflect")
         x = argmin(
-            self.energy(pad(noisy, [border] * 4, mode="reflect")),
-            solver=self.solver,
+            self.energy(wide),
+            x0=wide.detach(),
+            solver=self.default_solver() if self.solver is None else self.solver,
             diff=self.diff,
             tol=self.tol,
             on_fail=self.on_fail,

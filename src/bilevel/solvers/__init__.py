@@ -15,6 +15,7 @@ from .linear_program import LinearProgram
 from .mirror import MirrorDescent
 from .newton import Newton
 from .primal_dual import PrimalDual
+from .split_penalties import SplitPenalties
 from .splitting import DavisYin, DouglasRachford
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "PositiveEntropy",
     "PrimalDual",
     "Solver",
+    "SplitPenalties",
 ]

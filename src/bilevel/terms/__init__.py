@@ -21,6 +21,7 @@ from .quadratic import Quadratic
 from .sets import Box, L2Ball, NonNegative, Simplex
 from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
+from .spline import Spline
 from .squared_norms import SquaredL1, SquaredLinf
 from .total_variation import TotalVariation, TotalVariation1D
 from .trimmed import TrimmedL1
@@ -85,6 +86,7 @@ __all__ = [
     "PlugAndPlay",
     "RED",
     "SparseEnvelope",
+    "Spline",
     "Quadratic",
     "Quantile",
     "Separable",
