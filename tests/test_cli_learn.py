@@ -30,7 +30,7 @@ def test_learn_leaves_a_run_folder(here):
     assert job == runs.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
 
 
-def test_learning_without_clean_images_comes_near_to_learning_with_them(here):
+def test_learning_without_clean_images_comes_near_to_learning_with_them(here, short_slider):
     """The weight within 15 %, with the noise of another draw."""
     (here / "noisy").mkdir()
     rng, learned = np.random.default_rng(0), {}
