@@ -265,24 +265,3 @@ def test_laws_that_are_broken_say_so():
         testing.gradcheck(biased, (y,))
     with pytest.raises(TypeError, match=r"differences need float64 parameters, got torch.float32"):
         testing.gradients_agree(biased, (y.float(),))
-
-
-def kept_bytes(strategy, steps):
-    """What autograd holds from the forward to the backward."""
-    y, weight, kept = torch.randn(2, 1, 6, 6), torch.tensor(0.1, requires_grad=True), {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        energy = bl.LeastSquares(y) + weight * bl.TotalVariation()
-        options = dict(tol=1e-14, max_iter=steps, on_fail="ignore", solver=bl.PrimalDual())
-        bl.argmin(energy, diff=strategy, **options)
-    return sum(kept.values())
-
-
-@exact
-def test_what_is_kept_does_not_grow_with_the_steps(strategy):
-    assert kept_bytes(strategy(), 10) == kept_bytes(strategy(), 40)
-    assert kept_bytes(bl.Unroll(), 10) < kept_bytes(bl.Unroll(), 40)
