@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilevel.tasks import data, images, runs
+from bilevel.tasks import data, images, runs, sweep
 from photos import write_photos
 
 SHARED_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -46,6 +46,12 @@ def pytest_make_parametrize_id(config, val, argname):
 
 
 # ----------------------------------------------------------------------- for the command line
+
+
+@pytest.fixture
+def short_slider(monkeypatch):
+    """Three pictures in the reports of tests that are about something else."""
+    monkeypatch.setattr(sweep, "FACTORS", (0.5, 1.0, 2.0))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_help_answers_without_torch():
 # ---------------------------------------------------------------------------- evaluate and info
 
 
-def test_evaluate_and_info(here):
+def test_evaluate_and_info(here, short_slider):
     before = bilevel("info", "run")
     assert "weight = " in before.output and "not evaluated yet" in before.output
     result = bilevel("evaluate", "run", "--images", "photos", "--noise", "15,40")

@@ -68,7 +68,7 @@ def test_deblur_says_what_is_wrong(blurred, arguments, message):
     assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
 
 
-def test_a_deblurring_run_from_beginning_to_end(blurred):
+def test_a_deblurring_run_from_beginning_to_end(blurred, short_slider):
     result = bilevel(*LEARN, "--out", "sharp")
     assert result.exit_code == 0, result.output
     assert "bilevel deblur IN --kernel K -o OUT --model sharp" in said(result)

@@ -1,17 +1,20 @@
 """bilevel learn: what it leaves, what it says, what it refuses."""
 
+import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+import torch
 
+import bilevel_cli
 from bilevel import learning
 from bilevel.tasks import data, runs
 from command_line import bilevel, said
+from learning_problem import fork_server
 from photos import write_photos
 
 LEARN = ["learn", "denoise", "--images", "photos", "--crop", "16", "--crops", "3"]
@@ -27,7 +30,7 @@ def test_learn_leaves_a_run_folder(here):
     assert job == runs.Job(str((here / "photos").resolve()), "25", "tv", 16, 3, 0)
 
 
-def test_learning_without_clean_images_comes_near_to_learning_with_them(here):
+def test_learning_without_clean_images_comes_near_to_learning_with_them(here, short_slider):
     """The weight within 15 %, with the noise of another draw."""
     (here / "noisy").mkdir()
     rng, learned = np.random.default_rng(0), {}
@@ -90,25 +93,28 @@ def test_interruption_saves_and_resume_gives_the_same_numbers(here, monkeypatch)
     assert numbers[0] == numbers[1]
 
 
+def learn_for_long(folder):
+    os.chdir(folder)
+    with open("stderr.txt", "w") as told:
+        os.dup2(told.fileno(), 2)
+    # an optimizer that does not end early
+    runs._optimizer = lambda parameters, tolerance: torch.optim.SGD(parameters, lr=1e-3)
+    sys.argv = ["bilevel", *LEARN, "--noise", "5:50", "--steps", "99", "--out", "run2"]
+    bilevel_cli.main()
+
+
 def test_ctrl_c_in_a_terminal(here):
     """A real process and a real signal, in the middle of learning."""
-    options = [*LEARN, "--noise", "5:50", "--steps", "99", "--out", "run2"]
-    code = (
-        "from bilevel.tasks import runs; plain = runs._optimizer\n"
-        "import torch, bilevel_cli\n"  # an optimizer that does not end early
-        "runs._optimizer = lambda p, tolerance: torch.optim.SGD(p, lr=1e-3)\n"
-        "bilevel_cli.main()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    process = fork_server.Process(target=learn_for_long, args=(here,))
+    process.start()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and len(learning.read_metrics(here / "run2")) < 2:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert b"is saved in run2" in errors and b"--resume" in errors and b"Traceback" not in errors
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    errors = (here / "stderr.txt").read_text()
+    assert process.exitcode == 130, errors
+    assert "is saved in run2" in errors and "--resume" in errors and "Traceback" not in errors
     model, _ = runs.load(here / "run2")
     assert model.slope.item() != 0
 

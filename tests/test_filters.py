@@ -123,7 +123,7 @@ def test_it_refuses_numbers_that_are_no_weights():
 # --------------------------------------------------------------------------- the command line
 
 
-def test_filters_are_learned_judged_and_shown(here):
+def test_filters_are_learned_judged_and_shown(here, short_slider):
     words = "learn denoise --images photos --model filters --crop 16 --crops 2 --steps 2 --out f"
     result = bilevel(*words.split())
     assert result.exit_code == 0, result.output

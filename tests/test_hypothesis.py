@@ -9,7 +9,7 @@ import bilevel as bl
 from bilevel import testing
 from registry import OPERATORS, TERMS, Draw
 
-few = settings(deadline=None, max_examples=10, derandomize=True, database=None)
+few = settings(deadline=None, max_examples=5, derandomize=True, database=None)
 dtypes = st.sampled_from([torch.float32, torch.float64])
 
 

@@ -12,6 +12,7 @@ import pytest
 from bilevel.learning import read_metrics
 from bilevel.learning.checkpoint import Checkpoints
 from bilevel.tasks import runs
+from command_line import bilevel
 from learning_problem import noisy_error, run
 from many import Team, noisy, together
 
@@ -100,14 +101,18 @@ def test_under_torchrun_a_killed_worker_ends_the_run_with_a_message(tmp_path):
     assert len(run(out, steps=step + 2, resume=True, batch_size=3, loss=noisy_error).history) > step
 
 
-def test_the_command_learns_with_torchrun(tmp_path):
+def learn_by_command(out):
+    options = ["--images", "skimage", "--crops", "3", "--crop", "16", "--steps", "3", "--out", out]
+    result = bilevel("learn", "denoise", *options)
+    return result.exit_code, result.output
+
+
+def test_the_command_learns_with_many_processes(tmp_path):
     job = runs.Job.of("denoise", {"images": "skimage", "crops": 3, "crop": 16})
     alone = runs.learn(job, tmp_path / "one", steps=3, progress=False).history
-    options = "--images skimage --noise 25 --crops 3 --crop 16 --steps 3 --out".split()
-    command = [*TORCHRUN, "-m", "bilevel", "learn", "denoise", *options, tmp_path / "two"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Learned in 3 steps") == 1  # not once a process
+    (code, first), (other_code, second) = together(learn_by_command, tmp_path / "two")
+    assert code == other_code == 0, first + second
+    assert "Learned in 3 steps" in first and "Learned" not in second  # told once
     rows = read_metrics(tmp_path / "two")
     # the first step to rounding; line searches on adjoints that are right to 1e-2 let it grow
     assert rows[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-12)

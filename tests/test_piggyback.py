@@ -61,7 +61,7 @@ def leaves():
 
 
 def test_another_loss_is_refused(leaves):
-    x = bl.argmin(tv(*leaves), diff=bl.Piggyback(bl.LeastSquares()), tol=1e-6)
+    x = bl.argmin(tv(*leaves), diff=bl.Piggyback(bl.LeastSquares()), tol=1e-3)
     (0.5 * x.square().sum()).backward(retain_graph=True)  # this one
     (3 * x.square().sum()).backward(retain_graph=True)  # a multiple
     with pytest.raises(ValueError, match="Piggyback was told another loss"):
@@ -70,7 +70,7 @@ def test_another_loss_is_refused(leaves):
 
 def test_second_derivatives_are_refused(leaves):
     weight, _ = leaves
-    x = bl.argmin(tv(*leaves), diff=bl.Piggyback(bl.LeastSquares()), tol=1e-6)
+    x = bl.argmin(tv(*leaves), diff=bl.Piggyback(bl.LeastSquares()), tol=1e-3)
     (first,) = torch.autograd.grad(0.5 * x.square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="Piggyback gives first derivatives only"):
         first.backward()

@@ -1,6 +1,8 @@
 """The same prox as pyproximal, term by term, where it has one."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +118,11 @@ def test_red_has_the_same_gradient():
     theirs = pyproximal.RED(lambda v, sigma: turn.numpy() @ v, (7,), sigma=0.6, sigmad=1.0)
     ours = 0.6 * bl.RED(lambda v: v @ turn)
     np.testing.assert_allclose(ours.grad(x[None])[0], theirs.grad(x.numpy()))
+
+
+def test_the_guide_tells_where_each_is():
+    guide = (Path(__file__).parent.parent / "docs" / "how_to_choose.md").read_text()
+    table = guide.partition("### From pyproximal")[2].partition("## Solvers")[0]
+    names = {*pyproximal.proximal.__all__, *pyproximal.projection.__all__}
+    told = set(re.findall(r"`(\w+)`", table))
+    assert not {name.removesuffix("Proj") for name in names} - told
