@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 import torch
+from clock import processor_seconds as processor_seconds
 
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -44,19 +45,6 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def processor_seconds(call: Callable[[], object], budget: float = 0.2) -> float:
-    """Of one call, the least of some rounds of 10 ms: a shared machine only adds to it."""
-    best, end = float("inf"), time.process_time() + budget
-    while True:
-        count, start = 0, time.process_time()
-        while not count or time.process_time() - start < 0.01:
-            call()
-            count += 1
-        best = min(best, (time.process_time() - start) / count)
-        if time.process_time() > end:
-            return best
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 15) -> dict:

@@ -2,22 +2,20 @@
 
 python benchmarks/tv_1d.py        results in benchmarks/results/tv_1d.md
 
-Other programs run where they can be imported (pip install bilevel[peers]) and are named as absent
-where not. All in one thread, in alternation; the least time of the processor in some rounds, as a
-shared machine only ever adds to it.
+Other programs run in an interpreter of their own (tv_1d_peers.py) and are named as absent where
+they are not installed. All in one thread, in alternation; the least time of the processor in some
+rounds, as a shared machine only ever adds to it.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
 from measure import processor_seconds, store
 from torch import Tensor
+from tv_1d_peers import PEERS, Peers
 
 import bilevel as bl
-
-PEERS = ("fastprox", "TVDCondat2013", "prox_tv")
 
 
 def signal(kind: str, n: int, seed: int = 0) -> np.ndarray:
@@ -35,61 +33,38 @@ def signal(kind: str, n: int, seed: int = 0) -> np.ndarray:
     }[kind]
 
 
-def importable() -> dict:
-    """The peers that are here."""
-    found = {}
-    for name in PEERS:
-        try:
-            found[name] = __import__(name)
-        except ImportError:
-            print(f"{name} is not installed: skipped")
-    return found
-
-
-def forwards(x: np.ndarray, weight: float, peers: dict) -> dict[str, Callable[[], object]]:
-    """One call of each on the rows of x."""
+def forward(x: np.ndarray, weight: float) -> Callable[[], object]:
     ours, term = torch.from_numpy(x), bl.TotalVariation(dims=1)
-    calls: dict[str, Callable[[], object]] = {"bilevel": lambda: term.prox(ours, weight)}
-    if "fastprox" in peers:
-        calls["fastprox"] = partial(peers["fastprox"].tv1d, x, weight, threads=1)
-    if "TVDCondat2013" in peers:
-        one = peers["TVDCondat2013"].tvd_2013
-        calls["TVDCondat2013"] = lambda: [one(row, weight) for row in x]
-    if "prox_tv" in peers:
-        line = peers["prox_tv"].tv1_1d
-        calls["prox_tv"] = lambda: [line(row, weight, method="hybridtautstring") for row in x]
-    return calls
+    return lambda: term.prox(ours, weight)
 
 
-def backwards(x: np.ndarray, weight: float, peers: dict) -> dict[str, Callable[[], object]]:
+def backward(x: np.ndarray, weight: float) -> Callable[[], object]:
     """The gradient in x and in the weight, the solution being known."""
-    g = np.random.default_rng(1).standard_normal(x.shape)
+    g = torch.from_numpy(np.random.default_rng(1).standard_normal(x.shape))
     leaf = torch.from_numpy(x).requires_grad_()
     learned = torch.tensor(weight, dtype=torch.float64, requires_grad=True)
-    u, ours = bl.TotalVariation(dims=1, weight=learned).prox(leaf, 1.0), torch.from_numpy(g)
-    calls: dict[str, Callable[[], object]] = {
-        "bilevel": lambda: torch.autograd.grad(u, (leaf, learned), ours, retain_graph=True)
-    }
-    if "fastprox" in peers:
-        operator = peers["fastprox"].TV1D()
-        _, context = operator.prox(x, weight, keep=True, threads=1)
-        calls["fastprox"] = lambda: operator.vjp(context, g)
-    return calls
+    u = bl.TotalVariation(dims=1, weight=learned).prox(leaf, 1.0)
+    return lambda: torch.autograd.grad(u, (leaf, learned), g, retain_graph=True)
 
 
-def least(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Seconds a call, in three alternated rounds."""
-    for call in calls.values():
-        call()  # compiles
-    rounds = [{k: processor_seconds(c, 0.05) for k, c in calls.items()} for _ in range(3)]
-    return {name: min(times[name] for times in rounds) for name in calls}
+def timed(
+    what: str, x: np.ndarray, weight: float, peers: Peers, names: list[str]
+) -> dict[str, float]:
+    """Seconds a call of ours and of the named ones, the least of three alternated rounds."""
+    call = (forward if what == "forward" else backward)(x, weight)
+    call()  # compiles
+    rounds = [
+        {"bilevel": processor_seconds(call, 0.05), **peers.seconds(what, x, weight, names)}
+        for _ in range(3)
+    ]
+    return {name: min(times[name] for times in rounds) for name in rounds[0]}
 
 
-def row(what: str, x: np.ndarray, weight: float, times: dict[str, float], peers: dict) -> dict:
+def row(what: str, x: np.ndarray, weight: float, times: dict[str, float]) -> dict:
     per_sample = {name: 1e9 * t / x.size for name, t in times.items()}
     rivals = [t for name, t in times.items() if name != "bilevel"]
     ratio = times["bilevel"] / min(rivals) if rivals else float("nan")
-    found = {name: per_sample.get(name, float("nan")) for name in ("bilevel", *peers)}
+    found = {name: per_sample.get(name, float("nan")) for name in ("bilevel", *PEERS)}
     return {"case": what, "weight": weight, **found, "ours / best": ratio}
 
 
@@ -120,38 +95,45 @@ def small() -> list[dict]:
         "argmin, a gradient asked for": lambda: bl.argmin(
             energy + learned * bl.TotalVariation(dims=1)
         ),
+        "argmin and gradient in the weight": lambda: torch.autograd.grad(
+            bl.argmin(energy + learned * bl.TotalVariation(dims=1))[0, 0], learned
+        ),
     }
-    return [{"case": f"n = 100: {k}", "us": 1e6 * t} for k, t in least(calls).items()]
+    for call in calls.values():
+        call()
+    return [{"case": f"n = 100: {k}", "us": 1e6 * processor_seconds(c)} for k, c in calls.items()]
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    peers, rows = importable(), []
+    peers, rows = Peers(), []
+    exact = [name for name in peers.names if name == "fastprox"]  # in float32, and with a vjp
     for n in (10**4, 10**5, 10**6):
         for kind in ("pieces", "noise", "ramp", "walk", "linspace"):
             x = signal(kind, n)[None]
             for weight in sorted({0.3, 3.0, 100.0, n / 1000}):
                 if n > 10**5 and weight not in (0.3, 3.0):
                     continue
-                calls = forwards(x, weight, peers)
-                if kind == "linspace" or (weight > 10 and kind in ("ramp", "walk")):
-                    calls.pop("TVDCondat2013", None)  # quadratic there
-                entry = row(f"{kind}, n = {n:.0e}", x, weight, least(calls), peers)
+                slow = kind == "linspace" or (weight > 10 and kind in ("ramp", "walk"))
+                names = [p for p in peers.names if p != "TVDCondat2013" or not slow]  # quadratic
+                times = timed("forward", x, weight, peers, names)
+                entry = row(f"{kind}, n = {n:.0e}", x, weight, times)
                 rows.append({**entry, "optimality": violation(x[0], weight)})
                 print(rows[-1], flush=True)
     for count, n in ((4096, 256), (64, 4096)):
         x = np.stack([signal("pieces", n, seed) for seed in range(count)])
-        rows.append(row(f"batch {count} x {n}", x, 3.0, least(forwards(x, 3.0, peers)), peers))
+        times = timed("forward", x, 3.0, peers, peers.names)
+        rows.append(row(f"batch {count} x {n}", x, 3.0, times))
         x4 = x.astype(np.float32)
-        times = least(forwards(x4, 3.0, {k: v for k, v in peers.items() if k == "fastprox"}))
-        rows.append(row(f"batch {count} x {n}, float32", x4, 3.0, times, peers))
+        times = timed("forward", x4, 3.0, peers, exact)
+        rows.append(row(f"batch {count} x {n}, float32", x4, 3.0, times))
     for count, n, weight in ((1, 10**6, 0.3), (1, 10**6, 3.0), (4096, 256, 3.0)):
         x = np.stack([signal("pieces", n, seed) for seed in range(count)])
-        times = least(backwards(x, weight, peers))
-        rows.append(row(f"backward, {count} x {n}", x, weight, times, peers))
+        times = timed("backward", x, weight, peers, exact)
+        rows.append(row(f"backward, {count} x {n}", x, weight, times))
     rows += small()
-    columns = ["case", "weight", "bilevel", *peers, "ours / best", "optimality", "us"]
-    missing = ", ".join(p for p in PEERS if p not in peers) or "none"
+    columns = ["case", "weight", "bilevel", *PEERS, "ours / best", "optimality", "us"]
+    missing = ", ".join(p for p in PEERS if p not in peers.names) or "none"
     notes = (
         "Nanoseconds of the processor a sample, one thread, the call from Python included; the "
         "last column: microseconds a call. ours / best: against the fastest of the others. "

@@ -154,3 +154,14 @@ def test_the_finish_takes_images_of_any_shape(shape):
     assert fixpoint.gap(z, torch.ones(())).abs().max() <= 1e-14
     exact = bl.solve(problem, tol=1e-14).x
     torch.testing.assert_close(z[0], exact, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=str)
+def test_partly_smooth_hands_over_what_is_too_large_for_dense_algebra(kind):
+    y = image(32)
+    gradients = []
+    for diff in (bl.PartlySmooth(), bl.FlatZones()):
+        weight = torch.tensor(0.3).double().requires_grad_()
+        x = bl.argmin(energy(y, weight, **kind), tol=1e-9, diff=diff)
+        gradients.append(torch.autograd.grad(x.square().sum(), weight)[0])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=0)

@@ -36,7 +36,7 @@ class Run:
     dtype: torch.dtype = torch.float64
     settle: bool = False  # a gradient will be asked for
     on_fail: OnFail = "raise"
-    certificate: Certificate = field(default_factory=Certificate)
+    certificate: Certificate = field(default_factory=lambda: Certificate())
     asked_adjoint_tol: float | None = None
     started: float = field(default_factory=time.monotonic)
 

@@ -13,7 +13,7 @@ from .._broadcast import norm_event
 
 
 class Later:
-    """A field that may be set to a function of its owner that will fill it when it is first read."""
+    """A field that may be set to a function of its owner, which fills it when it is first read."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

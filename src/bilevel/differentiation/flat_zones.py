@@ -14,6 +14,7 @@ from .._tangents import constant
 from ..errors import NotConverged, fail
 from ..problem import Problem
 from .base import Strategy
+from .implicit import solution
 
 if TYPE_CHECKING:
     from ..driver import Run
@@ -45,32 +46,40 @@ class FlatZones(Strategy):
     settles: ClassVar[bool] = False  # the gap bounds the error of x, and so which jumps are sure
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        energy = _covered(fixpoint.problem, fixpoint.primal(z0))
-        with constant():
-            z = run(fixpoint, z0)
-            x, y = fixpoint.primal(z), fixpoint.dual(z)
-            manifold = Zones.at(fixpoint.problem, energy, x, y[0])
-        shape = energy.target.shape
-        moved = _Solution.apply(
-            energy.target, energy.mu, energy.weight, x.reshape(shape), manifold, run
-        )
-        x = moved.reshape(x.shape)  # type: ignore[union-attr]
-        held: Tensor = _Held.apply(y[0], x)  # type: ignore[assignment]
-        return fixpoint.solver.assemble(fixpoint.problem, x, (held,))
+        energy = covered(fixpoint.problem, fixpoint.primal(z0))
+        if energy is None:
+            raise _beyond(fixpoint.problem, fixpoint.primal(z0))
+        return on_zones(run, fixpoint, energy, solution(run, fixpoint, z0))
 
 
-def _covered(problem: Problem, x: Tensor) -> Denoising:
+def on_zones(run: Run, fixpoint: Fixpoint, energy: Denoising, point: Z) -> Z:
+    """z at the solution (x, y), with the first derivative of x."""
+    x, y = point
+    with constant():
+        manifold = Zones.at(fixpoint.problem, energy, x, y)
+    shape = energy.target.shape
+    moved = _Solution.apply(
+        energy.target, energy.mu, energy.weight, x.reshape(shape), manifold, run
+    )
+    x = moved.reshape(x.shape)  # type: ignore[union-attr]
+    held: Tensor = _Held.apply(y, x)  # type: ignore[assignment]
+    return fixpoint.solver.assemble(fixpoint.problem, x, (held,))
+
+
+def covered(problem: Problem, x: Tensor) -> Denoising | None:
+    """The problem as the zones' formula knows it; None for any other."""
     from ..kernels.rof import Denoising  # compiled when first used
 
-    energy = Denoising.of(problem, x)
-    if energy is None:
-        raise TypeError(
-            "FlatZones differentiates LeastSquares(target) + TotalVariation() in two dims, on the "
-            "CPU, in float32 or float64, with one weight of LeastSquares a sample; got "
-            f"{' + '.join(type(term).__name__ for term in problem.terms)} on {x.device} in "
-            f"{x.dtype}. Use FixedPoint()."
-        )
-    return energy
+    return Denoising.of(problem, x)
+
+
+def _beyond(problem: Problem, x: Tensor) -> TypeError:
+    return TypeError(
+        "FlatZones differentiates LeastSquares(target) + TotalVariation() in two dims, on the "
+        "CPU, in float32 or float64, with one weight of LeastSquares a sample; got "
+        f"{' + '.join(type(term).__name__ for term in problem.terms)} on {x.device} in "
+        f"{x.dtype}. Use FixedPoint()."
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from .._tangents import constant
 from ..errors import KinkWarning, user_level
 from .active import Active
 from .base import Strategy
+from .flat_zones import covered, on_zones
 from .implicit import at_optimality, check_order, solution
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ class PartlySmooth(Strategy):
 
     M is read off the solution and its duals (`Proximable.manifold`), and the system has its
     dimension: 4 unknowns for a lasso of 1000 features of which 4 are active. Dense where at most
-    512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms,
-    and with them as `Implicit`. The numbers are those of `Implicit`, right up to derivative
+    512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms;
+    with them as `Implicit`, but for `FlatZones` where that covers the problem: first derivatives of
+    images denoised by total variation. The numbers are those of `Implicit`, right up to derivative
     `order`. At a kink, where the margin of M is 0, a KinkWarning is given, and the derivative is
     that along one of the manifolds that meet there.
     [1] Lewis. Active sets, nonsmoothness, and sensitivity. SIOPT, 2002.
@@ -52,6 +54,9 @@ class PartlySmooth(Strategy):
         run.certificate.margin = active.margin
         _warn(active, run)
         reduced = active.small or not active.composed
+        energy = None if reduced else covered(problem, active.x)
+        if energy is not None:
+            return on_zones(run, fixpoint, energy, point)
         direct = partial(_direct, problem, active) if reduced else None
         return at_optimality(run, fixpoint, point, self.order, direct=direct)
 

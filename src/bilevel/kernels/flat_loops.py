@@ -109,14 +109,14 @@ def gathered(labels, count):
 @_fast
 def level(members, begin, v):
     """P v in place: the mean over each zone, channel by channel; v of (C, H W)."""
-    for c in range(len(v)):
+    for image in v:
         for z in range(len(begin) - 1):
-            total = 0.0
-            for k in range(begin[z], begin[z + 1]):
-                total += v[c, members[k]]
-            mean = total / (begin[z + 1] - begin[z])
-            for k in range(begin[z], begin[z + 1]):
-                v[c, members[k]] = mean
+            zone, total = members[begin[z] : begin[z + 1]], 0.0
+            for k in zone:
+                total += image[k]
+            mean = total / len(zone)
+            for k in zone:
+                image[k] = mean
 
 
 @_fast
@@ -126,11 +126,12 @@ def slope(direction, p, out):
     out[:] = 0
     for c in range(channels):
         for i in range(rows):
-            n = min(i + 1, rows - 1)
+            here, below, line = p[c, i], p[c, min(i + 1, rows - 1)], out[i]
+            first, second = direction[c, 0, i], direction[c, 1, i]
             for j in range(columns):
-                out[i, j] += direction[c, 0, i, j] * (p[c, n, j] - p[c, i, j])
+                line[j] += first[j] * (below[j] - here[j])
             for j in range(columns - 1):
-                out[i, j] += direction[c, 1, i, j] * (p[c, i, j + 1] - p[c, i, j])
+                line[j] += second[j] * (here[j + 1] - here[j])
 
 
 @_fast
@@ -138,29 +139,23 @@ def product(mu, direction, stiff, p, along, out):
     """out = A p = (mu + D* stiff (1 - n n*) D) p; along: room for n* D p, one a pixel."""
     channels, rows, m = p.shape
     slope(direction, p, along)
+    flow = np.zeros((3, m), p.dtype)  # out of a row's pixels: downward, from above, to the right
     for c in range(channels):
+        flow[:2] = 0
         for i in range(rows):
+            here, below, image = p[c, i], p[c, min(i + 1, rows - 1)], out[c, i]
+            down, above, right = flow[i % 2], flow[1 - i % 2], flow[2]
+            s, a, first, second = stiff[i], along[i], direction[c, 0, i], direction[c, 1, i]
             for j in range(m):
-                out[c, i, j] = mu * p[c, i, j]
-        for i in range(rows):
-            n = min(i + 1, rows - 1)
+                down[j] = s[j] * (below[j] - here[j] - first[j] * a[j])
+            for j in range(m - 1):
+                right[j] = s[j] * (here[j + 1] - here[j] - second[j] * a[j])
+            if i + 1 == rows:
+                down[:] = 0
             for j in range(m):
-                out[c, i, j] -= stiff[i, j] * (
-                    p[c, n, j] - p[c, i, j] - direction[c, 0, i, j] * along[i, j]
-                )
-            for j in range(m - 1):
-                out[c, i, j] -= stiff[i, j] * (
-                    p[c, i, j + 1] - p[c, i, j] - direction[c, 1, i, j] * along[i, j]
-                )
-            for j in range(m - 1):
-                out[c, i, j + 1] += stiff[i, j] * (
-                    p[c, i, j + 1] - p[c, i, j] - direction[c, 1, i, j] * along[i, j]
-                )
-            if i + 1 < rows:
-                for j in range(m):
-                    out[c, n, j] += stiff[i, j] * (
-                        p[c, n, j] - p[c, i, j] - direction[c, 0, i, j] * along[i, j]
-                    )
+                image[j] = mu * here[j] - down[j] + above[j] - right[j]
+            for j in range(1, m):
+                image[j] += right[j - 1]
 
 
 @compiled()
@@ -207,11 +202,11 @@ def conjugate_gradients(mu, direction, stiff, members, begin, scale, b, p, tol, 
         level(members, begin, flat_image)
         new_image = flat_image.ravel()
         step = b.dtype.type(old / _inner(step_of_p, new_image))
+        new = 0.0
         for k in range(len(r)):
             flat_p[k] += step * step_of_p[k]
-        for k in range(len(r)):
             r[k] -= step * new_image[k]
-        new = _weighed(r, weigh)
+            new += r[k] * r[k] * weigh[k]
         turn = b.dtype.type(new / old)
         for k in range(len(r)):
             step_of_p[k] = weigh[k] * r[k] + turn * step_of_p[k]

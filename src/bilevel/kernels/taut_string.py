@@ -218,17 +218,15 @@ def push(begin, stop, ends, signs, first, count, dx, dw, du):
     edges = dw.shape[1] > 1
     for r in range(begin, stop):
         at, left = 0, 0.0
-        weight = dw[r] if len(dw) > 1 else dw[0]
+        source, out, weight = dx[r], du[r], dw[r] if len(dw) > 1 else dw[0]
         for j in range(first[r], first[r] + count[r]):
-            end, right, s = ends[j], 0.0, 0.0
+            end, right, s = ends[j] + 1, 0.0, 0.0
             if signs[j] != 0:
-                right = signs[j] * weight[end if edges else 0]
-            for i in range(at, end + 1):
-                s += dx[r, i]
-            v = (s + right - left) / (end + 1 - at)
-            for i in range(at, end + 1):
-                du[r, i] = v
-            at, left = end + 1, right
+                right = signs[j] * weight[end - 1 if edges else 0]
+            for y in source[at:end]:
+                s += y
+            out[at:end] = (s + right - left) / (end - at)
+            at, left = end, right
 
 
 @compiled(fastmath=_ANY_ORDER)
@@ -237,19 +235,19 @@ def pull(begin, stop, ends, signs, first, count, g, gx, gw):
     edges = gw.shape[1] > 1
     for r in range(begin, stop):
         at, before, sign, total = 0, 0.0, 0, 0.0
+        source, out = g[r], gx[r]
         if edges:
             gw[r, :] = 0.0
         for j in range(first[r], first[r] + count[r]):
-            end, s = ends[j], 0.0
-            for i in range(at, end + 1):
-                s += g[r, i]
-            v = s / (end + 1 - at)
-            for i in range(at, end + 1):
-                gx[r, i] = v
+            end, s = ends[j] + 1, 0.0
+            for y in source[at:end]:
+                s += y
+            v = s / (end - at)
+            out[at:end] = v
             jump = sign * (before - v)
             if edges and at > 0:
                 gw[r, at - 1] = jump
             total += jump
-            at, before, sign = end + 1, v, signs[j]
+            at, before, sign = end, v, signs[j]
         if not edges and gw.shape[1]:
             gw[r, 0] = total

@@ -45,8 +45,9 @@ class DirectProx(External):
                 "ForwardBackward()."
             )
         step = _step(f, x0)
-        many = isinstance(step, Tensor) and step.ndim > 1
-        if many and not torch.equal(g.admissible(step).expand_as(step), step):
+        if not isinstance(step, Tensor) or step.ndim < 2:
+            return self
+        if not torch.equal(g.admissible(step).expand_as(step), step):
             raise ValueError(
                 f"DirectProx needs one weight a sample in LeastSquares beside {type(g).__name__}, "
                 "whose prox is not separable. Use ForwardBackward()."
