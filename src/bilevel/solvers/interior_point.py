@@ -119,9 +119,8 @@ def interior_point(
     [1] Mehrotra. On the implementation of a primal-dual interior point method. SIOPT, 1992.
     """
     at = _start(b)
-    scales = tuple(
-        1e-3 * scale for scale in _scales(at, _residuals(b, at))
-    )  # where the solution is 0
+    residuals = _residuals(b, at)
+    scales = [1e-3 * scale for scale in _scales(at, residuals)]  # where the solution is 0
     x, u, w = torch.empty_like(b.q), torch.empty_like(b.q), torch.empty_like(b.level)
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     rows = torch.arange(len(x), device=x.device)
