@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bilevel.console import say
-
 from .app import Force, app, command, learn_app
+from .console import say
 from .learn import EVERY, Out, Resume, Steps, check_unchanged, how_to_resume
 
 

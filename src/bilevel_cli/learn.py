@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bilevel.console import progress, say
-
 from .app import command, learn_app, parameters
+from .console import progress, say
 
 EVERY = 5  # every fifth sound or segmented image is for the report
 
