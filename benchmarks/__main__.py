@@ -14,7 +14,7 @@ if __name__ == "__main__":
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines", "filters_bsd68",
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",
-        "learned_sparse", "equilibrium", "stopping_time", "data_cleaning",
+        "learned_sparse", "equilibrium", "stopping_time", "data_cleaning", "no_clean",
     ]  # fmt: skip
     for name in chosen:
         print(f"== {name}", flush=True)

@@ -18,6 +18,9 @@ through the iterations that solve the problem.
 #
 # ``BregmanPrimalDual`` solves it by softmax in the pixels and tanh on the edges: smooth steps.
 
+import json
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
@@ -74,5 +77,9 @@ for name, parameter in model.named_parameters():
     print(f"d doubt / d {name:13} {parameter.grad.item():+.4f}")
 
 # %%
-# ``bilevel learn segment`` follows such gradients on human segmentations.
-# ``benchmarks/segmentation.py`` compares what it finds with the hand-tuned numbers used here.
+# ``bilevel learn segment`` follows such gradients on human segmentations. What it finds against the
+# hand-tuned numbers used here, on 8 photographs that it has not seen:
+
+root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks/results").is_dir())
+for row in json.loads((root / "benchmarks/results/segmentation.json").read_text())["rows"]:
+    print(f"{row['model']:25} mean intersection over union {row['mean']:.3f}")

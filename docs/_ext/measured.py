@@ -143,6 +143,7 @@ def certificates() -> Table:
         "median bound / error": "median bound / error",
         "estimate with probe": "estimate with probe, within 10x",
         "estimate without probe": "without, within 10x",
+        "degenerate, told": "degenerate, told",
     }  # fmt: skip
     rows = stored("certificates")["rows"]
 

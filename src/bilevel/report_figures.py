@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 WORST = 0.25  # the error that an error map shows brightest
-COLOURS = ("#1f5fa8", "#c8611a", "#2f7d4f", "#777777")
+COLOURS = ("#1f5fa8", "#c8611a", "#2f7d4f", "#777777", "#8a4fa3")
 
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 

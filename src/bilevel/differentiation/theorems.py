@@ -87,15 +87,6 @@ THEOREMS = (
         weak=True,
     ),
     Theorem(
-        "Piggyback",
-        "the adjoint iterated beside the solver converges to the adjoint of the solution",
-        (Piggyback,),
-        (no_kink, contracts, solved),
-        "one step, two states",
-        "as many as the run, each about three",
-        "Chambolle, Pock 2021; Bogensperger, Chambolle, Pock 2022",
-    ),
-    Theorem(
         "Consistent singular system",
         "a solution of M* w = v gives the derivative, if the solution has one; no proof beyond "
         "first order",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,6 +54,11 @@ class Barrier:
                     sides.append(Side(on_rows, sign, torch.where(there, bound, 0.0), there))
         return Barrier(program, q, tuple(sides), *ties)
 
+    @cached_property
+    def count(self) -> Tensor:  # (B,): the inequalities
+        total = torch.zeros_like(self.q[:, 0])
+        return sum((side.there.sum(1) for side in self.sides), total).clamp_min(1)
+
     def take(self, index: Tensor) -> Barrier:
         names = ("q", "fixed", "value", "equation", "level")
         taken = {n: getattr(self, n)[index] for n in names}
@@ -98,10 +104,11 @@ class Residuals:
     stationary: Tensor  # (B, n)
     equation: Tensor  # (B, m)
     slack: tuple[Tensor, ...]  # s + sign (v - bound)
+    force: Tensor  # (B,): the size of the gradient's parts
 
     def take(self, index: Tensor) -> Residuals:
         slack = tuple(part[index] for part in self.slack)
-        return Residuals(self.stationary[index], self.equation[index], slack)
+        return Residuals(self.stationary[index], self.equation[index], slack, self.force[index])
 
 
 def interior_point(
@@ -112,12 +119,12 @@ def interior_point(
     [1] Mehrotra. On the implementation of a primal-dual interior point method. SIOPT, 1992.
     """
     at = _start(b)
-    scales = tuple(1e-3 * scale for scale in _scales(b, at))  # where the solution is 0
+    residuals = _residuals(b, at)
+    scales = [1e-3 * scale for scale in _scales(at, residuals)]  # where the solution is 0
     x, u, w = torch.empty_like(b.q), torch.empty_like(b.q), torch.empty_like(b.level)
     steps = torch.zeros(len(x), dtype=torch.long, device=x.device)
     rows = torch.arange(len(x), device=x.device)
     for k in range(1 + min(max_iter, _MOST)):
-        residuals = _residuals(b, at)
         violation = _violation(b, at, residuals, [scale[rows] for scale in scales])
         done = (violation <= tol) | violation.isnan()
         if k == min(max_iter, _MOST) or out_of_time():
@@ -132,6 +139,7 @@ def interior_point(
         if not len(rows):
             break
         at = _advance(b, at, residuals)
+        residuals = _residuals(b, at)
     return x, u, w, steps
 
 
@@ -171,26 +179,26 @@ def _inside(b: Barrier, *both: list[Tensor]) -> list[tuple[Tensor, ...]]:
 
 
 def _residuals(b: Barrier, at: Iterate) -> Residuals:
-    p, image = b.program, b.program.image(at.x)
+    p, image, product = b.program, b.program.image(at.x), b.program.product(at.x)
     on_x, on_rows = b.signed(at.u)
-    slope = p.product(at.x) + b.q + on_x + p.pull(on_rows + at.y)
+    slope = product + b.q + on_x + p.pull(on_rows + at.y)
+    force = torch.maximum(b.q.abs(), product.abs()).amax(1)
     slack = tuple(
         torch.where(side.there, s + side.sign * ((image if side.on_rows else at.x) - side.bound), 0)
         for side, s in zip(b.sides, at.s, strict=True)
     )
     broken = torch.where(b.equation, image - b.level, 0.0)
-    return Residuals(torch.where(b.fixed, 0.0, slope), broken, slack)
+    return Residuals(torch.where(b.fixed, 0.0, slope), broken, slack, force)
 
 
-def _scales(b: Barrier, at: Iterate) -> list[Tensor]:  # -> (B,) each
+def _scales(at: Iterate, r: Residuals) -> list[Tensor]:  # -> (B,) each
     """The sizes of the gradient and of x with its slacks."""
-    force = torch.maximum(b.q.abs(), b.program.product(at.x).abs()).amax(1)
-    return [force, torch.stack([at.x.abs().amax(1)] + [s.amax(1) for s in at.s]).amax(0)]
+    return [r.force, torch.stack([at.x.abs().amax(1)] + [s.amax(1) for s in at.s]).amax(0)]
 
 
 def _violation(b: Barrier, at: Iterate, r: Residuals, least: list[Tensor]) -> Tensor:  # -> (B,)
     """The largest relative violation of the optimality conditions."""
-    sizes = zip(_scales(b, at), least, strict=True)
+    sizes = zip(_scales(at, r), least, strict=True)
     force, size = (torch.maximum(now, floor).clamp_min(1e-300) for now, floor in sizes)
     broken = torch.cat([r.equation, *r.slack, 0 * b.q[:, :1]], 1).abs().amax(1) / size
     mu = _complementarity(b, at)[:, 0] / force / size
@@ -198,10 +206,8 @@ def _violation(b: Barrier, at: Iterate, r: Residuals, least: list[Tensor]) -> Te
 
 
 def _complementarity(b: Barrier, at: Iterate) -> Tensor:  # -> (B, 1): mean of s u
-    total, count = torch.zeros_like(b.q[:, 0]), torch.zeros_like(b.q[:, 0])
-    for side, s, u in zip(b.sides, at.s, at.u, strict=True):
-        total, count = total + (s * u).sum(1), count + side.there.sum(1)
-    return (total / count.clamp_min(1))[:, None]
+    products = ((s * u).sum(1) for s, u in zip(at.s, at.u, strict=True))
+    return (sum(products, torch.zeros_like(b.q[:, 0])) / b.count)[:, None]
 
 
 def _advance(b: Barrier, at: Iterate, r: Residuals) -> Iterate:

@@ -31,12 +31,13 @@ class Program:
         return self.scale / torch.where(square > 0, square, 1.0)
 
     @cached_property
-    def factor(self) -> tuple[Tensor, Tensor] | None:
-        """(L, Q^-1 C*) with L L* = Q; None where a Q is singular, or nearly so."""
+    def factor(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(L, Q^-1 C*, C Q^-1 C*) with L L* = Q; None where a Q is singular, or nearly so."""
         L, info = torch.linalg.cholesky_ex(self.Q)
         if not bool(well(L, info).all()):
             return None
-        return L, substituted(L, self.C.mT)
+        V = substituted(L, self.C.mT)
+        return L, V, self.C @ V
 
     def saddle(self, fixed: Tensor, tied: Tensor) -> Saddle:
         """The system of an active set; the last one is kept, for the steps near a solution."""
@@ -68,7 +69,7 @@ class Program:
 
 def times(matrix: Tensor, x: Tensor) -> Tensor:
     """(B or 1, m, n) times (B, n), sample by sample."""
-    return x @ matrix[0].mT if len(matrix) == 1 else torch.bmm(x[:, None], matrix.mT)[:, 0]
+    return x @ matrix[0].mT if matrix.shape[0] == 1 else torch.bmm(x[:, None], matrix.mT)[:, 0]
 
 
 class Saddle:
@@ -105,20 +106,18 @@ class Saddle:
                 hard = tied & ~self.soft
         self.hard, on = hard, hard.to(program.Q.dtype)
         if known is not None and curvature is None and self.free is None:
-            self.L, V = known
-            V = V * on[:, None, :]
+            self.L, self.V, S = known
         else:
-            H, columns = self._H(curvature), program.C.mT * on[:, None, :]
-            if self.free is not None:
-                H, columns = self.free.block(H), self.free.rows(columns)
-            self.L = cholesky(H)
-            V = substituted(self.L, columns) if self.rows else columns
+            H = self._H(curvature)
+            self.L = cholesky(H if self.free is None else self.free.block(H))
+            if self.rows:
+                self.V = self._by_H(program.C.mT)
+                S = program.C @ self.V
         if self.rows:
-            self.V = V if self.free is None else self.free.spread(V)
-            S = on[:, :, None] * (program.C @ self.V)
+            S = S * on[:, :, None] * on[:, None, :]
             diagonal = 1 - on if E is None else torch.where(hard, E, 1.0)
             S.diagonal(dim1=1, dim2=2).add_(diagonal)
-            self.S = cholesky((S + S.mT) / 2)
+            self.S = cholesky(S)
 
     def _H(self, curvature: Tensor | None) -> Tensor:
         p = self.program
@@ -134,16 +133,18 @@ class Saddle:
         H.diagonal(dim1=1, dim2=2).add_(curvature)
         return H
 
+    def _by_H(self, r: Tensor) -> Tensor:  # (B, n), or columns (B or 1, n, m)
+        """H^-1 r on the free coordinates, 0 at the others."""
+        if self.free is None:
+            return solved(self.L, r)
+        return self.free.spread(solved(self.L, self.free.rows(r)))
+
     def __call__(self, r: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         """(dx, dw), solved in float64, in the dtype of r."""
         like, (r, e) = r, (r.double(), e.double())
         if self.weight is not None:
             r = r + self.program.pull(self.weight * e)
-        dw = torch.zeros_like(e)
-        if self.free is None:
-            dx = solved(self.L, r)
-        else:
-            dx = self.free.spread(solved(self.L, self.free.rows(r)))
+        dx, dw = self._by_H(r), torch.zeros_like(e)
         if self.rows:
             short = torch.where(self.hard, self.program.image(dx) - e, 0.0)
             dw = solved(self.S, short)
@@ -170,13 +171,14 @@ class Free:
 
     def block(self, H: Tensor) -> Tensor:  # (B or 1, n, n) -> (B, k, k)
         """H on them; 1 on the diagonal of those that fill up."""
-        samples = torch.arange(len(self.index), device=H.device) % len(H)
-        chosen = H[samples[:, None, None], self.index[:, :, None], self.index[:, None, :]]
-        chosen = chosen * self.real[:, :, None] * self.real[:, None, :]
+        places = self.size * self.index[:, :, None] + self.index[:, None, :]
+        numbers = H.flatten(1).expand(len(places), -1).gather(1, places.flatten(1))
+        chosen = numbers.view(places.shape) * self.real[:, :, None] * self.real[:, None, :]
         chosen.diagonal(dim1=1, dim2=2).add_(1 - self.real)
         return chosen
 
-    def rows(self, v: Tensor) -> Tensor:  # (B, n) or (B, n, m) -> (B, k) or (B, k, m)
+    def rows(self, v: Tensor) -> Tensor:  # (B, n) or (B or 1, n, m) -> (B, k) or (B, k, m)
+        v = v.expand(len(self.index), *v.shape[1:])
         return v.gather(1, self._like(self.index, v)) * self._like(self.real, v)
 
     def spread(self, v: Tensor) -> Tensor:  # back, 0 at the fixed
@@ -189,9 +191,11 @@ class Free:
         return part if v.ndim == 2 else part[:, :, None].expand(-1, -1, v.shape[2])
 
 
-def solved(L: Tensor, b: Tensor) -> Tensor:  # (B or 1, n, n), (B, n) -> (B, n)
+def solved(L: Tensor, b: Tensor) -> Tensor:  # (B or 1, n, n), (B, n) or (B or 1, n, m)
     """(L L*)^-1 b."""
-    return substituted(L[0], b.mT).mT if len(L) == 1 else substituted(L, b[..., None])[..., 0]
+    if b.ndim == 3:
+        return substituted(L, b)
+    return substituted(L[0], b.mT).mT if L.shape[0] == 1 else substituted(L, b[..., None])[..., 0]
 
 
 def substituted(L: Tensor, columns: Tensor) -> Tensor:
