@@ -8,7 +8,7 @@ from .flow import GradientFlow
 from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
-from .total_variation import TVDenoise, TVDenoiser
+from .total_variation import PredictedTVDenoise, TVDenoise, TVDenoiser
 from .unrolled import Unrolled
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "HyperLISTA",
     "LeastSquaresFit",
     "MonotoneEquilibrium",
+    "PredictedTVDenoise",
     "Projection",
     "QuadraticProgram",
     "Segmenter",
