@@ -20,11 +20,11 @@ import bilevel as bl
 from bilevel.layers import PredictedTVDenoise
 
 LOW, HIGH = 5 / 255, 50 / 255
-SIZE, BATCH, STEPS = 64, 16, 600  # pixels, samples of a step, steps through the solver
+SIZE, BATCH, STEPS = 64, 16, 400  # pixels, samples of a step, steps through the solver
 TOL = 1e-4
 NOTES = """\
-Crops of 64 x 64 pixels: one from each of bsd400_180's first 360 photographs, with two draws of the
-noise, to learn from; two from each of bsd68 to judge. PSNR: the mean over the images. behind: what
+Crops of 64 x 64 pixels: one from each of bsd400_180's first 240 photographs, with two draws of the
+noise, to learn from; one from each of bsd68 to judge. PSNR: the mean over the images. behind: what
 the best weight of each image would add, mean. log weight: the root mean square distance from that
 weight's logarithm. known noise: weight = exp(a + b log sigma), fitted to the best weights of the
 images learned from, with the true sigma. seconds: of the processor, to learn."""
@@ -34,7 +34,7 @@ class Predictor(nn.Module):
     """(B, 1, H, W) -> (B,): the logarithm of a weight, by 3 x 3 filters, their mean sizes, and a
     small network of the logarithms of these."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.filters = nn.Sequential(
             nn.Conv2d(1, width, 3), nn.Softplus(20.0), nn.Conv2d(width, width, 3), nn.Softplus(20.0)
@@ -78,7 +78,7 @@ def best(clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
     """The logarithm of each image's best weight, by golden section: all images are one batch."""
     golden = (5**0.5 - 1) / 2
     low, high = (3 * sigma).log() - 3.5, (3 * sigma).log()
-    for _ in range(14):  # to 3.5 * 0.618^14 = 0.004
+    for _ in range(12):  # to 3.5 * 0.618^12 = 0.01
         span = golden * (high - low)
         left, right = high - span, low + span
         keeps_left = psnr(denoised(noisy, left), clean) > psnr(denoised(noisy, right), clean)
@@ -93,9 +93,9 @@ def regression(noisy: Tensor, target: Tensor) -> Predictor:
     with torch.no_grad():
         predictor.head[-1].bias.fill_(float(target.mean()))
     optimizer = torch.optim.Adam(predictor.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
-    for _ in range(3000):
-        rows = torch.randint(0, len(noisy), (64,))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
+    for _ in range(1500):
+        rows = torch.randint(0, len(noisy), (32,))
         optimizer.zero_grad()
         (predictor(noisy[rows]) - target[rows]).square().mean().backward()
         optimizer.step()
@@ -132,8 +132,8 @@ def judged(name: str, logs: Tensor, oracle: Tensor, clean: Tensor, noisy: Tensor
 
 def main() -> None:
     torch.set_num_threads(1)
-    clean, noisy, sigma = crops("bsd400_180", 360, 2, 0)
-    test_clean, test_noisy, test_sigma = crops("bsd68", None, 2, 1)
+    clean, noisy, sigma = crops("bsd400_180", 240, 2, 0)
+    test_clean, test_noisy, test_sigma = crops("bsd68", None, 1, 1)
     targets, oracle = best(clean, noisy, sigma), best(test_clean, test_noisy, test_sigma)
     print("best weights found", flush=True)
     columns = torch.stack([torch.ones_like(sigma), sigma.log()], 1)
