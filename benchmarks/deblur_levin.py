@@ -24,8 +24,8 @@ TOL = 2e-3
 FACTORS = 4.0 ** np.arange(-3, 4)  # of the learned weight
 NOTES = """\
 PSNR in dB of 64 x 64 pixels, an own photograph for each kernel, of BSD68. learned: the weight that
-L-BFGS finds on k1 to k5. best: the best of 7 weights, each 4 times the one before, and the learned
-one, for this picture alone; no method knows it."""
+L-BFGS finds on k1 to k5. best: of 7 weights, each 4 times
+the one before, the learned one among them, for this picture alone."""
 
 
 def scenes() -> tuple[Tensor, Tensor, Tensor]:
