@@ -114,7 +114,7 @@ axes.set_title("non-negative least squares")
 axes.legend(fontsize=8)
 axes = panels["w"]
 axes.plot(*torch.tensor(path).T, "o:", color="C1")
-axes.set(xlabel="width", title="squared error of known spikes")
+axes.set(xlabel="width", yscale="log", title="squared error of known spikes")
 for name, end in projected.items():
     axes = panels[name]
     axes.quiver(*points.T, *(end - points).T, angles="xy", scale_units="xy", scale=1, color="0.7")
