@@ -2,8 +2,8 @@
 
 python benchmarks/deblur_levin.py     results in benchmarks/results/deblur_levin.md
 
-The kernels are those of Levin et al. (2009): k1 to k5 to learn from, k6 to k8 to judge. The noise is
-known, 0.01. The blurred photographs tell nothing of the kernel's way beyond the frame.
+The kernels are those of Levin et al. (2009): k1 to k5 to learn from, k6 to k8 to judge. The noise
+is known, 0.01. The cameras see the real surroundings of the frame.
 """
 
 import time
@@ -96,7 +96,13 @@ def main() -> None:
         )
     ]  # fmt: skip
     rows[0] |= {"path": path, "weights": (weight * FACTORS).tolist(), "seconds": seconds}
-    store("deblur_levin", "TV deblurring of measured blurs", rows, ["kernel", "blurred", "learned", "best"], NOTES)
+    store(
+        "deblur_levin",
+        "TV deblurring of measured blurs",
+        rows,
+        ["kernel", "blurred", "learned", "best"],
+        NOTES,
+    )
     shown = torch.cat([clean[5:], blurred[5:], *(pictures[same + k] for k in (-2, 0, 2))], 1)
     values = (255 * shown.clamp(0, 1)).round().byte().numpy()
     np.savez_compressed(RESULTS / "deblur_levin.npz", pictures=values, kernels=kernels[5:].numpy())

@@ -56,8 +56,8 @@ print(f"{solution.certificate.solver}: {difference:.1e} from the closed form")
 # The weights, learned
 # --------------------
 #
-# L-BFGS on the logarithm of the weight; the loss is the PSNR. The derivative of the first is that of
-# a formula, the second lives on flat zones: the same lines do both.
+# L-BFGS on the logarithm of the weight; the loss is the PSNR. The derivative of the first is that
+# of a formula, the second lives on flat zones: the same lines do both.
 
 
 def psnr(x):

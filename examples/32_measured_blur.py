@@ -35,9 +35,13 @@ path, weights = np.array(rows[0]["path"]), np.array(rows[0]["weights"])
 learned = weights[len(weights) // 2]
 print(f"weight {learned:.2g} after {len(path)} gradients, {rows[0]['seconds']:.0f} s of processor")
 for row in rows:
-    print("{kernel}: blurred {blurred:.2f}, learned {learned:.2f}, best {best:.2f} dB".format(**row))
+    print(
+        "{kernel}: blurred {blurred:.2f}, learned {learned:.2f}, best {best:.2f} dB".format(**row)
+    )
 right = sum(row["learned"] == row["best"] for row in rows)
-print(f"of seven weights, a factor of 4 apart, the learned one is the best of {right} of 8 pictures")
+print(
+    f"of seven weights, a factor of 4 apart, the learned one is the best of {right} of 8 pictures"
+)
 
 # %%
 # The picture

@@ -17,9 +17,10 @@ measurements are stored; ``benchmarks/predicted_weight.py`` makes them.
 # .. math::
 #    \min_x \; \tfrac12 |x - y|^2 + e^{n(y)} \, \mathrm{TV}(x)
 #
-# with a network :math:`n`: few filters of five by five pixels, their mean sizes tell the
-# weight. Regression fits :math:`n(y)` to the logarithm of the best weight, and takes all errors of
-# it alike. End to end, the loss is the PSNR of :math:`x`, and the gradient comes through the solver:
+# with a network :math:`n`: few filters of five by five pixels, their sizes in the mean and in the
+# flattest places tell the weight. Regression fits :math:`n(y)` to the logarithm of the best weight,
+# and takes all errors of it alike. End to end, the loss is the PSNR of :math:`x`, and the gradient
+# comes through the solver:
 # errors count where they cost.
 
 import json
@@ -37,7 +38,9 @@ here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 stored = here.parent / "benchmarks/results/predicted_weight.json"
 rows = json.loads(stored.read_text())["rows"]
 for row in rows:
-    print(f"{row['weight']:20} {row['PSNR']:.3f} dB, {row['behind']:.3f} dB behind the best weights")
+    print(
+        f"{row['weight']:20} {row['PSNR']:.3f} dB, {row['behind']:.3f} dB behind the best weights"
+    )
 
 # %%
 # A layer like any other

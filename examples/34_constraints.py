@@ -55,8 +55,8 @@ print(f"error: least squares {(free - spikes[0]).norm():.2f}, x >= 0 {(x - spike
 # The instrument's width, learned
 # -------------------------------
 #
-# What if the width is not known? Known spikes calibrate it: the gradient of their error in the width
-# comes through the solution, in which an entry that is 0 stays 0.
+# What if the width is not known? Known spikes calibrate it: the gradient of their error in the
+# width comes through the solution, in which an entry that is 0 stays 0.
 
 width = torch.tensor(0.9, requires_grad=True)
 optimizer = torch.optim.LBFGS([width], lr=0.2, max_iter=15, line_search_fn="strong_wolfe")

@@ -95,11 +95,13 @@ NODES = {  # the node types of deep-declarative-networks [Gould et al. 2021]
         torch.full((2, 3), 1 / 3, dtype=DOUBLE),
     ),
     "l1 sphere": (
-        bl.DeclarativeNode(squares, lambda y, x: y.abs().sum(1, keepdim=True) - 1), INSIDE,
+        bl.DeclarativeNode(squares, lambda y, x: y.abs().sum(1, keepdim=True) - 1),
+        INSIDE,
         INSIDE.detach() / 1.1,
     ),
     "l-inf sphere": (
-        bl.DeclarativeNode(squares, lambda y, x: y.abs().amax(1, keepdim=True) - 1), INSIDE,
+        bl.DeclarativeNode(squares, lambda y, x: y.abs().amax(1, keepdim=True) - 1),
+        INSIDE,
         INSIDE.detach(),
     ),
     "pseudo-Huber pooling": (bl.DeclarativeNode(robust), X, torch.zeros(2, 1, dtype=DOUBLE)),
@@ -107,10 +109,14 @@ NODES = {  # the node types of deep-declarative-networks [Gould et al. 2021]
     "Welsch pooling": (pooling(welsch), draw(2, 5), torch.zeros(2, 1, dtype=DOUBLE)),
     "truncated pooling": (pooling(truncated), draw(2, 5), torch.zeros(2, 1, dtype=DOUBLE)),
     "weighted least squares": (
-        bl.DeclarativeNode(fit), draw(1, 4), torch.zeros(1, 2, dtype=DOUBLE)
+        bl.DeclarativeNode(fit),
+        draw(1, 4),
+        torch.zeros(1, 2, dtype=DOUBLE),
     ),
     "pose from points": (
-        bl.DeclarativeNode(reprojection), SEEN.requires_grad_(), torch.zeros(1, 6, dtype=DOUBLE)
+        bl.DeclarativeNode(reprojection),
+        SEEN.requires_grad_(),
+        torch.zeros(1, 6, dtype=DOUBLE),
     ),
     "eigenvector": (bl.DeclarativeNode(rayleigh, outside), draw(2, 3, 3), NEAR),
     "generalised eigenvector": (bl.DeclarativeNode(rayleigh, generalised), draw(2, 3, 3), NEAR),
