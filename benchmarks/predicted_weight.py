@@ -15,16 +15,15 @@ import torch
 from measure import DATA, store
 from skimage.io import imread
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
 
 import bilevel as bl
 from bilevel.layers import PredictedTVDenoise
 
 LOW, HIGH = 5 / 255, 50 / 255
-SIZE, BATCH, STEPS = 128, 8, 250  # pixels, samples of a step, steps through the solver
+SIZE, BATCH, STEPS = 64, 16, 400  # pixels, samples of a step, steps through the solver
 TOL = 1e-4
 NOTES = """\
-Crops of 128 x 128 pixels: one from each of bsd400_180's first 160 photographs, with a draw of the
+Crops of 64 x 64 pixels: one from each of bsd400_180's first 240 photographs, with two draws of the
 noise, to learn from; one from each of bsd68 to judge. PSNR: the mean over the images. behind: what
 the best weight of each image would add, mean. log weight: the root mean square distance from that
 weight's logarithm. known noise: weight = exp(a + b log sigma), fitted to the best weights of the
@@ -32,20 +31,18 @@ images learned from, with the true sigma. seconds: of the processor, to learn.""
 
 
 class Predictor(nn.Module):
-    """(B, 1, H, W) -> (B,): the logarithm of a weight, by 3 x 3 filters, their sizes in the mean
-    and in the flattest places, where there is noise alone, and a small network of the logarithms.
-    """
+    """(B, 1, H, W) -> (B,): the logarithm of a weight, by 3 x 3 filters, their mean sizes, and a
+    small network of the logarithms of these."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.filters = nn.Sequential(
             nn.Conv2d(1, width, 3), nn.Softplus(20.0), nn.Conv2d(width, width, 3), nn.Softplus(20.0)
         )
-        self.head = nn.Sequential(nn.Linear(2 * width, 32), nn.Tanh(), nn.Linear(32, 1))
+        self.head = nn.Sequential(nn.Linear(width, 32), nn.Tanh(), nn.Linear(32, 1))
 
     def forward(self, noisy: Tensor) -> Tensor:
-        places = avg_pool2d(self.filters(noisy), 8).flatten(2)
-        sizes = torch.cat([places.mean(2), places.quantile(0.1, 2)], 1)
+        sizes = self.filters(noisy).mean((2, 3))
         return self.head(sizes.log())[:, 0]
 
 
@@ -81,7 +78,7 @@ def best(clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
     """The logarithm of each image's best weight, by golden section: all images are one batch."""
     golden = (5**0.5 - 1) / 2
     low, high = (3 * sigma).log() - 3.5, (3 * sigma).log()
-    for _ in range(10):  # to 3.5 * 0.618^10 = 0.03
+    for _ in range(12):  # to 3.5 * 0.618^12 = 0.01
         span = golden * (high - low)
         left, right = high - span, low + span
         keeps_left = psnr(denoised(noisy, left), clean) > psnr(denoised(noisy, right), clean)
@@ -96,9 +93,9 @@ def regression(noisy: Tensor, target: Tensor) -> Predictor:
     with torch.no_grad():
         predictor.head[-1].bias.fill_(float(target.mean()))
     optimizer = torch.optim.Adam(predictor.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
-    for _ in range(700):
-        rows = torch.randint(0, len(noisy), (16,))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
+    for _ in range(1500):
+        rows = torch.randint(0, len(noisy), (32,))
         optimizer.zero_grad()
         (predictor(noisy[rows]) - target[rows]).square().mean().backward()
         optimizer.step()
@@ -109,7 +106,7 @@ def regression(noisy: Tensor, target: Tensor) -> Predictor:
 def end_to_end(predictor: Predictor, clean: Tensor, noisy: Tensor) -> Predictor:
     """From there down the gradient of the PSNR, through the solver."""
     model = PredictedTVDenoise(copy.deepcopy(predictor), tol=1e-3, diff=bl.FlatZones())
-    optimizer = torch.optim.Adam(model.parameters(), 5e-4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
         rows = torch.randint(0, len(noisy), (BATCH,))
@@ -135,7 +132,7 @@ def judged(name: str, logs: Tensor, oracle: Tensor, clean: Tensor, noisy: Tensor
 
 def main() -> None:
     torch.set_num_threads(1)
-    clean, noisy, sigma = crops("bsd400_180", 160, 1, 0)
+    clean, noisy, sigma = crops("bsd400_180", 240, 2, 0)
     test_clean, test_noisy, test_sigma = crops("bsd68", None, 1, 1)
     targets, oracle = best(clean, noisy, sigma), best(test_clean, test_noisy, test_sigma)
     print("best weights found", flush=True)
