@@ -18,9 +18,9 @@ measurements are stored; ``benchmarks/predicted_weight.py`` makes them.
 #    \min_x \; \tfrac12 |x - y|^2 + e^{n(y)} \, \mathrm{TV}(x)
 #
 # with a network :math:`n`: few filters of five by five pixels, their mean sizes tell the weight.
-# Regression fits :math:`n(y)` to the logarithm of the best weight, and takes all errors of it alike.
-# End to end, the loss is the PSNR of :math:`x`, and the gradient comes through the solver: errors
-# count where they cost.
+# Regression fits :math:`n(y)` to the logarithm of the best weight, and takes all errors of it
+# alike. End to end, the loss is the PSNR of :math:`x`, and the gradient comes through the solver:
+# errors count where they cost.
 #
 # On the images that were not learned from, this small network comes to what the true noise level
 # alone would tell, and learning end to end adds nothing: little noise on much texture looks to it
