@@ -108,20 +108,31 @@ MODELS = {
         lambda A, y, w: bl.LeastSquares(y) @ A + w * bl.GroupL2(feature), square, additive, (1.0,)
     ),
     "elastic net": Model(
-        lambda A, y, w, v: bl.LeastSquares(y) @ A + w * bl.L1() + v * bl.LeastSquares(), square, additive, (1.0, 1.0)
+        lambda A, y, w, v: bl.LeastSquares(y) @ A + w * bl.L1() + v * bl.LeastSquares(),
+        square,
+        additive,
+        (1.0, 1.0),
     ),
     "Huber": Model(
-        lambda A, y, w, d: bl.Huber(d, y) @ A + w * bl.LeastSquares(), huber_loss, spoiled, (1.0, 1.0)
+        lambda A, y, w, d: bl.Huber(d, y) @ A + w * bl.LeastSquares(),
+        huber_loss,
+        spoiled,
+        (1.0, 1.0),
     ),
     "quantile": Model(
         lambda A, y, w: bl.Quantile(0.9, y) @ A + w * bl.LeastSquares(), pinball, additive, (20.0,)
     ),
-    "support vectors": Model(lambda A, y, w: bl.Hinge(y) @ A + w * bl.LeastSquares(), hinge, tumours, (5.0,)),
+    "support vectors": Model(
+        lambda A, y, w: bl.Hinge(y) @ A + w * bl.LeastSquares(), hinge, tumours, (5.0,)
+    ),
     "logistic, L1": Model(
         lambda A, y, w: bl.Logistic(y) @ A + w * bl.L1(), log_loss, tumours, (10.0,)
     ),
     "multiclass": Model(
-        lambda A, y, w: bl.CrossEntropy(y) @ A + w * bl.LeastSquares(), cross_entropy, cellars, (10.0,)
+        lambda A, y, w: bl.CrossEntropy(y) @ A + w * bl.LeastSquares(),
+        cross_entropy,
+        cellars,
+        (10.0,),
     ),
 }
 
@@ -237,7 +248,9 @@ for (name, (hyper, path)), axes in zip(tuned.items(), map(panels.get, "abcdefghi
         around = torch.tensor([-0.25, 0.25])
         axes.plot(h[0] * around.exp(), loss * (1 + slope[0] * around), color="C1")
         axes.plot(h[0], loss, "o", ms=4, color="C0")
-    axes.set(title=name, ylim=(min(curve) - 0.1 * (d := max(curve) - min(curve)), max(curve) + d / 2))
+    axes.set(
+        title=name, ylim=(min(curve) - 0.1 * (d := max(curve) - min(curve)), max(curve) + d / 2)
+    )
 axes = panels["j"]
 axes.plot(radius, penalised, color="0.6", lw=3)
 axes.set_prop_cycle(None)

@@ -426,7 +426,9 @@ OPERATORS = [
     Case("Matrix, sparse", lambda d: bl.Matrix(sparse(d))),
     Case("Matrix, columns", lambda d: bl.Matrix(d.normal(3, d.event[0])), (5, 2)),
     Case("Matrix, own, columns", lambda d: bl.Matrix(d.normal(d.batch, 3, d.event[0])), (5, 2)),
-    Case("Matrix, sparse, columns", lambda d: bl.Matrix(sparse(d)), (5, 2)),
+    Case(
+        "Matrix, sparse, columns", lambda d: bl.Matrix(d.normal(3, d.event[0]).to_sparse()), (5, 2)
+    ),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
     Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
     Case("SparseMatrix, centred", lambda d: centred(d)),
@@ -508,7 +510,7 @@ def product(d: Draw) -> pylops.LinearOperator:
 
 
 def sparse(d: Draw) -> Tensor:
-    a = d.normal(4, d.event[0])
+    a = d.normal(4, *d.event)
     return torch.where(a > 0, a, 0.0).to_sparse_coo()
 
 

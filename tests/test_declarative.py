@@ -30,6 +30,38 @@ def robust(y, x):
     return ((1 + (y - x).square()).sqrt() - 1).sum(1)
 
 
+def huber(u):
+    return torch.where(u.abs() < 1, u.square() / 2, u.abs() - 0.5)
+
+
+def welsch(u):
+    return 1 - (-u.square() / 2).exp()
+
+
+def truncated(u):
+    return u.square().clamp(max=1.0) / 2
+
+
+def pooling(penalty):
+    return bl.DeclarativeNode(lambda y, x: penalty(y - x).sum(1))
+
+
+def fit(y, w):  # least squares with a weight for each row
+    return (w.exp() * (y @ ROWS.T - torch.arange(4.0, dtype=DOUBLE)).square()).sum(1)
+
+
+def reprojection(y, pixels):
+    """Where a camera at the pose y = (rotation, shift) sees the points, against where it saw
+    them."""
+    seen = POINTS + torch.linalg.cross(y[:, None, :3].expand(-1, 5, 3), POINTS.expand(len(y), 5, 3))
+    seen = seen + y[:, None, 3:] + torch.tensor([0.0, 0.0, 5.0], dtype=DOUBLE)
+    return (seen[..., :2] / seen[..., 2:] - pixels).square().flatten(1).sum(1)
+
+
+def generalised(y, *_):
+    return (y * (y @ METRIC)).sum(1, keepdim=True) - 1
+
+
 def rayleigh(y, S):
     return -(y * (((S + S.mT) / 2) @ y[..., None])[..., 0]).sum(1)
 
@@ -47,6 +79,11 @@ def entropic(y, x):
 
 
 X = draw(2, 3)
+ROWS, POINTS = draw(4, 2).detach(), draw(5, 3, seed=1).detach()
+METRIC = torch.tensor([[2.0, 0.5, 0.0], [0.5, 1.0, 0.3], [0.0, 0.3, 1.5]], dtype=DOUBLE)
+SEEN = POINTS[None, :, :2] / (POINTS[None, :, 2:] + 5) + 0.01 * draw(1, 5, 2, seed=2).detach()
+INSIDE = torch.tensor([[0.1, -0.7, 0.3]], dtype=DOUBLE).requires_grad_()
+NEAR = torch.tensor([[1.0, 0.1, 0.2], [0.3, 1.0, 0.1]], dtype=DOUBLE)
 NODES = {  # the node types of deep-declarative-networks [Gould et al. 2021]
     "no constraint": (bl.DeclarativeNode(entropic), X, torch.zeros(2, 3, dtype=DOUBLE)),
     "linear equality": (bl.DeclarativeNode(entropic, total), X, torch.zeros(2, 3, dtype=DOUBLE)),
@@ -57,12 +94,32 @@ NODES = {  # the node types of deep-declarative-networks [Gould et al. 2021]
         draw(2, 3, seed=3),
         torch.full((2, 3), 1 / 3, dtype=DOUBLE),
     ),
-    "robust pooling": (bl.DeclarativeNode(robust), X, torch.zeros(2, 1, dtype=DOUBLE)),
-    "eigenvector": (
-        bl.DeclarativeNode(rayleigh, outside),
-        draw(2, 3, 3),
-        torch.tensor([[1.0, 0.1, 0.2], [0.3, 1.0, 0.1]], dtype=DOUBLE),
+    "l1 sphere": (
+        bl.DeclarativeNode(squares, lambda y, x: y.abs().sum(1, keepdim=True) - 1),
+        INSIDE,
+        INSIDE.detach() / 1.1,
     ),
+    "l-inf sphere": (
+        bl.DeclarativeNode(squares, lambda y, x: y.abs().amax(1, keepdim=True) - 1),
+        INSIDE,
+        INSIDE.detach(),
+    ),
+    "pseudo-Huber pooling": (bl.DeclarativeNode(robust), X, torch.zeros(2, 1, dtype=DOUBLE)),
+    "Huber pooling": (pooling(huber), 2 * draw(2, 5), torch.zeros(2, 1, dtype=DOUBLE)),
+    "Welsch pooling": (pooling(welsch), draw(2, 5), torch.zeros(2, 1, dtype=DOUBLE)),
+    "truncated pooling": (pooling(truncated), draw(2, 5), torch.zeros(2, 1, dtype=DOUBLE)),
+    "weighted least squares": (
+        bl.DeclarativeNode(fit),
+        draw(1, 4),
+        torch.zeros(1, 2, dtype=DOUBLE),
+    ),
+    "pose from points": (
+        bl.DeclarativeNode(reprojection),
+        SEEN.requires_grad_(),
+        torch.zeros(1, 6, dtype=DOUBLE),
+    ),
+    "eigenvector": (bl.DeclarativeNode(rayleigh, outside), draw(2, 3, 3), NEAR),
+    "generalised eigenvector": (bl.DeclarativeNode(rayleigh, generalised), draw(2, 3, 3), NEAR),
     "optimal transport": (
         bl.DeclarativeNode(transport, marginals),
         draw(1, 2, 3),

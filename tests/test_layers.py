@@ -61,3 +61,26 @@ def test_quadratic_program():
         lambda q, b: layer(Q, q, A, b, -Q, torch.ones(4, dtype=DOUBLE)),
         (q, one.clone().requires_grad_()),
     )  # noqa: E501
+
+
+def mean_jump(x):  # (B, 1, H, W) -> (B,)
+    return x.diff(dim=-1).abs().mean((1, 2, 3)).log()
+
+
+def test_predicted_weight():
+    """Each sample with the weight of its own prediction, whose gradient is that of one weight."""
+    noisy, line = draw(2, 1, 4, 5).detach(), draw(2)
+    layer = layers.PredictedTVDenoise(lambda x: line[0] + line[1] * mean_jump(x), tol=1e-10)
+    x = layer(noisy)
+    for k in range(2):
+        weight = layer.weight_for(noisy)[k].item()
+        alone = layers.TVDenoise(weight, tol=1e-10).double()(noisy[k : k + 1])
+        torch.testing.assert_close(x[k : k + 1], alone, rtol=1e-5, atol=1e-6)
+
+    def loss(a, b):
+        predictor = lambda x: a + b * mean_jump(x)  # noqa: E731
+        return layers.PredictedTVDenoise(predictor, tol=1e-10)(noisy).square().sum()
+
+    assert gradcheck(loss, tuple(line), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"one weight a sample, .* shape \(2,\), got \(1,\)"):
+        layers.PredictedTVDenoise(lambda x: line[:1])(noisy)

@@ -15,7 +15,7 @@ from .potentials import (
 from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
 from .sparse_coding import ALISTA, LISTA, CoupledLISTA, HyperLISTA, analytic_weight
-from .total_variation import TVDenoise, TVDenoiser
+from .total_variation import PredictedTVDenoise, TVDenoise, TVDenoiser
 from .unrolled import Unrolled
 from .variational import VariationalNetwork
 
@@ -33,6 +33,7 @@ __all__ = [
     "HyperLISTA",
     "LeastSquaresFit",
     "MonotoneEquilibrium",
+    "PredictedTVDenoise",
     "Projection",
     "QuadraticProgram",
     "Segmenter",

@@ -15,8 +15,8 @@ _SMALL = 256  # up to here the exact spectral norm costs less than a Lanczos run
 
 @dataclass(frozen=True, eq=False)
 class Matrix(Operator):
-    """x -> A x for x of shape (B, n), or (B, n, k): k columns, one a class say. A is (m, n), dense or
-    sparse, or (B, m, n): one matrix a sample."""
+    """x -> A x for x of shape (B, n), or (B, n, k): k columns, one a class say. A is (m, n), dense
+    or sparse, or (B, m, n): one matrix a sample."""
 
     matrix: Tensor
 

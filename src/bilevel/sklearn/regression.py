@@ -22,6 +22,7 @@ from .designs import Batch, Data
 from .search import Search
 
 _REACH = np.log(1e3)  # how far the descent may go from where it begins
+_RATIO = 3.0  # of neighbours in a scan, about
 _SCAN = 1 / np.array([2.0, 6, 20, 60, 200, 600, 2000, 6000])  # of the weight that gives 0
 
 
@@ -96,7 +97,8 @@ class _Sparse(_Regressor):
 
     def _search(self, search: Search, data: Data) -> None:
         largest = self._largest(data)
-        search.scan([np.array([np.log(largest * part)]) for part in _SCAN])
+        search.scan([np.array([np.log(largest * part)]) for part in _SCAN], rises=1)
+        search.refine(_RATIO)
         search.descend(_REACH, self.max_iter, self.tol)
 
 
@@ -140,6 +142,7 @@ class ElasticNetHO(_Sparse):
         scan = [np.log(largest * part * np.array([1.0, share])) for part in _SCAN
                 for share in (0.1, 1.0)]  # fmt: skip
         search.scan(scan)
+        search.refine(_RATIO)
         search.descend(_REACH, self.max_iter, self.tol)
 
     def _keep(self, best: np.ndarray, search: Search) -> None:

@@ -29,14 +29,24 @@ class Search:
     def best(self) -> np.ndarray:
         return self.points[int(np.argmin(self.losses))]
 
-    def scan(self, candidates: Sequence[np.ndarray]) -> None:
-        """Look at some points, without a gradient, until the criterion has risen twice: it may have
-        several valleys."""
+    def scan(self, candidates: Sequence[np.ndarray], rises: int = 2) -> None:
+        """Look at some points until the criterion has risen `rises` times: it may have several
+        valleys."""
         for candidate in candidates:
-            if len(self.losses) > 4 and min(self.losses[-2:]) > min(self.losses):
+            if len(self.losses) > 3 and min(self.losses[-rises:]) > min(self.losses):
                 break
-            with torch.no_grad(), accuracy(_ROUGH):
-                self._note(candidate, float(self.criterion(torch.from_numpy(candidate))))
+            self.look(candidate)
+
+    def refine(self, ratio: float) -> None:
+        """Look on both sides of the best point, at half the distance of points `ratio` apart."""
+        middle, half = self.best, np.log(ratio) / 2
+        self.look(middle + half)
+        self.look(middle - half)
+
+    def look(self, point: np.ndarray) -> None:
+        """Roughly, without a gradient."""
+        with torch.no_grad(), accuracy(_ROUGH):
+            self._note(point, float(self.criterion(torch.from_numpy(point))))
 
     def spread(self, n: int) -> None:
         """From one weight for all to n weights."""
