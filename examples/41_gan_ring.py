@@ -80,7 +80,7 @@ for way in ways:
 # The picture
 # -----------
 #
-# 500 points of every generator; a row for each way, a column for each seed. Crosses are the centres
+# 200 points of every generator; a row for each way, a column for each seed. Crosses are the centres
 # of the real points.
 
 figure, axes = plt.subplots(3, 5, figsize=(12.5, 7.8), layout="constrained")
