@@ -47,8 +47,8 @@ energy = fit(real, fake) + bl.LeastSquares(weight=1e-2)
 
 # %%
 # Three answers to the same generator, here one that only shifts a cloud: hold the discriminator
-# constant; follow it for ten steps, ``bl.unrolled``; solve for it, ``bl.argmin``. They differ in the
-# discriminator, and in whether the gradient knows that it will move.
+# constant; follow it for ten steps, ``bl.unrolled``; solve for it, ``bl.argmin``. They differ in
+# the discriminator, and in whether the gradient knows that it will move.
 
 start = torch.zeros(1, count)
 answers = {
