@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import eps, expand, inner, tiny
+from .._broadcast import axpy, eps, inner, tiny
 from .base import Acceleration, State, Z
 from .momentum import extrapolate, primal_only
 
@@ -26,7 +26,7 @@ class ExactLineSearch(Acceleration):
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
         gradient, step = steepest(fixpoint, z)
-        return (z[0] - expand(step, gradient) * gradient,), state
+        return (axpy(-step, gradient, z[0]),), state
 
 
 def quadratic_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> None:
