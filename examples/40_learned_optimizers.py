@@ -65,8 +65,8 @@ for name, curve in searches.items():
 #
 # ``CoordinatewiseLSTM`` is one small network for every coordinate of every problem: it sees how the
 # coordinate's gradient and its last move compare, remembers, and tells step and momentum. Trained
-# for a minute on such quadratics, and for half a minute on small networks that learn to tell
-# digits (on one half of the digits; the test takes the other) by
+# for a minute on such quadratics, and for less on small networks that learn to tell digits
+# (on one half of the digits; the test takes the other) by
 # ``benchmarks/learned_optimizers.py``:
 
 root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks/results").is_dir())
@@ -81,9 +81,9 @@ for row in rows:
 # ---------
 #
 # Beyond the hundred steps of its training nothing holds a learned rule: at ten times as many it has
-# fallen behind Nesterov's method. ``Guarded(rule)`` runs ``Nesterov()`` beside it: whenever the
-# learned iterate is not better, it starts anew from the guard's. So it is never above its guard, at
-# any step, on any problem.
+# fallen behind Nesterov's method on the quadratics, though it did not diverge. ``Guarded(rule)``
+# runs ``Nesterov()`` beside it: whenever the learned iterate is not better, it starts anew from the
+# guard's. So it is never above its guard, at any step, on any problem.
 #
 # Parameters of an ``nn.Module`` are stepped by ``ByRule``, a ``torch.optim.Optimizer``; here with a
 # rule that is *not* trained, which the guard keeps from harm:
