@@ -9,12 +9,11 @@ processor, the least of alternated rounds. torchdeq is measured where it is inst
 dependency of this library: its rows of a former run are kept otherwise.
 """
 
-import json
 import time
 from collections.abc import Callable
 
 import torch
-from measure import RESULTS, store
+from measure import former, store
 from torch import Tensor
 
 import bilevel as bl
@@ -107,8 +106,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = measured(0.9) + measured(1.8)
     if not any(row["method"] in THEIRS for row in rows):
-        before = json.loads((RESULTS / "equilibrium.json").read_text())["rows"]
-        rows += [row for row in before if row["method"] in THEIRS]
+        rows += [row for row in former("equilibrium") if row["method"] in THEIRS]
     notes = (
         "ms: forward and backward, of the processor, the least of five alternated rounds; the "
         "machine was shared, so ratios are to be trusted more than times. gradient error: relative."

@@ -105,7 +105,7 @@ def main() -> None:
             row = {"discriminator": way, "seed": seed, **judged(points), "seconds": spent}
             print(row, flush=True)
             rows.append(
-                {**row, "points": [[round(c, 3) for c in p] for p in points[:500].tolist()]}
+                {**row, "points": [[round(c, 3) for c in p] for p in points[:200].tolist()]}
             )
     notes = f"{UPDATES} steps of the generator. Seconds of the processor, one thread, in all."
     store("gan_ring", "A ring of eight Gaussians", rows,

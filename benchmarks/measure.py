@@ -88,6 +88,11 @@ def table(rows: list[dict], columns: list[str]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def former(name: str) -> list[dict]:
+    """The rows of the last run, for a run that measures some of them only."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+
+
 def store(name: str, title: str, rows: list[dict], columns: list[str], notes: str = "") -> None:
     """results/name.json and .md, with the machine and the date; printed too."""
     RESULTS.mkdir(exist_ok=True)

@@ -186,6 +186,8 @@ def test_what_cannot_be_is_refused():
         bl.LearnedLineSearch(0)
     with pytest.raises(TypeError, match="learn_rule trains a module"):
         bl.learn_rule(bl.Nesterov(), draw, weights=torch.ones(3), updates=1)
+    with pytest.raises(ValueError, match="a tensor of one a step, got 3"):
+        bl.learn_rule(bl.LearnedLineSearch(4), draw, weights=3, updates=1)
     with pytest.raises(TypeError, match="ByRule needs a rule"):
         bl.ByRule([torch.zeros(2, requires_grad=True)], "nesterov")
     game = bl.VectorField(lambda x: x)

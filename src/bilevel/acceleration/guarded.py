@@ -39,6 +39,7 @@ class Guarded(Acceleration):
         safe, guards = self.guard.step(fixpoint, safe, guards)
         z, rules = self.rule.step(fixpoint, z, rules)
         better = fixpoint.value(z) < fixpoint.value(safe)  # not so where it is NaN
-        z = where(better, z, safe)
-        rules = merge(better, rules, self.rule.start(fixpoint, z))
+        if not bool(better.all()):
+            z = where(better, z, safe)
+            rules = merge(better, rules, self.rule.start(fixpoint, z))
         return z, (safe, guards, rules)

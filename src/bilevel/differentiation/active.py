@@ -49,12 +49,13 @@ class Active:
         x, *y = (part.detach() for part in point)
         self.problem, self.x, self.y = problem, x, tuple(y)
         with constant():
-            dual = -problem.slope(x, self.y)
-            own, *read = (_nudged(part, nudge) for part in (dual, *y))
-            self.own = None if problem.g is None else problem.g.manifold(x, own)
+            self.own: Manifold | None = None
+            if problem.g is not None:
+                dual = -problem.slope(x, self.y)
+                self.own = problem.g.manifold(x, _nudged(dual, nudge))
             self.composed: list[tuple[Operator, Manifold]] = [
-                (h.operator, h.outer.manifold(h.operator(x), y_i))
-                for h, y_i in zip(problem.h, read, strict=True)
+                (h.operator, h.outer.manifold(h.operator(x), _nudged(y_i, nudge)))
+                for h, y_i in zip(problem.h, y, strict=True)
             ]
         self._slope: tuple[Tensor, Tensor] | None = None
 

@@ -236,7 +236,7 @@ class Neumann(LinearSolver):
     def solve(self, product: Product, b: Tensor, goal: Tensor, x: Tensor) -> tuple[Tensor, int]:
         term = total = self.damping * b
         for k in range(1, self.terms):
-            term = term - self.damping * product(term)  # the damped residual of the total
+            term = torch.sub(term, product(term), alpha=self.damping)  # the total's, damped
             if bool((_length(term) <= self.damping * goal).all()):
                 return total, k
             total = total + term

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .._broadcast import expand, norm_event, tiny
+from .._broadcast import axpy, norm_event, tiny
 from ..acceleration import Acceleration
 from ..acceleration.base import State, Z
 from ..acceleration.line_search import quadratic_only, steepest
@@ -49,4 +49,4 @@ class LearnedLineSearch(nn.Module, Acceleration):
         change = (sizes - before).nan_to_num(0.0)  # none at the start
         memory = self.cell(change.to(memory), memory)
         factor = self.head(memory)[:, 0].exp().to(exact)
-        return (z[0] - expand(factor * exact, z[0]) * gradient,), (memory, sizes)
+        return (axpy(-factor * exact, gradient, z[0]),), (memory, sizes)

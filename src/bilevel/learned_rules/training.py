@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .._autocast import full_precision
 from ..acceleration import Acceleration
 from ..acceleration.base import State, Z
 from ..checks import boundary
@@ -49,17 +50,23 @@ def learn_rule(
     """
     if not isinstance(rule, nn.Module):
         raise TypeError(f"learn_rule trains a module, such as CoordinatewiseLSTM(), got {rule!r}.")
+    if not isinstance(weights, Tensor) or weights.ndim != 1 or not bool((weights >= 0).all()):
+        raise ValueError(
+            f"learn_rule needs weights >= 0, a tensor of one a step, got {weights!r}. For the "
+            "whole way of 100 steps pass torch.full((100,), 0.01)."
+        )
     optimizer = torch.optim.Adam(rule.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     history = []
     for _ in range(updates):
-        fixpoint, z = _begin(draw, GradientDescent() if solver is None else solver)
-        state, total = rule.start(fixpoint, z), 0.0
-        for some in weights.split(window):
-            part, z, state = _window(rule, fixpoint, z, state, some, loss)
-            _update(rule, optimizer, part)
-            total += float(part.detach())
-            z, state = _constant(z), _constant(state)
+        with full_precision():
+            fixpoint, z = _begin(draw, GradientDescent() if solver is None else solver)
+            state, total = rule.start(fixpoint, z), 0.0
+            for some in weights.split(window):
+                part, z, state = _window(rule, fixpoint, z, state, some, loss)
+                _update(rule, optimizer, part)
+                total += float(part.detach())
+                z, state = _constant(z), _constant(state)
         history.append(total)
         schedule.step()
     return history

@@ -34,7 +34,7 @@ class ByRule(Descent):
     ...     loss.backward()
     ...     return loss
     >>> [round(float(optimizer.step(closure)), 2) for _ in range(3)]
-    [3.0, 1.92, 1.23]
+    [3.0, 1.92, 1.08]
     """
 
     def __init__(
