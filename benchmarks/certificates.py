@@ -76,13 +76,13 @@ def report(found: list[dict]) -> None:
     table.append(summary("all", [row for of in rows.values() for row in of]))
     kinds = {text: refused.count(text) for text in refused}
     notes = (
-        f"{len(found)} problems drawn. measurable: the true error is above 1e-10, below which it is the references' own. bounds "
-        f"broken: beyond that, too. An estimate with its share within 10x of the true error, and "
-        "the median of estimate / error. no kink warned of: influence up to 1e-3. support found: "
-        "the solution has as many nonzeros as the exact one (classes with exact zeros). "
-        "degenerate: a lasso at a kink, or with two equal columns of which the loss reads one; "
-        f"told: by KinkWarning or NotUnique. Refused aloud: {len(refused)} "
-        f"({kinds if len(kinds) < 9 else 'several reasons'})."
+        f"{len(found)} problems drawn. measurable: the true error is above 1e-10, below which it "
+        "is the references' own. bounds broken: beyond that, too. An estimate with its share "
+        "within 10x of the true error, and the median of estimate / error. no kink warned of: "
+        "influence up to 1e-3. support found: the solution has as many nonzeros as the exact one "
+        "(classes with exact zeros). degenerate: a lasso at a kink, or with two equal columns of "
+        "which the loss reads one; told: by KinkWarning or NotUnique. Refused aloud: "
+        f"{len(refused)} ({kinds if len(kinds) < 9 else 'several reasons'})."
     )
     store("certificates", "Certificates against true errors", table, list(table[0]), notes)
 
