@@ -18,7 +18,7 @@ from .base import Strategy
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
-    from ..kernels.rof import Denoising
+    from ..kernels.denoising import Denoising
 
 Z = tuple[Tensor, ...]
 _LIMIT = 20_000  # products of one adjoint solve
@@ -52,7 +52,7 @@ class FlatZones(Strategy):
             manifold = Zones.at(fixpoint.problem, energy, x, y[0])
         shape = energy.target.shape
         moved = _Solution.apply(
-            energy.target, energy.mu, energy.weight, x.reshape(shape), manifold, run
+            energy.target, energy.even(), energy.weight, x.reshape(shape), manifold, run
         )
         x = moved.reshape(x.shape)  # type: ignore[union-attr]
         held: Tensor = _Held.apply(y[0], x)  # type: ignore[assignment]
@@ -60,10 +60,10 @@ class FlatZones(Strategy):
 
 
 def _covered(problem: Problem, x: Tensor) -> Denoising:
-    from ..kernels.rof import Denoising  # compiled when first used
+    from ..kernels.denoising import Denoising  # compiled when first used
 
     energy = Denoising.of(problem, x)
-    if energy is None:
+    if energy is None or energy.even() is None:
         raise TypeError(
             "FlatZones differentiates LeastSquares(target) + TotalVariation() in two dims, on the "
             "CPU, in float32 or float64, with one weight of LeastSquares a sample; got "
@@ -82,7 +82,7 @@ class Zones:
 
     @staticmethod
     def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor) -> Zones:
-        from ..kernels.rof import array
+        from ..kernels.denoising import array
 
         n, c, h, w = energy.target.shape
         error = problem.distance(x, (y,))
@@ -92,12 +92,12 @@ class Zones:
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
         weight, floors = array(energy.weight), array(floor)
         images = [Image.at(xs[i], ys[i], weight[i], energy.isotropic, floors[i]) for i in range(n)]
-        return Zones(images, array(energy.mu))
+        return Zones(images, array(energy.even()))
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
         from ..kernels.compiled import spread
-        from ..kernels.rof import array
+        from ..kernels.denoising import array
 
         source, p = array(g), np.empty(g.shape, array(g).dtype)
         found = np.zeros((len(source), 2))
@@ -111,7 +111,7 @@ class Zones:
     def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
         """The derivative of |Dx| along p, where x jumps."""
         from ..kernels.flat_loops import slope
-        from ..kernels.rof import array
+        from ..kernels.denoising import array
 
         source = array(p)
         out = np.empty((len(source), *source.shape[-2:]), source.dtype)
