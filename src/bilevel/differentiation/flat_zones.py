@@ -110,8 +110,8 @@ class Zones:
 
     def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
         """The derivative of |Dx| along p, where x jumps."""
-        from ..kernels.flat_loops import slope
         from ..kernels.denoising import array
+        from ..kernels.flat_loops import slope
 
         source = array(p)
         out = np.empty((len(source), *source.shape[-2:]), source.dtype)

@@ -226,3 +226,19 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
             gap += slack / 2
         found[i, 0] = gap
         found[i, 1] = primal
+
+
+@_fast
+def ascend(x_bar, y, sigma, weight, isotropic, height, tiny):
+    """y = proj(y + sigma D x_bar), in place."""
+    t = np.empty(y.shape[3], y.dtype)
+    for i in range(y.shape[2]):
+        _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t)
+
+
+@_fast
+def divergence(y, height, out):
+    """out = -(D* y)."""
+    for c in range(len(y)):
+        for i in range(y.shape[2]):
+            _pull_row(y, c, i, height, out, i)

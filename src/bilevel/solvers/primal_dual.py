@@ -178,14 +178,11 @@ class PrimalDual(Solver):
         problem: Problem, ys: list[Tensor], x_bar: Tensor, sigma: Scalar | tuple[Tensor, ...]
     ) -> list[Tensor]:
         sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * len(ys)
-        return [
-            h.outer.prox_conjugate(y + expand(s, y) * h.operator(x_bar), s)
-            for h, y, s in zip(problem.h, ys, sigmas, strict=True)
-        ]
+        return [h.ascend(y, x_bar, s) for h, y, s in zip(problem.h, ys, sigmas, strict=True)]
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
         smooth, proximal = self.split(problem)
-        parts = [h.operator.adjoint(y) for h, y in zip(problem.h, ys, strict=True)]
+        parts = [h.pull(y) for h, y in zip(problem.h, ys, strict=True)]
         if smooth is not None:
             parts.append(smooth.grad(x))
         forward = x - expand(tau, x) * reduce(Tensor.add, parts) if parts else x

@@ -236,3 +236,11 @@ class Composed(Term):
 
     def value(self, x: Tensor) -> Tensor:
         return self.outer.value(self.operator(x))
+
+    def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
+        """prox_{step outer*}(y + step K x), what primal-dual methods do to the dual y."""
+        return self.outer.prox_conjugate(y + expand(step, y) * self.operator(x), step)
+
+    def pull(self, y: Tensor) -> Tensor:
+        """K* y of such a dual."""
+        return self.operator.adjoint(y)
