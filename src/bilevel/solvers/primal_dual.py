@@ -14,6 +14,7 @@ from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
+from ..terms.sets import L2Ball
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
 from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
@@ -223,6 +224,14 @@ class PrimalDual(Solver):
         term = self.split(problem)[1]
         return 0.0 if term is None else term.strong_convexity(x)
 
+    def curvature(self, problem: Problem, z: Z) -> Tensor | None:  # -> (B,)
+        """What does for mu near z, of a constraint whose normals turn: the multiplier of a ball."""
+        term = self.split(problem)[1]
+        if not isinstance(term, L2Ball):
+            return None
+        pulls = [h.pull(y) for h, y in zip(problem.h, z[2:], strict=True)]
+        return term.multiplier(reduce(Tensor.add, pulls)) if pulls else None
+
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         own = (self.split(problem)[1], x0)
         if not all(convex(*seen) for seen in (own, *self._bent(problem, x0))):
@@ -231,8 +240,8 @@ class PrimalDual(Solver):
             return Plain()  # T is hardly more than averaged: little to gain from anchors
         if self.preconditioned or tol < 1e-6:
             return Halpern()  # faster in the end, on TV of photographs from a gap of 1e-6 on
-        mu = self.strong_convexity(problem, x0)
-        if not bool(torch.as_tensor(mu > 0).all()):
+        mu, ball = self.strong_convexity(problem, x0), isinstance(own[0], L2Ball)
+        if not bool(torch.as_tensor(mu > 0).all()) and not ball:
             return Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
         return Accelerated(gamma=0.15) if separable else Accelerated()
