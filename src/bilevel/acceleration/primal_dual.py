@@ -64,6 +64,7 @@ class Accelerated(Acceleration):
         return kernel.sweeps(z, *zip(*schedule, strict=True)), state
 
     def _measured(self, fixpoint: Fixpoint, z: Z, state: State) -> State:
+        """The state with mu as it is at z, where it changes."""
         solver: Any = fixpoint.solver
         mu = solver.curvature(fixpoint.problem, z)
         if mu is None:
@@ -119,7 +120,7 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            torch.lerp(c, a, like(expand(weight, c), c)).addcmul(move, like(expand(weight * r, c), c))
+            c.lerp(a, like(expand(weight, c), c)).addcmul(move, like(expand(r * weight, c), c))
             for a, c, move in zip(t, anchor, moves, strict=True)
         )
         if bool(restart.any()):

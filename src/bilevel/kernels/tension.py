@@ -1,4 +1,4 @@
-"""The half of PrimalDual that belongs to total variation, on the CPU, whatever the other half is."""
+"""The half of PrimalDual that is total variation's, on the CPU, whatever the other half is."""
 
 from __future__ import annotations
 

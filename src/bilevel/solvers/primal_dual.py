@@ -15,6 +15,7 @@ from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
 from ..terms.sets import L2Ball
+from ..terms.total_variation import TotalVariation
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
 from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
@@ -240,8 +241,19 @@ class PrimalDual(Solver):
             return Plain()  # T is hardly more than averaged: little to gain from anchors
         if self.preconditioned or tol < 1e-6:
             return Halpern()  # faster in the end, on TV of photographs from a gap of 1e-6 on
-        mu, ball = self.strong_convexity(problem, x0), isinstance(own[0], L2Ball)
-        if not bool(torch.as_tensor(mu > 0).all()) and not ball:
+        mu = self.strong_convexity(problem, x0)
+        if not bool(torch.as_tensor(mu > 0).all()) and not _tight(problem, x0):
             return Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
         return Accelerated(gamma=0.15) if separable else Accelerated()
+
+
+def _tight(problem: Problem, x: Tensor) -> bool:
+    """Whether the minimiser lies on the sphere of a ball: total variation alone, and no constant
+    image inside."""
+    ball, dims = problem.g, [h.dims for h in problem.h if isinstance(h, TotalVariation)]
+    if not isinstance(ball, L2Ball) or len(dims) != len(problem.h) or not dims:
+        return False
+    axes = tuple(range(-min(dims), 0))
+    constant = torch.as_tensor(ball.center).to(x).expand_as(x).mean(axes, keepdim=True)
+    return bool(ball.value(constant.expand_as(x)).isinf().all())
