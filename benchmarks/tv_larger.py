@@ -3,9 +3,9 @@
 python benchmarks/tv_larger.py        results in benchmarks/results/tv_larger.md
 
 The loop is Chambolle and Pock's as one writes it in torch, with a ratio of its two steps that suits
-each problem, and without a stopping test. It and the solver make as many steps as bring the energy to
-a relative 1e-4 above its minimum, the same function for both. (What the solver certifies is told
-beside it.) Gradients are held against central differences of solutions, on a part of the picture.
+each problem, and without a stopping test. It and the solver make as many steps as bring the energy
+to a relative 1e-4 above its minimum, the same function for both; what the solver certifies is told
+beside it. Gradients are held against central differences of solutions, on a part of the picture.
 """
 
 import math

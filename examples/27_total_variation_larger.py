@@ -109,8 +109,8 @@ for rule, most in ((None, 20_000), (bl.Halpern(), 1000)):
 #
 # The same problems to a relative excess of 1e-4 over the minimum, processor time on one thread:
 # the solver with its looks, and Chambolle and Pock's loop in torch with a ratio of its steps that
-# suits each problem and no stopping test (``benchmarks/tv_larger.py``). The last column is the error of the
-# gradient in the weight, or the radius, against differences of converged solutions.
+# suits each problem and no stopping test (``benchmarks/tv_larger.py``). The last number is the
+# error of the gradient in the weight, or the radius, against differences of converged solutions.
 
 root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks/results").is_dir())
 rows = json.loads((root / "benchmarks/results/tv_larger.json").read_text())["rows"]
