@@ -164,7 +164,7 @@ class ROF:
     def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
         if all(isinstance(number, float) for number in numbers):
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
-            return np.broadcast_to(column, (len(numbers), len(self.target)))
+            return np.repeat(column, len(self.target), axis=1)  # a view would be read-only: a type
         shaped = [per_image(expand(number, x), x, self.image) for number in numbers]
         return np.stack([array(number) for number in shaped])  # type: ignore[arg-type]
 
