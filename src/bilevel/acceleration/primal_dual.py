@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, like, norm_event
+from .._broadcast import axpy, norm_event
 from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            c.lerp(a, like(expand(weight, c), c)).addcmul(move, like(expand(r * weight, c), c))
+            axpy(weight, axpy(r, move, a - c), c)
             for a, c, move in zip(t, anchor, moves, strict=True)
         )
         if bool(restart.any()):

@@ -112,19 +112,29 @@ def _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t):
 
 @_fast
 def _pull_row(y, c, i, height, out, o):
-    """out[c, o] = -(D* y) on row i of channel c."""
-    dims, m = y.shape[1], y.shape[3]
-    out[c, o, 0] = y[c, dims - 1, i, 0]
-    for j in range(1, m):
-        out[c, o, j] = y[c, dims - 1, i, j] - y[c, dims - 1, i, j - 1]
+    """out[c, o] = -(D* y) on row i of channel c; what stands across the far edges is not read."""
+    dims, rows, m = y.shape[1:]
+    out[c, o, m - 1] = y.dtype.type(0)
+    if m > 1:
+        out[c, o, 0] = y[c, dims - 1, i, 0]
+        for j in range(1, m - 1):
+            out[c, o, j] = y[c, dims - 1, i, j] - y[c, dims - 1, i, j - 1]
+        out[c, o, m - 1] = -y[c, dims - 1, i, m - 2]
+    behind, below = _next_rows(i, rows, height)
     for d in range(dims - 1):
-        before = i - (1 if d == dims - 2 else height)
-        if before >= 0:
+        down = d == dims - 2
+        before = i - (1 if down else height)
+        has_before = i % height > 0 if down else before >= 0
+        has_next = (below if down else behind) > i
+        if has_before and has_next:
             for j in range(m):
                 out[c, o, j] += y[c, d, i, j] - y[c, d, before, j]
-        else:
+        elif has_next:
             for j in range(m):
                 out[c, o, j] += y[c, d, i, j]
+        elif has_before:
+            for j in range(m):
+                out[c, o, j] -= y[c, d, before, j]
 
 
 @_fast

@@ -19,7 +19,7 @@ from .denoising import array, image_of, per_image, per_pixel
 def ascend(tv: TotalVariation, y: Tensor, x: Tensor, step: Scalar) -> Tensor | None:
     """prox_{step h*}(y + step D x), h the norm that tv takes of Dx; None where no kernel does it.
 
-    Across the far edges y must be 0, as a dual that has started there is. One pass over x and y.
+    y is 0 across the far edges, as a dual is that has started so. One pass over x and y.
     """
     if not _covered(tv, x):
         return None
@@ -38,7 +38,7 @@ def ascend(tv: TotalVariation, y: Tensor, x: Tensor, step: Scalar) -> Tensor | N
 
 
 def pull(tv: TotalVariation, y: Tensor) -> Tensor | None:
-    """D* y, for a y as in `ascend`; None where no kernel does it."""
+    """D* y; None where no kernel does it."""
     x = y.select(-tv.dims - 1, 0)
     if not _covered(tv, x):
         return None

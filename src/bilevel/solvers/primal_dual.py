@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, larger, norm_event
+from .._broadcast import Scalar, axpy, larger, norm_event
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
@@ -165,7 +165,7 @@ class PrimalDual(Solver):
         x, x_bar, *ys = z
         ys = self._dual(problem, ys, x_bar, sigma)
         new = self._primal(problem, x, ys, tau)
-        x_bar = new + expand(theta, x) * (new - x)
+        x_bar = axpy(theta, new - x, new)
         return (new, x_bar, *ys)
 
     def averaged(self, problem: Problem, z: Z) -> Z:
@@ -184,10 +184,10 @@ class PrimalDual(Solver):
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
         smooth, proximal = self.split(problem)
-        parts = [h.pull(y) for h, y in zip(problem.h, ys, strict=True)]
+        parts = problem.pulls(ys)
         if smooth is not None:
             parts.append(smooth.grad(x))
-        forward = x - expand(tau, x) * reduce(Tensor.add, parts) if parts else x
+        forward = axpy(-tau, reduce(Tensor.add, parts), x) if parts else x
         return forward if proximal is None else proximal.prox(forward, tau)
 
     def dual(self, problem: Problem, z: Z) -> Z:
@@ -230,7 +230,7 @@ class PrimalDual(Solver):
         term = self.split(problem)[1]
         if not isinstance(term, L2Ball):
             return None
-        pulls = [h.pull(y) for h, y in zip(problem.h, z[2:], strict=True)]
+        pulls = problem.pulls(z[2:])
         return term.multiplier(reduce(Tensor.add, pulls)) if pulls else None
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bilevel.console import progress, say
-
 from .app import Force, app, command, parameters
+from .console import progress, say
 from .learn import how_to_resume
 
 if TYPE_CHECKING:
