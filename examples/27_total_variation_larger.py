@@ -79,7 +79,8 @@ for name, (given, energy) in problems.items():
     seconds = time.perf_counter() - start
     x = solution.x[:, :1]  # of TGV the image, not the field
     pictures[name] = given, x
-    told = "no finite gap" if solution.gap is None else f"gap {solution.gap.item():.1e}"
+    certified = solution.gap is not None and solution.gap.isfinite().item()
+    told = f"gap {solution.gap.item():.1e}" if certified else "no finite gap"
     print(
         f"{name:12} {psnr(given):5.1f} -> {psnr(x):.1f} dB, {int(solution.iterations):4} steps, "
         f"{seconds:.2f} s, {told}"
