@@ -79,7 +79,8 @@ class Problem:
         smooth = [t for t in self.terms if isinstance(t, SmoothComposition)]
         moved = [t for t in smooth if isinstance(t.outer, Proximable)]
         rest = [t for t in self.terms if t not in moved]
-        return Problem((*rest, *(Composition(t.outer, t.operator) for t in moved)))
+        composed = (Composition(t.outer, t.operator) for t in moved)  # type: ignore[arg-type]
+        return Problem((*rest, *composed))
 
     def value(self, x: Tensor) -> Tensor:  # (B, *event) -> (B,)
         return reduce(Tensor.add, [t.value(x) for t in self.terms])

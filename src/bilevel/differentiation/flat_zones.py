@@ -92,7 +92,9 @@ class Zones:
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
         weight, floors = array(energy.weight), array(floor)
         images = [Image.at(xs[i], ys[i], weight[i], energy.isotropic, floors[i]) for i in range(n)]
-        return Zones(images, array(energy.even()))
+        mu = energy.even()
+        assert mu is not None, "covered"
+        return Zones(images, array(mu))
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
