@@ -9,8 +9,9 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE))
     chosen = sys.argv[1:] or [
-        "overhead", "tv_bsd68", "tv_1d", "tv_2d", "tv_2d_derivative", "declarative_node",
-        "gradient_errors", "certificates", "derivative_convergence", "unrolled_gradients",
+        "overhead", "tv_bsd68", "tv_1d", "tv_2d", "tv_2d_derivative", "tv_larger",
+        "declarative_node", "gradient_errors", "certificates", "derivative_convergence",
+        "unrolled_gradients",
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
         "adaptive_inexact", "search_baselines", "filters_bsd68",
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",

@@ -134,3 +134,14 @@ def test_misuse_says_what_to_do():
         bl.Mask(torch.ones(3, 1, 4, 5))(x)
     with pytest.raises(TypeError, match="Use torch.as_tensor"):
         bl.Mask(np.ones((4, 5)))
+
+
+def test_a_kernel_changed_in_place_is_seen():
+    kernel, x = torch.zeros(3, 3, dtype=torch.float64), torch.rand(1, 5, 6, dtype=torch.float64)
+    kernel[1, 1] = 1
+    blur = bl.Blur(kernel)
+    with torch.no_grad():
+        torch.testing.assert_close(blur(x), x)
+        kernel.data *= 2
+        torch.testing.assert_close(blur(x), 2 * x)
+        torch.testing.assert_close(blur(x[..., :4]), 2 * x[..., :4])

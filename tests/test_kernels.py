@@ -10,16 +10,18 @@ from bilevel.kernels.rof import ROF
 SHAPES = [(2, 9, 7), (1, 3, 8, 5), (2, 1, 1, 6), (1, 1, 6, 1), (1, 1, 1, 1), (1, 200, 33)]
 
 
-def rof(shape, dtype=torch.float64, isotropic=True, weight=0.2, mu=1.0, seed=0, coupled=False):
+def rof(
+    shape, dtype=torch.float64, isotropic=True, weight=0.2, mu=1.0, seed=0, coupled=False, dims=2
+):
     """(energy, fixpoint, a state near the start) of a noisy image."""
     rng = torch.Generator().manual_seed(seed)
     y = torch.rand(shape, generator=rng, dtype=torch.float64).to(dtype)
-    energy = mu * bl.LeastSquares(y) + weight * bl.TotalVariation(2, isotropic, coupled)
+    energy = mu * bl.LeastSquares(y) + weight * bl.TotalVariation(dims, isotropic, coupled)
     solver = bl.PrimalDual().prepare(energy, y)
     z = solver.start(energy, y)
     z = tuple(part + 0.3 * torch.randn(part.shape, generator=rng).to(dtype) for part in z)
-    z[2][..., 0, -1, :] = 0  # a dual starts at 0, and the differences across the far edges
-    z[2][..., 1, :, -1] = 0  # leave it there
+    for axis in range(-dims, 0):  # a dual starts at 0, and the differences across the far edges
+        z[2].select(-dims - 1, axis).select(axis, -1).fill_(0)  # leave it there
     return energy, Fixpoint(energy, solver), z
 
 
@@ -100,6 +102,29 @@ def test_rof_takes_a_weight_for_each_pixel(shape, isotropic):
     held_to_the_solver(energy, fixpoint, z)
 
 
+@pytest.mark.parametrize("shape", MAPS[:6], ids=str)
+def test_rof_takes_a_data_weight_for_each_pixel(shape):
+    held_to_the_solver(*rof((2, 3, 9, 7), mu=0.1 + positive(*shape)))
+    if shape != MAPS[3]:  # one for each of coupled channels
+        held_to_the_solver(*rof((2, 3, 9, 7), mu=0.1 + positive(*shape), coupled=True))
+
+
+VOLUMES = [(2, 5, 4, 6), (1, 2, 3, 4, 5), (1, 1, 6, 5), (1, 4, 1, 5), (1, 4, 5, 1), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("shape", VOLUMES, ids=str)
+def test_rof_takes_volumes(shape, isotropic):
+    held_to_the_solver(*rof(shape, isotropic=isotropic, dims=3))
+    maps = positive(*shape[-3:])
+    held_to_the_solver(*rof(shape, isotropic=isotropic, weight=maps, mu=0.1 + maps, dims=3))
+
+
+@pytest.mark.parametrize("dims, shape", [(1, (2, 3, 9)), (3, (2, 3, 4, 5, 6))], ids=str)
+def test_rof_couples_channels_of_signals_and_volumes(dims, shape):
+    held_to_the_solver(*rof(shape, torch.float32, coupled=True, dims=dims))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(), *MAPS[:3], *MAPS[4:6], MAPS[7]], ids=str)
 def test_rof_couples_channels(shape, dtype):
@@ -112,24 +137,35 @@ def held_to_the_solver(energy, fixpoint, z):
     kernel, solver = covered(fixpoint, z), fixpoint.solver
     t = kernel.T(z)
     agree(t, solver.step(energy, z))
-    agree(kernel.sweeps(copy(z), [0.7], [0.15], [0.9]), solver.sweep(energy, z, 0.7, 0.15, 0.9))
+    swept = solver.sweep(energy, solver.sweep(energy, z, 0.7, 0.1, 0.9), 0.6, 0.12, 1.0)
+    agree(kernel.sweeps(copy(z), [0.7, 0.6], [0.1, 0.12], [0.9, 1.0]), swept)
     expected = energy.gap(t[0], (t[2],), 1e-3)
     rtol = 100 * torch.finfo(expected.dtype).eps
     torch.testing.assert_close(kernel.gap(t, 1e-3), expected, rtol=rtol, atol=rtol)
 
 
-@pytest.mark.parametrize("shape, coupled", [((3, 1, 300, 40), False), ((3, 3, 300, 40), True)])
-def test_rof_does_not_depend_on_the_number_of_threads(shape, coupled):
-    weight = positive(300, 40, dtype=torch.float32)
-    _, fixpoint, z = rof(shape, torch.float32, weight=weight, coupled=coupled)
+@pytest.mark.parametrize(
+    "shape, coupled, dims",
+    [
+        ((3, 1, 300, 40), False, 2),
+        ((3, 3, 300, 40), True, 2),
+        ((1, 1, 300, 700), False, 2),
+        ((1, 3, 300, 200), True, 2),
+        ((1, 90, 40, 60), False, 3),
+    ],
+)
+def test_rof_does_not_depend_on_the_number_of_threads(shape, coupled, dims):
+    weight = positive(*shape[-dims:], dtype=torch.float32)
+    _, fixpoint, z = rof(shape, torch.float32, weight=weight, coupled=coupled, dims=dims)
     kernel = covered(fixpoint, z)
-    steps = [[0.5] * 40, [0.2] * 40, [0.9] * 40]
+    steps = [[0.5] * 20, [0.15] * 20, [0.9] * 20]
     before = torch.get_num_threads()
     try:
         answers = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            answers.append(kernel.sweeps(copy(z), *steps))
+            swept = kernel.sweeps(copy(z), *steps)
+            answers.append((*swept, kernel.gap(swept, 0.0)))
     finally:
         torch.set_num_threads(before)
     for other in answers[1:]:
@@ -164,8 +200,7 @@ PIXELS = torch.rand(6, 5, dtype=torch.float64)
 @pytest.mark.parametrize(
     "energy",
     [
-        PIXELS * bl.LeastSquares(Y) + bl.TotalVariation(),
-        bl.LeastSquares(Y) + bl.TotalVariation(dims=3),
+        (PIXELS > 0.5) * bl.LeastSquares(Y) + bl.TotalVariation(),
         bl.LeastSquares(Y) + bl.TotalVariation(isotropic=False, coupled=True),
         torch.ones(2, 2, 1, 1).cumsum(1) * bl.LeastSquares(COLOUR)
         + bl.TotalVariation(coupled=True),
@@ -184,3 +219,25 @@ def test_a_kernel_never_records():
     energy, fixpoint, z = rof((1, 1, 6, 5))
     with torch.enable_grad():
         assert fixpoint.kernel(z) is None
+
+
+HALVES = [
+    (2, (2, 3, 9, 7), False),
+    (3, (2, 3, 4, 5), False),
+    (1, (2, 3, 9), True),
+    (2, (2, 3, 9, 7), True),
+    (3, (2, 3, 4, 5, 6), True),
+]
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+@pytest.mark.parametrize("dims, shape, coupled", HALVES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_dual_half_is_that_of_the_operator_and_the_norm(dims, shape, coupled, dtype, isotropic):
+    energy, _, (x, _, y) = rof(shape, dtype, isotropic, coupled=coupled, dims=dims)
+    (tv,), step = energy.h, torch.tensor([0.3, 2.0], dtype=dtype)
+    recorded = tv.ascend(y, x.clone().requires_grad_(), step)
+    assert recorded.requires_grad, "recorded by torch operations"
+    with torch.no_grad():
+        got = tv.ascend(y, x, step)
+        agree([got, tv.pull(y + 1)], [recorded, tv.operator.adjoint(y + 1)])

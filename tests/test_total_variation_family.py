@@ -163,3 +163,33 @@ def test_coupled_needs_channels_that_are_not_the_batch():
     colours = 0.1 * torch.ones(1, 3, 6, 5)
     with pytest.raises(ValueError, match=r"weight has shape \(1, 3, 6, 5\), which does not broad"):
         bl.solve(bl.LeastSquares(colours) + colours * bl.TotalVariation(coupled=True))
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+def test_the_multiplier_of_a_ball_accelerates(isotropic):
+    rng = torch.Generator().manual_seed(0)
+    y = torch.rand(2, 1, 24, 20, generator=rng, dtype=F64)
+    tv = bl.TotalVariation(isotropic=isotropic)
+    energy = tv + bl.L2Ball(torch.tensor([3.0, 4.0], dtype=F64).reshape(2, 1, 1, 1), y)
+    found = bl.solve(energy, tol=1e-6, max_iter=1000)
+    assert isinstance(found.acceleration, bl.Accelerated)
+    multiplier = energy.g.multiplier(tv.operator.adjoint(found.dual[0]))
+    expected = bl.solve(multiplier.reshape(2, 1, 1, 1) * bl.LeastSquares(y) + tv, tol=1e-9).x
+    torch.testing.assert_close(found.x, expected, rtol=0, atol=1e-3)
+
+
+def test_a_ball_that_holds_a_constant_image_is_idle():
+    energy = bl.TotalVariation() + bl.L2Ball(10.0, tensor(Y))
+    found = bl.solve(energy, tol=1e-6)
+    assert isinstance(found.acceleration, bl.Halpern)
+    assert found.value.item() < 1e-6
+
+
+def test_a_dualized_energy_is_the_same():
+    blur, y = bl.Blur(KERNEL), tensor(Y)
+    energy = bl.LeastSquares(y) @ blur + 0.1 * bl.TotalVariation() + bl.NonNegative()
+    other = energy.dualized()
+    assert other.f is None and len(other.h) == 2
+    torch.testing.assert_close(other.value(y + 1), energy.value(y + 1))
+    expected = bl.solve(energy, tol=1e-9).x
+    torch.testing.assert_close(bl.solve(other, tol=1e-9).x, expected, rtol=0, atol=1e-6)

@@ -44,7 +44,10 @@ class Finish:
             return min((x, y), self._settled(x, y, e), key=self._gap)
 
     def _gap(self, pair: Pair) -> float:
-        gap = energies(self.target, self.weight, self.mu, self.isotropic, *pair)[0]
+        rows, columns = self.target.shape[1:]
+        found, mu = np.empty((rows, 2)), np.full((1, columns), self.mu)
+        energies(self.target, self.weight, mu, self.isotropic, rows, 0, rows, *pair, found)
+        gap = found[:, 0].sum()
         return gap if np.isfinite(gap) else np.inf
 
     def _smoothed(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

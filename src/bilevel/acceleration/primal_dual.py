@@ -21,6 +21,9 @@ class Accelerated(Acceleration):
 
     theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = 1 / mu. On total
     variation of photographs gamma = 0.5 mu did best, 0.15 mu for the anisotropic one.
+
+    Where g is a ball, its multiplier stands for mu, measured on the way; tau = 1 / mu at most. So
+    min TV(x) subject to |x - y| <= radius takes hardly longer than mu/2 |x - y|^2 + TV(x).
     """
 
     gamma: float = 0.5  # as a part of mu, in (0, 1]
@@ -35,6 +38,8 @@ class Accelerated(Acceleration):
                 f"{type(solver).__name__}. Use Nesterov()."
             )
         mu = solver.strong_convexity(fixpoint.problem, z[0])
+        if solver.curvature(fixpoint.problem, z) is not None:
+            return solver.step_size, solver.dual_step_size, 0.0
         if not bool(torch.as_tensor(mu > 0).all()):
             raise ValueError(
                 "Accelerated needs a strongly convex term handled by its prox, and this problem "
@@ -48,6 +53,7 @@ class Accelerated(Acceleration):
         return solver.sweep(fixpoint.problem, z, tau, sigma, theta), state
 
     def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        state = self._measured(fixpoint, z, state)
         kernel = fixpoint.kernel(z)
         if kernel is None:
             return super().advance(fixpoint, z, state, steps)
@@ -56,6 +62,16 @@ class Accelerated(Acceleration):
             now, state = self._next(state)
             schedule.append(now)
         return kernel.sweeps(z, *zip(*schedule, strict=True)), state
+
+    def _measured(self, fixpoint: Fixpoint, z: Z, state: State) -> State:
+        """The state with mu as it is at z, where it changes."""
+        solver: Any = fixpoint.solver
+        mu = solver.curvature(fixpoint.problem, z)
+        if mu is None:
+            return state
+        (tau, sigma, _), mu = state, mu.detach()
+        part = (1 / (mu * tau)).clamp(max=1)
+        return tau * part, sigma / part, self.gamma * mu
 
     @staticmethod
     def _next(state: State) -> tuple[tuple[Any, Any, Any], State]:
@@ -93,7 +109,8 @@ class Halpern(Acceleration):
         anchor, k, total, first, last, balance, r = state
         solver = fixpoint.solver
         t = replace(fixpoint, solver=solver.rebalanced(fixpoint.problem, balance)).averaged(z)
-        residual = _length(t, z)
+        moves = tuple(a - b for a, b in zip(t, z, strict=True))
+        residual = _length(moves)
         first = torch.where(k == 0, residual, first)
         total = total + 1
         restart = (k > 0) & (
@@ -103,7 +120,8 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            axpy(weight, axpy(r, a - b, a - c), c) for a, b, c in zip(t, z, anchor, strict=True)
+            axpy(weight, axpy(r, move, a - c), c)
+            for a, c, move in zip(t, anchor, moves, strict=True)
         )
         if bool(restart.any()):
             moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
@@ -116,6 +134,6 @@ class Halpern(Acceleration):
         return new, (anchor, k, total, first, last, balance, r)
 
 
-def _length(a: Z, b: Z) -> Tensor:  # -> (B,)
-    squares = [norm_event(p - q).square() for p, q in zip(a, b, strict=True)]
+def _length(z: Z) -> Tensor:  # -> (B,)
+    squares = [norm_event(part).square() for part in z]
     return torch.stack(squares).sum(0).sqrt()

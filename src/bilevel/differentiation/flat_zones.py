@@ -19,7 +19,7 @@ from .implicit import solution
 if TYPE_CHECKING:
     from ..driver import Run
     from ..fixpoint import Fixpoint
-    from ..kernels.rof import Denoising
+    from ..kernels.denoising import Denoising
 
 Z = tuple[Tensor, ...]
 _LIMIT = 20_000  # products of one adjoint solve
@@ -59,7 +59,7 @@ def on_zones(run: Run, fixpoint: Fixpoint, energy: Denoising, point: Z) -> Z:
         manifold = Zones.at(fixpoint.problem, energy, x, y)
     shape = energy.target.shape
     moved = _Solution.apply(
-        energy.target, energy.mu, energy.weight, x.reshape(shape), manifold, run
+        energy.target, energy.even(), energy.weight, x.reshape(shape), manifold, run
     )
     x = moved.reshape(x.shape)  # type: ignore[union-attr]
     held: Tensor = _Held.apply(y, x)  # type: ignore[assignment]
@@ -68,9 +68,10 @@ def on_zones(run: Run, fixpoint: Fixpoint, energy: Denoising, point: Z) -> Z:
 
 def covered(problem: Problem, x: Tensor) -> Denoising | None:
     """The problem as the zones' formula knows it; None for any other."""
-    from ..kernels.rof import Denoising  # compiled when first used
+    from ..kernels.denoising import Denoising  # compiled when first used
 
-    return Denoising.of(problem, x)
+    energy = Denoising.of(problem, x)
+    return None if energy is None or energy.even() is None else energy
 
 
 def _beyond(problem: Problem, x: Tensor) -> TypeError:
@@ -91,7 +92,7 @@ class Zones:
 
     @staticmethod
     def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor) -> Zones:
-        from ..kernels.rof import array
+        from ..kernels.denoising import array
 
         n, c, h, w = energy.target.shape
         error = problem.distance(x, (y,))
@@ -101,12 +102,14 @@ class Zones:
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
         weight, floors = array(energy.weight), array(floor)
         images = [Image.at(xs[i], ys[i], weight[i], energy.isotropic, floors[i]) for i in range(n)]
-        return Zones(images, array(energy.mu))
+        mu = energy.even()
+        assert mu is not None, "covered"
+        return Zones(images, array(mu))
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
         from ..kernels.compiled import spread
-        from ..kernels.rof import array
+        from ..kernels.denoising import array
 
         source, p = array(g), np.empty(g.shape, array(g).dtype)
         found = np.zeros((len(source), 2))
@@ -119,8 +122,8 @@ class Zones:
 
     def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
         """The derivative of |Dx| along p, where x jumps."""
+        from ..kernels.denoising import array
         from ..kernels.flat_loops import slope
-        from ..kernels.rof import array
 
         source = array(p)
         out = np.empty((len(source), *source.shape[-2:]), source.dtype)

@@ -171,6 +171,9 @@ class Beside(Solver):
     def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:
         return self.inner.strong_convexity(problem, x)
 
+    def curvature(self, problem: Problem, z: Z) -> Tensor | None:
+        return self.inner.curvature(problem, _halves(z)[0])
+
     @property
     def step_size(self) -> Any:
         return self.inner.step_size

@@ -1,10 +1,12 @@
-"""PrimalDual on mu/2 |x - target|^2 + weight TV(x), in two dims on the CPU: T, sweeps and gap."""
+"""PrimalDual on mu/2 |x - target|^2 + weight TV(x), on the CPU: T, sweeps and gap."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,61 +14,31 @@ from torch import Tensor
 
 from .._broadcast import Scalar, expand
 from ..problem import Problem
-from ..terms.smooth import LeastSquares
-from ..terms.total_variation import TotalVariation
 from .compiled import announced, spread
+from .denoising import Denoising, array, per_image
 
 Z = tuple[Tensor, ...]
+Edge = tuple[int, int]  # (row, slope), as rof_loops.sweeps
 _FACTORED = 2**13  # unknowns up to which a sparse factor is made
-
-
-@dataclass(frozen=True, eq=False)
-class Denoising:
-    """The images of a batch in a row, (N, C, H, W), C the channels that one norm couples, else 1;
-    mu one an image, the weight one an image and column, or pixel. With their history."""
-
-    target: Tensor  # (N, C, H, W)
-    weight: Tensor  # (N, 1 or H, W)
-    mu: Tensor  # (N,)
-    isotropic: bool
-
-    @staticmethod
-    def of(problem: Problem, x: Tensor) -> Denoising | None:
-        """A problem of this shape, None for any other."""
-        terms = sorted(problem.terms, key=lambda term: type(term).__name__)
-        if [type(term) for term in terms] != [LeastSquares, TotalVariation]:
-            return None
-        data, tv = terms
-        assert isinstance(data, LeastSquares) and isinstance(tv, TotalVariation)
-        if tv.dims != 2 or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-            return None
-        if tv.coupled and not tv.isotropic:
-            return None
-        image = image_of(tv, x)
-        mu = per_image(data.weight, x, image)
-        if mu is None or not bool((mu > 0).all()):
-            return None
-        target = torch.as_tensor(data.target, dtype=x.dtype).expand_as(x).reshape(-1, *image)
-        return Denoising(target, _per_pixel(tv.weight, x, image), mu, tv.isotropic)
-
-
-def image_of(tv: TotalVariation, x: Tensor) -> torch.Size:
-    """(C, H, W), the shape of what one norm couples."""
-    return x.shape[-3:] if tv.coupled else torch.Size((1, *x.shape[-2:]))
+_SHARE = 2**16  # pixels that are worth a thread
+_GROUP = 16  # sweeps between two meetings of the threads
 
 
 @dataclass(frozen=True, eq=False)
 class ROF:
-    """PrimalDual on images, with the two steps of T, one an image.
+    """PrimalDual on images and volumes, with the two steps of T, one an image.
 
-    Images are shared among threads, and one image stays with one: bands of rows that exchange
-    borders every 16 sweeps took 1.4 times as long on two cores, for their copies.
+    Images are shared among threads, and so are the rows of one large image: each thread has a band
+    of them, from whose inner edges every sweep keeps another row away, so that it needs nothing of
+    the other bands. After some sweeps all meet, and what is left between the bands is made up.
+    Every number comes out as on one thread.
     """
 
-    target: np.ndarray  # as Denoising
+    target: np.ndarray  # (N, C, rows, W), the rest as Denoising
     weight: np.ndarray
     mu: np.ndarray
     isotropic: bool
+    image: tuple[int, ...]
     steps: tuple[np.ndarray, np.ndarray]  # tau, sigma: (N,)
 
     @staticmethod
@@ -75,13 +47,14 @@ class ROF:
         energy = Denoising.of(problem, z[0])
         if energy is None:
             return None
-        image = energy.target.shape[1:]
+        n, *image = energy.target.shape
         spread_out = [per_image(expand(step, z[0]), z[0], image) for step in steps]
         if any(step is None for step in spread_out):
             return None
-        fields = (energy.target, energy.weight, energy.mu, *spread_out)
-        target, weight, mu, tau, sigma = (array(field) for field in fields)  # type: ignore[arg-type]
-        return ROF(target, weight, mu, energy.isotropic, (tau, sigma))
+        fields = (energy.weight, energy.mu, *spread_out)
+        weight, mu, tau, sigma = (array(field) for field in fields)  # type: ignore[arg-type]
+        target = array(energy.target).reshape(n, image[0], math.prod(image[1:-1]), image[-1])
+        return ROF(target, weight, mu, energy.isotropic, tuple(image), (tau, sigma))
 
     def T(self, z: Z) -> Z:
         z = tuple(part.clone(memory_format=torch.contiguous_format) for part in z)
@@ -95,13 +68,35 @@ class ROF:
         return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
 
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
+        from .rof_loops import sweeps
+
+        def one(i: int, begin: Edge, end: Edge, k: int) -> None:
+            some = [np.ascontiguousarray(steps[k : k + group, i]) for steps in schedule]
+            state = x[i], x_bar[i], y[i]
+            sweeps(*self._constant(i), self._height, begin, end, *state, *some, self._tiny)
+
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
         z = tuple(part.detach().contiguous() for part in z)
         x, x_bar, y = self._views(z)
-        y[..., 0, -1, :], y[..., 1, :, -1] = 0, 0  # read by nobody
+        self._close(y)
         _compile(self.target.dtype)
-        spread(self._image, [(i, x, x_bar, y, schedule) for i in range(len(x))])
+        n, steps = len(x), len(schedule[0])
+        inner = self._cuts(min(steps, _GROUP))
+        group = min(steps, _GROUP) if inner else steps
+        for k in range(0, steps, max(group, 1)):
+            first = [(0, 0), *((cut, 1) for cut in inner)]
+            last = [*((cut, -1) for cut in inner), (x.shape[2], 0)]
+            spread(one, [(i, *b, k) for i in range(n) for b in zip(first, last, strict=True)])
+            spread(one, [(i, (cut, -1), (cut, 1), k) for i in range(n) for cut in inner])
         return z
+
+    def _cuts(self, group: int) -> list[int]:
+        """The rows at which the bands of an image begin, but for the first."""
+        n, c, rows, columns = self.target.shape
+        lag = 1 if self._height == rows else self._height  # as rof_loops
+        room = rows // lag // (2 * group + 1)  # bands that a group of sweeps does not use up
+        bands = min(torch.get_num_threads() // n, room, c * rows * columns // _SHARE)
+        return [rows // lag * b // bands * lag for b in range(1, bands)]
 
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
         """As Problem.gap."""
@@ -116,16 +111,21 @@ class ROF:
     @property
     def small(self) -> bool:
         """Whether `finish` can be had, and takes seconds at most."""
+        few = 0 < self.target.size <= _FACTORED and len(self.image) == 3
+        if not few or self.target.dtype != np.float64:
+            return False
         finite = np.isfinite(self.weight).all() and np.isfinite(self.target).all()
-        few = 0 < self.target.size <= _FACTORED
-        return few and self.target.dtype == np.float64 and bool(finite)
+        return bool(finite and (self.mu == self.mu[:, :1, :1]).all())
 
     def finish(self, z: Z) -> Z:
         """The solution to rounding, from a z that is near."""
         from ..finish import Finish
 
         x, _, y = self._views(z)
-        pairs = [Finish(*self._constant(i))(x[i], y[i]) for i in range(len(x))]
+        pairs = []
+        for i in range(len(x)):
+            newton = Finish(self.target[i], self.weight[i], self.mu[i, 0, 0], self.isotropic)
+            pairs.append(newton(x[i], y[i]))
         new, dual = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         new = new.reshape(z[0].shape)
         return new, new, dual.reshape(z[2].shape)
@@ -134,30 +134,43 @@ class ROF:
         """(P - D, P), both (B,) in float64."""
         from .rof_loops import energies
 
+        def one(i: int, begin: int, end: int) -> None:
+            energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
+
         x, _, y = self._views(z)
-        found = np.empty((len(x), 2))
-
-        def one(i: int) -> None:
-            found[i] = energies(*self._constant(i), x[i], y[i])
-
-        spread(one, [(i,) for i in range(len(x))])
+        _compile(self.target.dtype)
+        n, rows = len(x), x.shape[2]
+        found = np.empty((n, rows, 2))
+        cuts = [0, *self._cuts(0), rows]
+        spread(one, [(i, *band) for i in range(n) for band in pairwise(cuts)])
         batch = len(z[0])
-        each = torch.from_numpy(found).reshape(batch, len(x) // max(batch, 1), 2)
+        each = torch.from_numpy(found).reshape(batch, n // max(batch, 1) * rows, 2)
         gap, primal = each.sum(1).unbind(1)
         return gap, primal
 
     def _views(self, z: Z) -> list[np.ndarray]:
-        """(N, C, H, W) of x and x_bar, (N, C, 2, H, W) of y, on the memory of a contiguous z."""
-        n, c, h, w = self.target.shape
-        shapes = ((n, c, h, w), (n, c, h, w), (n, c, 2, h, w))
+        """(N, C, rows, W) of x and x_bar, (N, C, dims, rows, W) of y, on the memory of a contiguous
+        z."""
+        n, c, *rows = self.target.shape
+        shapes = ((n, c, *rows), (n, c, *rows), (n, c, len(self.image) - 1, *rows))
         return [array(part.reshape(s)) for part, s in zip(z, shapes, strict=True)]
+
+    def _close(self, y: np.ndarray) -> None:
+        """No differences across the far edges: what stands there is read by nobody else."""
+        y = y.reshape(*y.shape[:3], *self.image[1:])
+        for d in range(y.shape[2]):
+            np.moveaxis(y[:, :, d], 2 + d, -1)[..., -1] = 0
 
     def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
         if all(isinstance(number, float) for number in numbers):
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
-            return np.broadcast_to(column, (len(numbers), len(self.target)))
-        image = self.target.shape[1:]
-        return np.stack([array(per_image(expand(number, x), x, image)) for number in numbers])  # type: ignore[arg-type]
+            return np.repeat(column, len(self.target), axis=1)  # a view would be read-only: a type
+        shaped = [per_image(expand(number, x), x, self.image) for number in numbers]
+        return np.stack([array(number) for number in shaped])  # type: ignore[arg-type]
+
+    @property
+    def _height(self) -> int:
+        return math.prod(self.image[-2:-1])
 
     @property
     def _tiny(self) -> np.floating:
@@ -165,12 +178,6 @@ class ROF:
 
     def _constant(self, i: int) -> tuple:
         return self.target[i], self.weight[i], self.mu[i], self.isotropic
-
-    def _image(self, i: int, x, x_bar, y, schedule) -> None:
-        from .rof_loops import sweeps
-
-        steps = [np.ascontiguousarray(s[:, i]) for s in schedule]
-        sweeps(*self._constant(i), x[i], x_bar[i], y[i], *steps, self._tiny)
 
 
 @lru_cache
@@ -180,28 +187,7 @@ def _compile(dtype: np.dtype) -> None:
 
     dot, pair, one = np.zeros((1, 1, 1), dtype), np.zeros((1, 2, 1, 1), dtype), np.ones(1, dtype)
     with announced(sweeps, energies):
-        constants = (dot, dot[0], one[0], True)
-        sweeps(*constants, dot.copy(), dot.copy(), pair, one, one, one, np.finfo(dtype).tiny)
-        energies(*constants, dot, pair)
-
-
-def array(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().numpy()
-
-
-def per_image(number: Scalar, x: Tensor, image: Sequence[int]) -> Tensor | None:  # -> (N,)
-    """A number, or one a sample, for every image (C, H, W) of x; None if it varies inside."""
-    number = torch.as_tensor(number, dtype=x.dtype)
-    inside = 3 if image[0] > 1 else 2  # the dims of x that are one image
-    if number.ndim > x.ndim or (number.numel() > 1 and number.shape[-inside:].numel() > 1):
-        return None
-    lead = (*x.shape[:-inside], *[1] * inside)
-    return number.reshape(number.shape or (1,)).expand(lead).reshape(-1)
-
-
-def _per_pixel(weight: Scalar, x: Tensor, image: Sequence[int]) -> Tensor:
-    """A weight that broadcasts against the density, as (N, 1 or H, W)."""
-    weight = torch.as_tensor(weight, dtype=x.dtype)
-    rows = weight.shape[-2] if weight.ndim > 1 else 1
-    lead = x.shape[:-2] if image[0] == 1 else (*x.shape[:-3], 1)
-    return weight.expand(*lead, rows, x.shape[-1]).reshape(-1, rows, x.shape[-1])
+        constants, edges = (dot, dot[0], dot[0], True, 1), ((0, 0), (1, 0))
+        state = dot.copy(), dot.copy(), pair
+        sweeps(*constants, *edges, *state, one, one, one, np.finfo(dtype).tiny)
+        energies(*constants, 0, 1, dot, pair, np.zeros((1, 2)))

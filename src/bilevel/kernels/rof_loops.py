@@ -4,6 +4,11 @@ A sweep goes down the rows; sweep t + 1 may follow one row behind sweep t. So th
 first and the last of a group of sweeps stay in the cache, and memory is read once a group
 (wavefront temporal blocking). The arithmetic does not depend on the grouping.
 
+A volume is the rows of its planes one after the other, `height` a plane; sweep t + 1 follows one
+plane behind. x is (channels, rows, columns), y (channels, dims, rows, columns): the differences to
+the row in the next plane (dims = 3), to the next row (dims > 1), to the next column. y is 0 across
+the far edges, and stays.
+
 Rows are named by their index, not sliced: views are counted, for a tenth of the time of a row. A
 loop writes one array, or two where it reads few: LLVM's alias checks stop the vectoriser else.
 """
@@ -23,147 +28,227 @@ _fast = compiled(fastmath={"contract", "nsz", "arcp", "afn", "reassoc"})  # NaN 
 
 
 @_fast
-def _clip_row(x_bar, c, i, y, sigma, weight, r):
-    """y = proj(y + sigma D x_bar) on row i of channel c, every difference in [-weight, weight].
-
-    y is 0 across the far edges, and stays.
-    """
-    rows, m = x_bar.shape[1:]
-    n = min(i + 1, rows - 1)
-    for j in range(m - 1):
-        w = weight[r, j]
-        down = y[c, 0, i, j] + sigma * (x_bar[c, n, j] - x_bar[c, i, j])
-        right = y[c, 1, i, j] + sigma * (x_bar[c, i, j + 1] - x_bar[c, i, j])
-        y[c, 0, i, j] = min(max(down, -w), w)
-        y[c, 1, i, j] = min(max(right, -w), w)
-    w = weight[r, m - 1]
-    down = y[c, 0, i, m - 1] + sigma * (x_bar[c, n, m - 1] - x_bar[c, i, m - 1])
-    y[c, 0, i, m - 1] = min(max(down, -w), w)
+def _next_rows(i, rows, height):
+    """(that in the next plane, that below), i itself where there is none."""
+    return i + height if i + height < rows else i, i + 1 if (i + 1) % height else i
 
 
 @_fast
-def _shrink_row(x_bar, i, y, sigma, weight, r, tiny):
-    """The same for one channel, every pixel in the disc of radius weight."""
-    rows, m = x_bar.shape[1:]
-    n = min(i + 1, rows - 1)
+def _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny):
+    """y = proj(y + sigma D x_bar) on row i of a gray image, every pixel in the disc of radius
+    weight."""
+    m = x_bar.shape[2]
     for j in range(m - 1):
         w = weight[r, j]
-        down = y[0, 0, i, j] + sigma * (x_bar[0, n, j] - x_bar[0, i, j])
+        down = y[0, 0, i, j] + sigma * (x_bar[0, below, j] - x_bar[0, i, j])
         right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
         t = w / math.sqrt(max(down * down + right * right, w * w, tiny))
         y[0, 0, i, j] = down * t
         y[0, 1, i, j] = right * t
     w = weight[r, m - 1]
-    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, n, m - 1] - x_bar[0, i, m - 1])
+    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, below, m - 1] - x_bar[0, i, m - 1])
     y[0, 0, i, m - 1] = min(max(down, -w), w)
 
 
 @_fast
-def _shrink_rows(x_bar, i, y, sigma, weight, r, tiny, t):
-    """The same for all channels together, every pixel in the ball of radius weight."""
-    rows, m = x_bar.shape[1:]
-    n = min(i + 1, rows - 1)
-    t[:] = x_bar.dtype.type(0)
-    for c in range(len(x_bar)):
+def _move_row(x_bar, c, i, behind, below, y, o, sigma):
+    """y += sigma D x_bar on row i of channel c, which is row o of y."""
+    dims, m = y.shape[1], y.shape[3]
+    if dims > 2:
         for j in range(m):
-            y[c, 0, i, j] += sigma * (x_bar[c, n, j] - x_bar[c, i, j])
-        for j in range(m - 1):
-            y[c, 1, i, j] += sigma * (x_bar[c, i, j + 1] - x_bar[c, i, j])
+            y[c, 0, o, j] += sigma * (x_bar[c, behind, j] - x_bar[c, i, j])
+    if dims > 1:
         for j in range(m):
-            t[j] += y[c, 0, i, j] * y[c, 0, i, j] + y[c, 1, i, j] * y[c, 1, i, j]
+            y[c, dims - 2, o, j] += sigma * (x_bar[c, below, j] - x_bar[c, i, j])
+    for j in range(m - 1):
+        y[c, dims - 1, o, j] += sigma * (x_bar[c, i, j + 1] - x_bar[c, i, j])
+
+
+@_fast
+def _clip_rows(y, i, weight, r):
+    """Every difference on row i in [-weight, weight]."""
+    channels, dims, _, m = y.shape
+    for c in range(channels):
+        for d in range(dims):
+            for j in range(m):
+                w = weight[r, j]
+                y[c, d, i, j] = min(max(y[c, d, i, j], -w), w)
+
+
+@_fast
+def _shrink_rows(y, i, weight, r, tiny, t):
+    """All differences of a pixel of row i, those of all channels, in the ball of radius weight."""
+    channels, dims, _, m = y.shape
+    t[:] = y.dtype.type(0)
+    for c in range(channels):
+        for d in range(dims):
+            for j in range(m):
+                t[j] += y[c, d, i, j] * y[c, d, i, j]
     for j in range(m):
         w = weight[r, j]
         t[j] = w / math.sqrt(max(t[j], w * w, tiny))
-    for c in range(len(x_bar)):
-        for j in range(m):
-            y[c, 0, i, j] *= t[j]
-        for j in range(m):
-            y[c, 1, i, j] *= t[j]
+    for c in range(channels):
+        for d in range(dims):
+            for j in range(m):
+                y[c, d, i, j] *= t[j]
 
 
 @_fast
-def _pull(y, c, i, j):
-    """-(D* y) at a pixel that is not in the first column."""
-    up = y[c, 0, i - 1, j] if i else y.dtype.type(0)
-    return y[c, 0, i, j] - up + y[c, 1, i, j] - y[c, 1, i, j - 1]
+def _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t):
+    """y = proj(y + sigma D x_bar) on row i of all channels."""
+    channels, dims, rows, _ = y.shape
+    behind, below = _next_rows(i, rows, height)
+    r = i if len(weight) > 1 else 0
+    if isotropic and channels == 1 and dims == 2:
+        _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny)
+        return
+    for c in range(channels):
+        _move_row(x_bar, c, i, behind, below, y, i, sigma)
+    if isotropic:
+        _shrink_rows(y, i, weight, r, tiny, t)
+    else:
+        _clip_rows(y, i, weight, r)
 
 
 @_fast
-def _first_pull(y, c, i):
-    up = y[c, 0, i - 1, 0] if i else y.dtype.type(0)
-    return y[c, 0, i, 0] - up + y[c, 1, i, 0]
+def _pull_row(y, c, i, height, out, o):
+    """out[c, o] = -(D* y) on row i of channel c; what stands across the far edges is not read."""
+    dims, rows, m = y.shape[1:]
+    out[c, o, m - 1] = y.dtype.type(0)
+    if m > 1:
+        out[c, o, 0] = y[c, dims - 1, i, 0]
+        for j in range(1, m - 1):
+            out[c, o, j] = y[c, dims - 1, i, j] - y[c, dims - 1, i, j - 1]
+        out[c, o, m - 1] = -y[c, dims - 1, i, m - 2]
+    behind, below = _next_rows(i, rows, height)
+    for d in range(dims - 1):
+        down = d == dims - 2
+        before = i - (1 if down else height)
+        has_before = i % height > 0 if down else before >= 0
+        has_next = (below if down else behind) > i
+        if has_before and has_next:
+            for j in range(m):
+                out[c, o, j] += y[c, d, i, j] - y[c, d, before, j]
+        elif has_next:
+            for j in range(m):
+                out[c, o, j] += y[c, d, i, j]
+        elif has_before:
+            for j in range(m):
+                out[c, o, j] -= y[c, d, before, j]
 
 
 @_fast
-def _primal_row(target, c, i, y, x, x_bar, tau, mu, theta):
+def _primal_row(target, mu, r, c, i, height, y, x, x_bar, tau, theta):
     """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on a row."""
     one = x.dtype.type(1)
-    shrink, pull = one / (one + tau * mu), tau * mu
-    x_bar[c, i, 0] = (x[c, i, 0] + tau * _first_pull(y, c, i) + pull * target[c, i, 0]) * shrink
-    for j in range(1, x.shape[2]):
-        x_bar[c, i, j] = (x[c, i, j] + tau * _pull(y, c, i, j) + pull * target[c, i, j]) * shrink
+    _pull_row(y, c, i, height, x_bar, i)
     for j in range(x.shape[2]):
-        new = x_bar[c, i, j]
+        s = tau * mu[r, j]
+        new = (x[c, i, j] + tau * x_bar[c, i, j] + s * target[c, i, j]) * (one / (one + s))
         x_bar[c, i, j] = new + theta * (new - x[c, i, j])
         x[c, i, j] = new
 
 
 @_fast
-def sweeps(target, weight, mu, isotropic, x, x_bar, y, tau, sigma, theta, tiny):
-    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image (C, H, W).
+def sweeps(target, weight, mu, isotropic, height, begin, end, x, x_bar, y, tau, sigma, theta, tiny):
+    """Sweeps with the steps tau[k], sigma[k], theta[k], in place, on one image.
 
-    weight: (H, W), or (1, W) for all rows. tiny: the least positive number of the dtype.
+    weight, mu: (rows, columns), or (1, columns) for all rows. tiny: the least positive number of
+    the dtype. begin, end: (row, slope), the part of the image, whose edges move by `slope` lags a
+    sweep: 0 at an edge of the image; -1 and 1 keep to what depends on these rows alone.
     """
     channels, rows, columns = x.shape
+    lag = 1 if height == rows else height
     t = np.empty(columns, x.dtype)
-    for front in range(rows + len(tau) - 1):
-        for k in range(max(0, front - rows + 1), min(len(tau), front + 1)):
-            i = front - k
-            r = i if len(weight) > 1 else 0
-            if not isotropic:
+    fronts = (len(tau) - 1) * (1 + end[1]) + max(end[1], 0)
+    for front in range(begin[0], end[0] + fronts * lag):
+        for k in range(len(tau)):
+            i = front - k * lag
+            low, high = begin[0] + begin[1] * k * lag, end[0] + end[1] * k * lag
+            if low <= i < high:
+                _dual_row(x_bar, i, height, y, sigma[k], weight, isotropic, tiny, t)
+            low, high = low + max(begin[1], 0) * lag, high + max(end[1], 0) * lag
+            if low <= i < high:
+                r = i if len(mu) > 1 else 0
                 for c in range(channels):
-                    _clip_row(x_bar, c, i, y, sigma[k], weight, r)
-            elif channels == 1:
-                _shrink_row(x_bar, i, y, sigma[k], weight, r, tiny)
-            else:
-                _shrink_rows(x_bar, i, y, sigma[k], weight, r, tiny, t)
-            for c in range(channels):
-                _primal_row(target, c, i, y, x, x_bar, tau[k], mu, theta[k])
+                    _primal_row(target, mu, r, c, i, height, y, x, x_bar, tau[k], theta[k])
 
 
 @_fast
-def energies(target, weight, mu, isotropic, x, y):
-    """(P - D, P) at x and a feasible y, rows summed in float64.
+def _misfit_row(target, mu, r, c, i, x, pull):
+    """(mu |x - target|^2, |mu (x - target) - pull|^2 / mu) on a row."""
+    fit, slack = x.dtype.type(0), x.dtype.type(0)
+    for j in range(x.shape[2]):
+        d = x[c, i, j] - target[c, i, j]
+        s = mu[r, j] * d - pull[c, 0, j]
+        fit += mu[r, j] * d * d
+        slack += s * s / mu[r, j]
+    return fit, slack
 
-    P - D = 1/(2 mu) |mu (x - target) + D* y|^2 + sum weight |Dx| - <Dx, y>: nothing cancels.
+
+@_fast
+def _tension_row(steps, y, i, weight, r, isotropic, t):
+    """(sum of weight |Dx|, that less <Dx, y>) on row i of all channels, steps = Dx there."""
+    channels, dims, _, m = y.shape
+    total, slack = y.dtype.type(0), y.dtype.type(0)
+    t[:] = total
+    for c in range(channels):
+        for d in range(dims):
+            if isotropic:
+                for j in range(m):
+                    t[j] += steps[c, d, 0, j] * steps[c, d, 0, j]
+            else:
+                for j in range(m):
+                    t[j] += abs(steps[c, d, 0, j])
+    for j in range(m):
+        t[j] = weight[r, j] * (math.sqrt(t[j]) if isotropic else t[j])
+        total += t[j]
+    for c in range(channels):
+        for d in range(dims):
+            for j in range(m):
+                t[j] -= steps[c, d, 0, j] * y[c, d, i, j]
+    for j in range(m):
+        slack += t[j]
+    return total, slack
+
+
+@_fast
+def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
+    """found[i] = (P - D, P) of row i at x and a feasible y, for the rows from begin to end.
+
+    P - D = |mu (x - target) + D* y|^2 / (2 mu) + sum weight |Dx| - <Dx, y>: nothing cancels.
     """
-    channels, rows, m = x.shape
-    zero = x.dtype.type(0)
-    size = np.empty(m, x.dtype)
-    gap, primal = 0.0, 0.0
-    for i in range(rows):
-        n, r = min(i + 1, rows - 1), i if len(weight) > 1 else 0
-        size[:] = zero
-        inner, fit, slack, total = zero, zero, zero, zero
+    channels, dims, rows, m = y.shape
+    steps, pull = np.empty((channels, dims, 1, m), x.dtype), np.empty((channels, 1, m), x.dtype)
+    t, one = np.empty(m, x.dtype), x.dtype.type(1)
+    for i in range(begin, end):
+        behind, below = _next_rows(i, rows, height)
+        steps[:] = x.dtype.type(0)
+        r = i if len(weight) > 1 else 0
+        q = i if len(mu) > 1 else 0
         for c in range(channels):
-            for j in range(m - 1):
-                down, right = x[c, n, j] - x[c, i, j], x[c, i, j + 1] - x[c, i, j]
-                size[j] += down * down + right * right if isotropic else abs(down) + abs(right)
-                inner += down * y[c, 0, i, j] + right * y[c, 1, i, j]
-            down = x[c, n, m - 1] - x[c, i, m - 1]
-            size[m - 1] += down * down if isotropic else abs(down)
-            inner += down * y[c, 0, i, m - 1]
-            d = x[c, i, 0] - target[c, i, 0]
-            s = mu * d - _first_pull(y, c, i)
-            fit += d * d
-            slack += s * s
-            for j in range(1, m):
-                d = x[c, i, j] - target[c, i, j]
-                s = mu * d - _pull(y, c, i, j)
-                fit += d * d
-                slack += s * s
-        for j in range(m):
-            total += weight[r, j] * (math.sqrt(size[j]) if isotropic else size[j])
-        gap += slack / (2 * mu) + (total - inner)
-        primal += mu * fit / 2 + total
-    return gap, primal
+            _move_row(x, c, i, behind, below, steps, 0, one)
+        primal, gap = _tension_row(steps, y, i, weight, r, isotropic, t)
+        for c in range(channels):
+            _pull_row(y, c, i, height, pull, 0)
+            fit, slack = _misfit_row(target, mu, q, c, i, x, pull)
+            primal += fit / 2
+            gap += slack / 2
+        found[i, 0] = gap
+        found[i, 1] = primal
+
+
+@_fast
+def ascend(x_bar, y, sigma, weight, isotropic, height, tiny):
+    """y = proj(y + sigma D x_bar), in place."""
+    t = np.empty(y.shape[3], y.dtype)
+    for i in range(y.shape[2]):
+        _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t)
+
+
+@_fast
+def divergence(y, height, out):
+    """out = -(D* y)."""
+    for c in range(len(y)):
+        for i in range(y.shape[2]):
+            _pull_row(y, c, i, height, out, i)

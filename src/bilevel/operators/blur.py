@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .._broadcast import Scalar
+from .._tangents import differentiates
 from .base import Operator, lanczos_norm, real_numbers
 from .boundaries import Boundary, Margin, Periodic, Symmetric
 
@@ -24,6 +25,7 @@ class Blur(Operator):
 
     kernel: Tensor  # (h, w), or (B, h, w): one a sample
     boundary: Boundary = Symmetric()
+    _kept: dict[tuple, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         k = self.kernel
@@ -67,7 +69,20 @@ class Blur(Operator):
         )
 
     def spectrum(self, wide: Tensor) -> Tensor:
-        """k^: the transform of the kernel on the grid of `wide`, its centre at the origin."""
+        """k^: the transform of the kernel on the grid of `wide`, its centre at the origin; kept for
+        the next time where it has no derivative."""
+        traced = torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
+        if traced or differentiates() or torch.compiler.is_compiling():
+            return self._spectrum(wide)
+        grid = wide.ndim, wide.shape[-2:]
+        kernel, spectrum = self._kept.get(grid, (None, None))
+        if kernel is None or not torch.equal(kernel, self.kernel):  # it may change in place
+            spectrum = self._spectrum(wide)
+            self._kept.clear()
+            self._kept[grid] = self.kernel.clone(), spectrum
+        return spectrum  # type: ignore[return-value]
+
+    def _spectrum(self, wide: Tensor) -> Tensor:
         h, w = self.kernel.shape[-2:]
         grid = pad(self.kernel, (0, wide.shape[-1] - w, 0, wide.shape[-2] - h))
         spectrum = torch.fft.rfft2(grid.roll((-(h // 2), -(w // 2)), (-2, -1)))

@@ -14,6 +14,8 @@ from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
+from ..terms.sets import L2Ball
+from ..terms.total_variation import TotalVariation
 from .base import Solver, Z
 from .preconditioner import diagonal_steps
 from .steps import below, chosen, continuous, convex, lipschitz, positive, weak_convexity
@@ -178,10 +180,7 @@ class PrimalDual(Solver):
         problem: Problem, ys: list[Tensor], x_bar: Tensor, sigma: Scalar | tuple[Tensor, ...]
     ) -> list[Tensor]:
         sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * len(ys)
-        return [
-            h.outer.prox_conjugate(axpy(s, h.operator(x_bar), y), s)
-            for h, y, s in zip(problem.h, ys, sigmas, strict=True)
-        ]
+        return [h.ascend(y, x_bar, s) for h, y, s in zip(problem.h, ys, sigmas, strict=True)]
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
         smooth, proximal = self.split(problem)
@@ -226,6 +225,14 @@ class PrimalDual(Solver):
         term = self.split(problem)[1]
         return 0.0 if term is None else term.strong_convexity(x)
 
+    def curvature(self, problem: Problem, z: Z) -> Tensor | None:  # -> (B,)
+        """What does for mu near z, of a constraint whose normals turn: the multiplier of a ball."""
+        term = self.split(problem)[1]
+        if not isinstance(term, L2Ball):
+            return None
+        pulls = problem.pulls(z[2:])
+        return term.multiplier(reduce(Tensor.add, pulls)) if pulls else None
+
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         own = (self.split(problem)[1], x0)
         if not all(convex(*seen) for seen in (own, *self._bent(problem, x0))):
@@ -235,7 +242,18 @@ class PrimalDual(Solver):
         if self.preconditioned or tol < 1e-6:
             return Halpern()  # faster in the end, on TV of photographs from a gap of 1e-6 on
         mu = self.strong_convexity(problem, x0)
-        if not bool(torch.as_tensor(mu > 0).all()):
+        if not bool(torch.as_tensor(mu > 0).all()) and not _tight(problem, x0):
             return Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
         return Accelerated(gamma=0.15) if separable else Accelerated()
+
+
+def _tight(problem: Problem, x: Tensor) -> bool:
+    """Whether the minimiser lies on the sphere of a ball: total variation alone, and no constant
+    image inside."""
+    ball, dims = problem.g, [h.dims for h in problem.h if isinstance(h, TotalVariation)]
+    if not isinstance(ball, L2Ball) or len(dims) != len(problem.h) or not dims:
+        return False
+    axes = tuple(range(-min(dims), 0))
+    constant = torch.as_tensor(ball.center).to(x).expand_as(x).mean(axes, keepdim=True)
+    return bool(ball.value(constant.expand_as(x)).isinf().all())

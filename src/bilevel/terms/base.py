@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, carries_batch, expand, inner, sum_event
+from .._broadcast import Scalar, axpy, carries_batch, expand, inner, sum_event
 from .._tangents import detached
 from .manifolds import Manifold
 from .of_prox import of_prox, of_separable_prox
@@ -242,3 +242,11 @@ class Composed(Term):
 
     def value(self, x: Tensor) -> Tensor:
         return self.outer.value(self.operator(x))
+
+    def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
+        """prox_{step outer*}(y + step K x), what primal-dual methods do to the dual y."""
+        return self.outer.prox_conjugate(axpy(step, self.operator(x), y), step)
+
+    def pull(self, y: Tensor) -> Tensor:
+        """K* y."""
+        return self.operator.adjoint(y)

@@ -152,6 +152,15 @@ class L2Ball(Proximable, Dualizable):
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         return self.center + _clip_norm(x - self.center, self.radius, tuple(range(1, x.ndim)))
 
+    def multiplier(self, normal: Tensor) -> Tensor:  # (B, *event) -> (B,)
+        """m of a normal vector m (x - center) at a point x of the sphere; 0 where radius = 0.
+
+        On the sphere <n - n', x - x'> = (m + m') / 2 |x - x'|^2: the normals are as those of a
+        strongly convex function with the constant m.
+        """
+        radius = torch.as_tensor(self.radius).to(normal).flatten()
+        return torch.where(radius > 0, norm_event(normal) / radius, 0.0)
+
     def conjugate(self, y: Tensor) -> Tensor:
         length = norm_event(y).reshape(-1, *[1] * (y.ndim - 1))
         return sum_event(self.radius * length) + sum_event(self.center * y)

@@ -86,6 +86,18 @@ class TotalVariation(Weighted, Composed):
             return L21(dim=self._axes, weight=weight)
         return L1(weight=weight)
 
+    def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
+        from ..kernels import tension  # compiled when first used
+
+        new = tension.ascend(self, y, x, step)
+        return super().ascend(y, x, step) if new is None else new
+
+    def pull(self, y: Tensor) -> Tensor:
+        from ..kernels import tension
+
+        x = tension.pull(self, y)
+        return super().pull(y) if x is None else x
+
     def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same, channels 1 if coupled
         self.check(x)
         differences, axis = self.operator(x), -self.dims - 1
