@@ -103,7 +103,8 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            axpy(weight, axpy(r, a - b, a - c), c) for a, b, c in zip(t, z, anchor, strict=True)
+            axpy(weight, axpy(r, a - b, a - c), c)
+            for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):
             moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
