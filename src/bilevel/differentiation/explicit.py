@@ -34,6 +34,8 @@ class Explicit(Strategy):
 
 def _reached(run: Run, fixpoint: Fixpoint, z: Tensor, cotangent: Tensor) -> None:
     """Backward has come to z."""
+    if not bool(cotangent.any()):  # as from `minimum`: there is nothing to solve
+        return
     certificate = run.certificate
     certificate.adjoint_residual, certificate.adjoint_iterations = z.new_zeros(len(z)), 0
     if probes.active() is not None:
