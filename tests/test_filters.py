@@ -17,7 +17,6 @@ from bilevel.tasks import data, evaluation, images, runs
 from bilevel.tasks.shipped import ShippedDenoiser
 from command_line import bilevel, psnr, said
 
-
 POTENTIALS = {
     "absolute": AbsolutePotential,
     "huber": lambda: HuberPotential(8, 0.05),

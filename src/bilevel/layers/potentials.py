@@ -65,8 +65,8 @@ class SplinePotential(FilterPotential):
 
 
 class WeaklyConvexPotential(SplinePotential):
-    """The same with slopes that may fall, so that large responses cost hardly more than medium ones:
-    rho_k is not convex, 1/2 |x - y|^2 + sum_k weight_k sum_p rho_k is, strongly.
+    """The same with slopes that may fall, so that large responses cost hardly more than medium
+    ones: rho_k is not convex, 1/2 |x - y|^2 + sum_k weight_k sum_p rho_k is, strongly.
 
     The slopes are >= -b with b sum_k weight_k |K_k x|^2 <= 0.95 |x|^2, from the spectra of the K_k.
 
