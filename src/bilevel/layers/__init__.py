@@ -8,9 +8,9 @@ from .flow import GradientFlow
 from .potentials import (
     AbsolutePotential,
     FilterPotential,
+    FirmPotential,
     HuberPotential,
     SplinePotential,
-    WeaklyConvexPotential,
 )
 from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
@@ -27,6 +27,7 @@ __all__ = [
     "Equilibrium",
     "FilterDenoise",
     "FilterPotential",
+    "FirmPotential",
     "GradientFlow",
     "HuberPotential",
     "HyperLISTA",
@@ -42,7 +43,6 @@ __all__ = [
     "TVDenoise",
     "TVDenoiser",
     "Unrolled",
-    "WeaklyConvexPotential",
     "analytic_weight",
     "jacobian_penalty",
 ]
