@@ -183,9 +183,10 @@ for row in stored("speech_gradients"):
 # How many steps to learn through
 # -------------------------------
 #
-# ``benchmarks/speech_sweep.py``, on few frames and for few steps of learning, so only the picture
-# counts: each operator does best after about the number of steps that it was learned for, and
-# backpropagation through the last 30 alone, frozen at the last iterate, stores a fraction.
+# ``benchmarks/speech_sweep.py``, on 2048 frames for three epochs, where the papers take 66 628 for
+# twenty: the operator learned through 10 steps does best after 20 and soon worse, the others after
+# some 30 still, whatever they were learned through. The last 30 terms alone, frozen at the last
+# iterate, store a fraction, and did no worse here than all 80 or 100 steps.
 
 sweep = {row["learned through"]: row for row in stored("speech_sweep")}
 names = [name for name in sweep if name.startswith("L = ")]
@@ -208,7 +209,8 @@ plt.show()
 
 # %%
 # What it costs to solve with them, to a gap of 1e-4, beside the condition of :math:`K`. One was
-# pulled towards orthonormal rows while it learned:
+# pulled towards orthonormal rows while it learned: its solution takes 40 % fewer steps, with no
+# more error after 30 of them, and more at the solution.
 
 print(f"{'learned through':26} {'at L steps':>10} {'solution':>9} {'condition':>9} {'steps':>6}")
 for name in names:
