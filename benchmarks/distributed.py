@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import bilevel as bl
 
-SAMPLES, SIDE, STEPS, PAIRS = 16, 64, 6, 7
+SAMPLES, SIDE, STEPS, PAIRS = 16, 64, 6, 15
 
 
 class Denoiser(nn.Module):

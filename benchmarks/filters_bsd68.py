@@ -30,7 +30,7 @@ def main(every: int = 7) -> None:
         tv = [float(row[f"seed {SEED}"]) for row in csv.DictReader(file)][::every]
     count = sum(p.numel() for p in model.parameters())
     rows = [
-        {"what": f"filters, weakly convex, {count} parameters", "images": len(pairs), "PSNR": np.mean(filters)},
+        {"what": f"filters, {count} parameters", "images": len(pairs), "PSNR": np.mean(filters)},
         {"what": "TV, learned weight", "images": len(pairs), "PSNR": np.mean(tv)},
         {"what": "least gain of an image", "PSNR": np.min(np.subtract(filters, tv))},
         {"what": "TV, usually quoted (recalled)", "images": 68, "PSNR": 27.48},

@@ -3,8 +3,8 @@
 import numpy as np
 from typer.testing import CliRunner
 
-from bilevel.cli import app
 from bilevel.tasks import images
+from bilevel_cli import app
 
 
 def bilevel(*arguments):

@@ -1,13 +1,23 @@
 """The command line, as a person uses it: help, evaluate, info, demo."""
 
-import pytest
+import subprocess
+import sys
 
+import pytest
+import typer
+
+from bilevel_cli import app
 from command_line import bilevel, said
 
-COMMANDS = [
-    *(["learn", "denoise"], ["learn", "deblur"], ["denoise"], ["deblur"], ["inpaint"]),
-    *(["evaluate"], ["info"], ["demo"]),
-]
+
+def leaves(command):
+    """Each command in a group, by its words."""
+    for word, child in command.commands.items():
+        inner = leaves(child) if hasattr(child, "commands") else [()]
+        yield from ((word, *rest) for rest in inner)
+
+
+COMMANDS = list(leaves(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -20,6 +30,18 @@ def test_help_shows_an_example_that_is_this_command(words):
 def test_help_lists_the_commands():
     result = bilevel("--help")
     assert all(words[0] in result.output for words in COMMANDS)
+
+
+def test_help_answers_without_torch():
+    """The commands are a package of their own: `bilevel` imports torch, at 2 s or more."""
+    code = (
+        "import sys; from bilevel_cli import app\n"
+        "app(['learn', '--help'], standalone_mode=False)\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "bilevel learn" in result.stdout
 
 
 # ---------------------------------------------------------------------------- evaluate and info

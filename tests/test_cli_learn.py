@@ -95,9 +95,9 @@ def test_ctrl_c_in_a_terminal(here):
     options = [*LEARN, "--noise", "5:50", "--steps", "99", "--out", "run2"]
     code = (
         "from bilevel.tasks import runs; plain = runs._optimizer\n"
-        "import torch, bilevel.cli\n"  # an optimizer that does not end early
+        "import torch, bilevel_cli\n"  # an optimizer that does not end early
         "runs._optimizer = lambda p, tolerance: torch.optim.SGD(p, lr=1e-3)\n"
-        "bilevel.cli.main()"
+        "bilevel_cli.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL

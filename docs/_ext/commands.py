@@ -7,7 +7,7 @@ import typer
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from bilevel.cli import app
+from bilevel_cli import app
 
 
 def leaves(command, name: str) -> Iterator[tuple[str, object]]:

@@ -1,6 +1,6 @@
 """`python -m bilevel` is the command `bilevel`."""
 
-from bilevel.cli import main
+from bilevel_cli import main
 
 if __name__ == "__main__":
     main()

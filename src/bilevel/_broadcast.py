@@ -19,6 +19,13 @@ def expand(scalar: Scalar, like: Tensor) -> Scalar:  # (B,) -> (B, 1, ..., 1)
     return scalar
 
 
+def axpy(t: Scalar, d: Tensor, x: Tensor) -> Tensor:
+    """x + t d in one pass; t as in `expand`."""
+    if isinstance(t, Tensor):
+        return torch.addcmul(x, expand(t, x), d)  # type: ignore[arg-type]
+    return torch.add(x, d, alpha=t)
+
+
 def carries_batch(value: object, x: Tensor) -> bool:
     """Whether a tensor that broadcasts against x holds one entry a sample."""
     return isinstance(value, Tensor) and value.ndim == x.ndim and value.shape[0] == len(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._broadcast import expand, norm_event
+from ._tangents import differentiates
 from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
 from .terms.composition import Composition, SmoothComposition, SmoothSum
@@ -80,9 +82,23 @@ class Problem:
         taken = [t.take(index, x) for t in self.terms]
         return None if None in taken else Problem(tuple(taken))  # type: ignore[arg-type]
 
+    def pulls(self, y: Sequence[Tensor]) -> list[Tensor]:
+        """K_i* y_i; the last are kept while nothing is recorded: a primal-dual step and the gap at
+        its end ask for the same."""
+        if differentiates():
+            return [h.operator.adjoint(y_i) for h, y_i in zip(self.h, y, strict=True)]
+        kept = self._pulled
+        if len(kept) != len(y) or any(a is not b for (a, _), b in zip(kept, y, strict=True)):
+            kept[:] = [(y_i, h.operator.adjoint(y_i)) for h, y_i in zip(self.h, y, strict=True)]
+        return [image for _, image in kept]
+
+    @cached_property
+    def _pulled(self) -> list[tuple[Tensor, Tensor]]:  # (y_i, K_i* y_i)
+        return []
+
     def slope(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor:
         """grad f(x) + sum K_i* y_i."""
-        parts = [h.operator.adjoint(y_i) for h, y_i in zip(self.h, y, strict=True)]
+        parts = self.pulls(y)
         if self.f is not None:
             parts.append(self.f.grad(x))
         return reduce(Tensor.add, parts) if parts else torch.zeros_like(x)
@@ -146,24 +162,20 @@ class Problem:
         """P and D at x and the duals y of the h_i, which are scaled to be feasible."""
         assert self._split is not None
         base, parts = self._split
-        images = [part.operator(x) for part in parts]
-        duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=True)] + list(
-            y
-        )
-        operators = [part.operator for part in parts] + [h.operator for h in self.h]
-        outers = [part.outer for part in parts] + [h.outer for h in self.h]
-        pull = (
-            -reduce(Tensor.add, [k.adjoint(d) for k, d in zip(operators, duals, strict=True)])
-            if duals
-            else 0 * x
-        )
+        outers = [part.outer for part in (*parts, *self.h)]
+        images = [part.operator(x) for part in (*parts, *self.h)]
+        duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=False)]
+        pulls = [part.operator.adjoint(d) for part, d in zip(parts, duals, strict=True)]
+        duals, pulls = [*duals, *y], [*pulls, *self.pulls(y)]
+        pull = -reduce(Tensor.add, pulls) if pulls else 0 * x
         scale = base.dual_scale(pull)
         if bool((scale < 1).any()):
             pull, duals = pull * expand(scale, pull), [d * expand(scale, d) for d in duals]
         dual = -base.conjugate(pull)
         for outer, d in zip(outers, duals, strict=True):
             dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
-        return self.value(x), dual
+        values = [outer.value(image) for outer, image in zip(outers, images, strict=True)]
+        return reduce(Tensor.add, values, base.value(x)), dual
 
 
 def relative_change(

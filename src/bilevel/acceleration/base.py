@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand
+from .._broadcast import Scalar, axpy
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -65,7 +65,7 @@ def where(mask: Tensor, yes: Z, no: Z) -> Z:  # mask (B,)
 
 def mix(weight: Scalar, a: Z, b: Z) -> Z:
     """b + weight (a - b), part by part."""
-    return tuple(q + expand(weight, q) * (p - q) for p, q in zip(a, b, strict=True))
+    return tuple(axpy(weight, p - q, q) for p, q in zip(a, b, strict=True))
 
 
 @dataclass(frozen=True)

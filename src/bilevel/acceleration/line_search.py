@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._broadcast import eps, expand, inner, tiny
+from .._broadcast import axpy, eps, inner, tiny
 from .base import Acceleration, State, Z
 from .momentum import extrapolate, primal_only
 
@@ -34,7 +34,7 @@ class ExactLineSearch(Acceleration):
         gradient = f.grad(x)
         curved = inner(gradient, f.grad(x + gradient) - gradient)  # <g, Hg>
         step = inner(gradient, gradient) / curved.clamp_min(tiny(x))
-        return (x - expand(step, x) * gradient,), state
+        return (axpy(-step, gradient, x),), state
 
 
 @dataclass(frozen=True)

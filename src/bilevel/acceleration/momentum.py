@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, inner
+from .._broadcast import axpy, inner
 from .base import Acceleration, State, Z, mix
 
 if TYPE_CHECKING:
@@ -75,4 +75,4 @@ def extrapolate(v: Z, new: Z, old: Z, k: Tensor) -> tuple[Z, Tensor]:
     uphill = reduce(Tensor.add, [inner(p - a, m) for p, a, m in zip(v, new, moves, strict=True)])
     k = torch.where(uphill > 0, 0.0, k + 1)
     beta = k / (k + 3)
-    return tuple(a + expand(beta, a) * m for a, m in zip(new, moves, strict=True)), k
+    return tuple(axpy(beta, m, a) for a, m in zip(new, moves, strict=True)), k

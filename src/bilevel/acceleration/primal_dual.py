@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, norm_event
+from .._broadcast import axpy, norm_event
 from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Halpern(Acceleration):
         )
         weight = (k + 1) / (k + 2)
         new = tuple(
-            c + expand(weight, c) * (a - c + expand(r, c) * (a - b))
+            axpy(weight, axpy(r, a - b, a - c), c)
             for a, b, c in zip(t, z, anchor, strict=True)
         )
         if bool(restart.any()):

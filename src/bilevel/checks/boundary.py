@@ -19,7 +19,7 @@ from .shapes import check_shapes
 
 def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor]:
     """(problem, start of shape (B, *event)), or an error that says what to do; in no_grad mode."""
-    problem = as_problem(energy)
+    problem = Problem(as_problem(energy).terms)  # what it keeps is of one run
     found = [field for term in problem.terms for field in fields_of(term)]
     given = [] if x0 is None else [Field(None, "x0", x0)]
     check_kinds(given + found)

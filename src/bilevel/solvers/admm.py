@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand
+from .._broadcast import Scalar, axpy, expand
 from ..acceleration import Acceleration, OverRelaxation, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth
@@ -112,7 +112,7 @@ class ADMM(Solver):
         else:
             tau = self.step_size
             assert tau is not None
-            x = x - expand(tau, x) * gradient
+            x = axpy(-tau, gradient, x)
             x = x if problem.g is None else problem.g.prox(x, tau)
         return self.assemble(problem, x, ys)
 

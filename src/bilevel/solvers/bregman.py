@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand
+from .._broadcast import Scalar, axpy, expand
 from ..acceleration import Acceleration, Plain
 from ..operators.matrix import Matrix
 from ..problem import Problem, relative_change
@@ -158,7 +158,7 @@ class BregmanPrimalDual(Solver):
         slope = reduce(Tensor.add, parts) if parts else torch.zeros_like(x)
         if geometry is not None:
             return (move(geometry, problem, q, slope, tau), *new)
-        forward = x - expand(tau, x) * slope
+        forward = axpy(-tau, slope, x)
         return (forward if proximal is None else proximal.prox(forward, tau), *new)
 
     def _ascend(self, h: Composed, r: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, larger
+from .._broadcast import Scalar, axpy, larger
 from ..acceleration import Acceleration, Backtracking, Nesterov, Plain
 from ..problem import Problem
 from .base import Solver, Z, names, refuse
@@ -70,7 +70,7 @@ class ForwardBackward(Solver):
     def step(self, problem: Problem, z: Z) -> Z:
         (x,), tau = z, self.step_size
         assert problem.f is not None and tau is not None
-        forward = x - expand(tau, x) * problem.f.grad(x)
+        forward = axpy(-tau, problem.f.grad(x), x)
         return (forward if problem.g is None else problem.g.prox(forward, tau),)
 
     def reflection(self, problem: Problem, x: Tensor) -> Scalar:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, expand, larger, norm_event
+from .._broadcast import Scalar, axpy, larger, norm_event
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
@@ -163,7 +163,7 @@ class PrimalDual(Solver):
         x, x_bar, *ys = z
         ys = self._dual(problem, ys, x_bar, sigma)
         new = self._primal(problem, x, ys, tau)
-        x_bar = new + expand(theta, x) * (new - x)
+        x_bar = axpy(theta, new - x, new)
         return (new, x_bar, *ys)
 
     def averaged(self, problem: Problem, z: Z) -> Z:
@@ -179,16 +179,16 @@ class PrimalDual(Solver):
     ) -> list[Tensor]:
         sigmas = sigma if isinstance(sigma, tuple) else (sigma,) * len(ys)
         return [
-            h.outer.prox_conjugate(y + expand(s, y) * h.operator(x_bar), s)
+            h.outer.prox_conjugate(axpy(s, h.operator(x_bar), y), s)
             for h, y, s in zip(problem.h, ys, sigmas, strict=True)
         ]
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
         smooth, proximal = self.split(problem)
-        parts = [h.operator.adjoint(y) for h, y in zip(problem.h, ys, strict=True)]
+        parts = problem.pulls(ys)
         if smooth is not None:
             parts.append(smooth.grad(x))
-        forward = x - expand(tau, x) * reduce(Tensor.add, parts) if parts else x
+        forward = axpy(-tau, reduce(Tensor.add, parts), x) if parts else x
         return forward if proximal is None else proximal.prox(forward, tau)
 
     def dual(self, problem: Problem, z: Z) -> Z:

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bilevel.console import progress, say
-
 from .app import command, learn_app, parameters
+from .console import progress, say
 
 Out = Annotated[Path, typer.Option(help="The run folder to make.", show_default=False)]
 Images = Annotated[

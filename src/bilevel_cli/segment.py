@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bilevel.console import say
-
 from .app import Force, app, command, learn_app
+from .console import say
 
 
 @command(app, "segment", "bilevel segment photo.png --scribbles strokes.png -o regions.png")

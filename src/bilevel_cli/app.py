@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bilevel.console import messages
+from .console import messages
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilevel.console import progress, say
-
 from .app import Force, app, command, learn_app
+from .console import progress, say
 from .learn import Out, Resume, check_unchanged, how_to_resume
 
 if TYPE_CHECKING:

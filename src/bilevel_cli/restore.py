@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilevel.console import progress, say
-
 from .app import Force, app, command
+from .console import progress, say
 
 if TYPE_CHECKING:
     from bilevel.tasks.files import Restorer

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bilevel.console import say
-
 from .app import Force, app, command
+from .console import say
 
 
 @command(app, "unmix", "bilevel unmix cube.npy --endmembers E.npy -o abundances.npy")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bilevel.console import progress, say
-
 from . import speech
 from .app import Force, app, command, parameters
+from .console import progress, say
 from .learn import how_to_resume
 
 if TYPE_CHECKING:
