@@ -6,13 +6,13 @@ Total variation measures an image by its differences. Why these? A bank of filte
 :math:`K_1, \ldots, K_{48}`, each 7 x 7, can be *learned* for the job:
 
 .. math::
-   x(\theta) = \arg\min_x \tfrac12 |x - y|^2 + w \sum_k s_k \sum_p h_{\delta_k}((K_k x)_p),
+   x(\theta) = \arg\min_x \tfrac12 |x - y|^2 + w \sum_k s_k \sum_p \rho_k((K_k x)_p),
    \qquad \min_\theta \sum_i |x_i(\theta) - c_i|^2,
 
-with Huber's function :math:`h_\delta`, and :math:`\theta` the filters, their shares
-:math:`s_k` and thresholds :math:`\delta_k`: about 2400 numbers, all by the derivative of the
-solution (Chen, Ranftl, Pock 2014). `bilevel learn denoise --model filters` does it; a bank for
-noise of 25 comes with the package, and `bilevel denoise` takes it when no other model is named.
+and :math:`\theta` the filters, their shares :math:`s_k` and what shapes the :math:`\rho_k`: about
+2400 numbers, all by the derivative of the solution (Chen, Ranftl, Pock 2014).
+`bilevel learn denoise --model filters` does it; a bank for noise of 25 comes with the package, and
+`bilevel denoise` takes it when no other model is named.
 """
 
 import json

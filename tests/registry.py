@@ -86,6 +86,10 @@ def cosh(x: Tensor) -> Tensor:
     return (x.cosh() - 1).flatten(1).sum(1)
 
 
+def _splines(d: Draw) -> bl.Spline:
+    return bl.Spline(d.positive(3, 1, 1, 3), d.positive(3))
+
+
 TERMS = [
     Case("LeastSquares", lambda d: bl.LeastSquares(d.x())),
     Case("LeastSquares, no target", lambda d: bl.LeastSquares(), IMAGE),
@@ -258,14 +262,13 @@ TERMS += [
     Case("L1InfBall", lambda d: bl.L1InfBall(1.3), MATRICES),
     Case("L1InfBall, per sample", lambda d: bl.L1InfBall(d.per_sample(), dim=1), CHANNELS),
     Case("L0Ball", lambda d: bl.L0Ball(2), convex=False),
-    Case("Spline", lambda d: bl.Spline(d.positive(4), 0.3)),
+    Case("Spline", lambda d: bl.Spline(d.positive(4), d.positive(4))),
+    Case("Spline, one a channel", lambda d: 0.6 * _splines(d), COLOUR, kept=1),
     Case(
-        "Spline, one a channel",
-        lambda d: 0.6 * bl.Spline(d.positive(3, 1, 1, 3), 0.4),
-        COLOUR,
-        kept=1,
+        "Spline, bent",
+        lambda d: bl.Spline(torch.tensor([0.8, -0.04]).to(d.x()), d.positive(2)),
+        convex=False,
     ),
-    Case("Spline, bent", lambda d: bl.Spline(d.normal(4) / 3, 0.4), convex=False),
     Case("SparseEnvelope", lambda d: bl.SparseEnvelope(2)),
     Case("SparseEnvelope, one", lambda d: bl.SparseEnvelope(1), IMAGE),
     Case("L0Ball, groups", lambda d: bl.L0Ball(2, dim=1), MATRICES, convex=False),

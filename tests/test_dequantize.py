@@ -238,13 +238,20 @@ def sounds(here):
 def test_learn_and_dequantize(sounds):
     result = bilevel("learn", "dequantize", "--audio", "speech", "--steps", 3, "--out", "deq")
     assert result.exit_code == 0, result.output
-    assert "on 1 other sounds" in said(result)
+    assert "on 1 sounds" in said(result)
     rows = {row.method: row for row in hearing.read_errors("deq")}
     assert rows["learned"].all < rows["quantised"].all
     told = said(bilevel("info", "deq"))
     assert "a dequantiser for 4 bits" in told and "K, 160 x 160" in told and "quantised" in told
     page = (sounds / "deq" / "report.html").read_text()
     assert page.count("<audio controls") == 4 and "media-src data:" in page
+    judged = bilevel("evaluate", "deq", "--audio", "speech")
+    assert judged.exit_code == 1 and "holds an evaluation" in said(judged)
+    judged = bilevel("evaluate", "deq", "--audio", "speech", "--force")
+    assert judged.exit_code == 0, judged.output
+    assert {row.method: row for row in hearing.read_errors("deq")} != rows  # of all sounds
+    judged = bilevel("evaluate", "deq")
+    assert judged.exit_code == 1 and "is a dequantiser: name a folder" in said(judged)
     again = bilevel("learn", "dequantize", "--out", "deq", "--resume", "--steps", 4)
     assert again.exit_code == 0 and "Learned in 4 steps" in said(again)
     done = bilevel("dequantize", "coarse.wav", "-o", "fine.wav", "--model", "deq")

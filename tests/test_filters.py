@@ -8,21 +8,20 @@ import bilevel as bl
 from bilevel.layers import (
     AbsolutePotential,
     FilterDenoise,
+    FirmPotential,
     HuberPotential,
     SplinePotential,
-    WeaklyConvexPotential,
 )
 from bilevel.layers.filters import dct_filters
 from bilevel.tasks import data, evaluation, images, runs
 from bilevel.tasks.shipped import ShippedDenoiser
 from command_line import bilevel, psnr, said
 
-
 POTENTIALS = {
     "absolute": AbsolutePotential,
     "huber": lambda: HuberPotential(8, 0.05),
     "spline": lambda: SplinePotential(8, 3, 0.05),
-    "weakly convex": lambda: WeaklyConvexPotential(8, 3, 0.05),
+    "firm": lambda: FirmPotential(8, 0.05),
 }
 SIGMA = 0.1
 FORMS = [(name, sigma) for name in POTENTIALS for sigma in (None, SIGMA)][:-1]
@@ -84,7 +83,7 @@ def test_with_a_noise_level_it_goes_as_far_as_that_and_no_weight_matters(noisy):
 
 
 def test_a_penalty_that_bends_down_leaves_the_energy_convex():
-    denoiser = model("weakly convex")
+    denoiser = model("firm")
     x = torch.rand(1, 1, 12, 12, dtype=torch.float64)
     energy = denoiser.energy(x)
     hessian = torch.func.jacrev(energy.f.grad)(x).reshape(144, 144)
@@ -98,7 +97,7 @@ def test_a_penalty_that_bends_down_leaves_the_energy_convex():
 
 def test_a_penalty_that_bends_down_is_refused_beside_a_constraint():
     with pytest.raises(ValueError, match="needs a convex potential"):
-        model("weakly convex", SIGMA)
+        model("firm", SIGMA)
 
 
 def test_another_weight_leaves_the_filters(noisy):

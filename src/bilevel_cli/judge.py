@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import speech
 from .app import Force, app, command, parameters
 from .console import progress, say
 from .learn import how_to_resume
@@ -23,9 +24,13 @@ Seed = Annotated[int, typer.Option(help="Of the crops and the noise.")]
 def evaluate(
     run: Run,
     images: Annotated[
-        str,
+        str | None,
         typer.Option(help="A folder of clean images, or 'skimage'.", show_default=False),
-    ],
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(help="Of a dequantiser: a folder of clean WAV files.", show_default=False),
+    ] = None,
     noise: Annotated[
         str | None,
         typer.Option(help="Levels with commas between.  \\[default: those it learned]"),
@@ -39,15 +44,23 @@ def evaluate(
 ) -> None:
     """Judge a learned model on clean images to which noise is added, beside other methods.
 
-    A model that deblurs gets them blurred, by each kernel in turn.
+    A model that deblurs gets them blurred, by each kernel in turn; a dequantiser gets --audio,
+    sound that is quantised.
 
-    Prints PSNR and SSIM, and puts the table, pictures and a new report.html into the run folder.
-    The images should not be those it learned from.
+    Prints PSNR and SSIM, or mean squared errors, and puts them with pictures and a new report.html
+    into the run folder. The images should not be those it learned from.
     """
-    from bilevel import report
-    from bilevel.tasks import data, evaluation, grid, runs, sweep
+    from bilevel import learning, report
+    from bilevel.tasks import data, dequantize, evaluation, grid, runs, sweep
     from bilevel.tasks.deblur import Deblur
 
+    if learning.read_config(run).get("task") == dequantize.NAME:
+        return speech.evaluate(run, audio, force)
+    if images is None or audio is not None:
+        raise ValueError(
+            f"{run} is judged on images: name a folder of clean ones, or 'skimage', with --images. "
+            "Leave out --audio."
+        )
     evaluation.check_free(run, force)
     model, _ = runs.load(run)
     job = runs.Job.of_run(run)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .app import Force, app, command, learn_app
 from .console import progress, say
 from .learn import EVERY, Out, Resume, check_unchanged, how_to_resume
+
+if TYPE_CHECKING:
+    from bilevel.tasks.audio import Audio
 
 
 @command(app, "dequantize", "bilevel dequantize coarse.wav -o fine.wav")
@@ -52,9 +55,7 @@ def learn_dequantize(
     It learns the analysis operator K of |K u|_1 on frames of 20 ms. Every fifth file is left out,
     for the report.
     """
-    from bilevel import report_speech
-    from bilevel.tasks import audio as files
-    from bilevel.tasks import dequantize, hearing
+    from bilevel.tasks import dequantize
 
     if resume:
         _, config = dequantize.load(out)
@@ -66,7 +67,7 @@ def learn_dequantize(
     else:
         folder, bits = audio.resolve(), 4 if bits is None else bits
     dequantize.radius(bits)
-    sounds = [files.read(path) for path in sorted(folder.rglob("*.wav"))]
+    sounds = _sounds(folder)
     if len(sounds) < 2:
         raise ValueError(f"{folder} holds {len(sounds)} WAV files: at least 2 are needed.")
     held = sounds[::EVERY]
@@ -79,11 +80,40 @@ def learn_dequantize(
             steps=steps,
             resume=resume,
         )
-    with progress(len(held), "listening") as tick:
-        model, _ = dequantize.load(out)
-        rows = hearing.judge(model, held, bits, out, tick)
-    say(f"Learned in {result.steps} steps. Mean squared error on {len(held)} other sounds:")
-    for line in hearing.described(out)[-len(rows) :]:
-        say(line)
-    say(f"Report: {report_speech.write(out)}")
+    say(f"Learned in {result.steps} steps.")
+    _listen(out, held, bits)
     say(f"Next: bilevel dequantize IN.wav -o OUT.wav --bits {bits} --model {out}")
+
+
+def evaluate(run: Path, folder: Path | None, force: bool) -> None:
+    """`bilevel evaluate` of a dequantiser, for the bits that it has learned."""
+    from bilevel.tasks import dequantize, evaluation
+
+    if folder is None:
+        raise ValueError(f"{run} is a dequantiser: name a folder of clean WAV files with --audio.")
+    _, config = dequantize.load(run)
+    evaluation.check_free(run, force)
+    sounds = _sounds(folder)
+    if not sounds:
+        raise ValueError(f"{folder} holds no WAV files.")
+    _listen(run, sounds, int(config["data"]["bits"]))
+
+
+def _sounds(folder: Path) -> list[Audio]:
+    from bilevel.tasks import audio
+
+    return [audio.read(path) for path in sorted(folder.rglob("*.wav"))]
+
+
+def _listen(run: Path, sounds: list[Audio], bits: int) -> None:
+    """Judges the run on these sounds, and writes its report."""
+    from bilevel import report_speech
+    from bilevel.tasks import dequantize, hearing
+
+    with progress(len(sounds), "listening") as tick:
+        model, _ = dequantize.load(run)
+        rows = hearing.judge(model, sounds, bits, run, tick)
+    say(f"Mean squared error on {len(sounds)} sounds:")
+    for line in hearing.described(run)[-len(rows) :]:
+        say(line)
+    say(f"Report: {report_speech.write(run)}")

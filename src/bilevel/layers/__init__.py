@@ -8,9 +8,9 @@ from .flow import GradientFlow
 from .potentials import (
     AbsolutePotential,
     FilterPotential,
+    FirmPotential,
     HuberPotential,
     SplinePotential,
-    WeaklyConvexPotential,
 )
 from .problems import LeastSquaresFit, Projection, QuadraticProgram, SparseCode
 from .segment import Segmenter
@@ -28,6 +28,7 @@ __all__ = [
     "Equilibrium",
     "FilterDenoise",
     "FilterPotential",
+    "FirmPotential",
     "GradientFlow",
     "HuberPotential",
     "HyperLISTA",
@@ -45,7 +46,6 @@ __all__ = [
     "TVDenoiser",
     "Unrolled",
     "VariationalNetwork",
-    "WeaklyConvexPotential",
     "analytic_weight",
     "jacobian_penalty",
 ]

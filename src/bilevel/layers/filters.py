@@ -17,7 +17,7 @@ from ..operators import Convolution
 from ..problem import Problem
 from ..solvers import Solver, SplitPenalties
 from ..terms import L2Ball, LeastSquares
-from .potentials import FilterPotential, HuberPotential
+from .potentials import FilterPotential, FirmPotential, HuberPotential
 
 
 def dct_filters(size: int) -> Tensor:
@@ -112,9 +112,9 @@ class FilterDenoise(nn.Module):
         return L2Ball(self.sigma * noisy[0].numel() ** 0.5, noisy) + penalty
 
     def default_solver(self) -> Solver | None:
-        """Primal-dual steps for Huber's bends."""
-        bent = isinstance(self.potential, HuberPotential) and self.sigma is None
-        return SplitPenalties() if bent else None
+        """Primal-dual steps for sharp bends."""
+        sharp = isinstance(self.potential, HuberPotential | FirmPotential)
+        return SplitPenalties() if sharp and self.sigma is None else None
 
     def forward(self, noisy: Tensor) -> Tensor:
         border = self.basis.shape[-1] - 1

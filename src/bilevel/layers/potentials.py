@@ -47,7 +47,11 @@ class HuberPotential(FilterPotential):
 
 class SplinePotential(FilterPotential):
     """rho_k' piecewise linear, with knots at 0, spacing, 2 spacing, ..., and rising: its slopes,
-    softplus(raw) / spacing, are learned. It begins near Huber's with delta = spacing."""
+    softplus(raw) / spacing, are learned. It begins near Huber's with delta = spacing.
+
+    [1] Goujon, Neumayer, Bohra, Ducotterd, Unser. A neural-network-based convex regularizer for
+        inverse problems. IEEE TCI, 2023.
+    """
 
     def __init__(self, count: int, pieces: int = 8, spacing: float = 0.01) -> None:
         super().__init__()
@@ -56,28 +60,38 @@ class SplinePotential(FilterPotential):
         first = torch.exp(-2.0 * torch.arange(pieces))
         self.raw = nn.Parameter(first.expm1().log().repeat(count, 1))
 
-    def slopes(self, weight: Tensor, filters: Tensor) -> Tensor:  # (K, pieces)
-        return softplus(self.raw) / self.spacing
-
     def term(self, weight: Tensor, filters: Tensor) -> Term:
-        slopes = self.slopes(weight, filters)
-        return Spline(slopes[:, None, None], self.spacing, weight=weight)
+        slopes = softplus(self.raw)[:, None, None] / self.spacing
+        return Spline(slopes, torch.full_like(slopes, self.spacing), weight=weight)
 
 
-class WeaklyConvexPotential(SplinePotential):
-    """The same with slopes that may fall, so that large responses cost hardly more than medium ones:
-    rho_k is not convex, 1/2 |x - y|^2 + sum_k weight_k sum_p rho_k is, strongly.
+class FirmPotential(FilterPotential):
+    """rho_k' rises to 1 at delta_k, as Huber's, and falls with slope -bend_k to 0, where rho_k is
+    flat: a response that is large for sure costs no more (the minimax concave penalty, rounded).
 
-    The slopes are >= -b with b sum_k weight_k |K_k x|^2 <= 0.95 |x|^2, from the spectra of the K_k.
+    No rho_k is convex, 1/2 |x - y|^2 + sum_k weight_k sum_p rho_k is, strongly: bend_k = c
+    share_k with sum_k weight_k bend_k |K_k x|^2 <= 0.95 |x|^2, from the spectra of the K_k. The
+    delta_k and shares are learned.
 
     [1] Goujon, Neumayer, Unser. Learning weakly convex regularizers for convergent
         image-reconstruction algorithms. SIIMS, 2024.
+    [2] Zhang. Nearly unbiased variable selection under minimax concave penalty. AoS, 2010.
     """
 
     convex = False
 
-    def slopes(self, weight: Tensor, filters: Tensor) -> Tensor:
-        return super().slopes(weight, filters) - _MARGIN / gain(weight, filters)
+    def __init__(self, count: int, delta: float = 0.02) -> None:
+        super().__init__()
+        _positive(count=count, delta=delta)
+        self.log_delta = nn.Parameter(torch.full((count,), math.log(delta)))
+        self.log_bend = nn.Parameter(torch.zeros(count))
+
+    def term(self, weight: Tensor, filters: Tensor) -> Term:
+        delta, share = self.log_delta.exp()[:, None, None], self.log_bend.exp()[:, None, None]
+        bend = _MARGIN * share / gain(weight * share, filters)
+        return Spline(
+            torch.stack([1 / delta, -bend], -1), torch.stack([delta, 1 / bend], -1), weight=weight
+        )
 
 
 def gain(weight: Tensor, filters: Tensor) -> Tensor:  # a number

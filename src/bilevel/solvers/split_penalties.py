@@ -23,8 +23,8 @@ class SplitPenalties(Borrowed):
     filter responses: by the primal-dual method, to which a kink is no harder than a bend.
 
     Gradient steps of length 1 / L see no further than the bends, which are delta wide for
-    Huber(delta): sqrt(L) ~ delta^-1/2 of them are needed, here as many as for the l1 norm. T is that
-    of `by`: the energy counts as smooth for its derivative, which is that of its Hessian.
+    Huber(delta): sqrt(L) ~ delta^-1/2 of them are needed, here as many as for the l1 norm. T is
+    that of `by`: the energy counts as smooth for its derivative, which is that of its Hessian.
 
     [1] Chambolle, Pock. A first-order primal-dual algorithm for convex problems. JMIV, 2011.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from bilevel.differentiation import CG, BiCGStab, FixedPoint, Implicit
-from bilevel.layers import FilterDenoise, TVDenoise, TVDenoiser
+from bilevel.layers import FilterDenoise, FirmPotential, TVDenoise, TVDenoiser
 from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.task import Method, Task
 
@@ -54,7 +54,8 @@ class Denoise(Task):
 
     def filters(self) -> nn.Module:
         diff = Implicit(CG(tol=1e-2), order=1)
-        return FilterDenoise(tol=1e-3, diff=diff, on_fail="warn")
+        potential = FirmPotential(48, delta=0.002)  # tol: of a step, right to 0.002 dB
+        return FilterDenoise(potential=potential, tol=1e-2, diff=diff, on_fail="warn")
 
     def usual_weight(self, level: float) -> float:
         return level / 255
