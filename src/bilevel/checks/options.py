@@ -69,8 +69,10 @@ def _instance(name: str, value: object, kind: type) -> None:
             f"{name} is the class {value.__name__}, an instance is needed: "
             f"{name}={value.__name__}()."
         )
-    ours = (c for c in _leaves(kind) if c.__module__.startswith("bilevel."))
-    known = ", ".join(sorted(f"{c.__name__}()" for c in ours)) or "none"
+    from bilevel import __all__ as public
+
+    names = {c.__name__ for c in _leaves(kind)} & set(public)
+    known = ", ".join(f"{name}()" for name in sorted(names)) or "none"
     raise TypeError(
         f"{name} must be an instance of {kind.__name__}, got {value!r}. There are: {known}."
         if kind is not Certificate

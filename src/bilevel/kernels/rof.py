@@ -95,7 +95,7 @@ class ROF:
         n, c, rows, columns = self.target.shape
         lag = 1 if self._height == rows else self._height  # as rof_loops
         room = rows // lag // (2 * group + 1)  # bands that a group of sweeps does not use up
-        bands = min(torch.get_num_threads() // n, room, c * rows * columns // _SHARE)
+        bands = min(torch.get_num_threads() // max(n, 1), room, c * rows * columns // _SHARE)
         return [rows // lag * b // bands * lag for b in range(1, bands)]
 
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
