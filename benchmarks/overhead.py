@@ -3,6 +3,7 @@
 python benchmarks/overhead.py        results in benchmarks/results/overhead.md
 """
 
+import os
 import subprocess
 import sys
 
@@ -122,8 +123,10 @@ def memory() -> list[dict]:
 
 
 def importing() -> dict:
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as by default
+
     def run(name: str):
-        return lambda: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+        return lambda: subprocess.run([sys.executable, "-c", f"import {name}"], check=True, env=env)
 
     return {
         "what": "import bilevel / import torch",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ._memory import keep_freed
 from ._tangents import constant
 from .acceleration.base import Acceleration
 from .differentiation.certificate import Certificate
@@ -55,6 +56,7 @@ class Run:
             return Recorded(self, fixpoint, z0).loop(segment)
         if fixpoint.solver.explicit and len(z0[0]):
             return self._evaluate(fixpoint, z0)
+        keep_freed()
         with constant():
             return Free(self, fixpoint, z0, identified).loop()
 

@@ -110,7 +110,8 @@ class Problem:
             return [h.pull(y_i) for h, y_i in zip(self.h, y, strict=True)]
         kept = self._pulled
         if len(kept) != len(y) or any(a is not b for (a, _), b in zip(kept, y, strict=True)):
-            kept[:] = [(y_i, h.pull(y_i)) for h, y_i in zip(self.h, y, strict=True)]
+            kept.clear()  # first: its memory is used again
+            kept += [(y_i, h.pull(y_i)) for h, y_i in zip(self.h, y, strict=True)]
         return [image for _, image in kept]
 
     @cached_property
