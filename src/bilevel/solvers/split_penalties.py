@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..problem import Problem
-from ..terms.base import Proximable, Term
-from ..terms.composition import Composition, SmoothComposition
 from .base import Solver, Z, names, refuse
 from .external import Borrowed, Limits
 from .forward_backward import ForwardBackward
@@ -34,7 +32,7 @@ class SplitPenalties(Borrowed):
 
     def check(self, problem: Problem) -> None:
         self.by.check(problem)
-        if all(_split(term) is term for term in problem.terms):
+        if len(problem.dualized().h) == len(problem.h):
             need = "a smooth term with a prox @ an operator, such as Huber(0.1) @ K"
             raise refuse(self, need, names(problem.terms), "Use ForwardBackward().")
 
@@ -42,7 +40,7 @@ class SplitPenalties(Borrowed):
         from ..argmin import solve  # which chooses among the solvers
 
         answer = solve(
-            Problem(tuple(map(_split, problem.terms))),
+            problem.dualized(),
             x0=self.primal(problem, z0),
             solver=self.through,
             tol=_INNER * limits.tol,
@@ -50,9 +48,3 @@ class SplitPenalties(Borrowed):
             on_fail="ignore",
         )
         return self.assemble(problem, answer.x, ()), answer.iterations
-
-
-def _split(term: Term) -> Term:
-    if isinstance(term, SmoothComposition) and isinstance(term.outer, Proximable):
-        return Composition(term.outer, term.operator)
-    return term
