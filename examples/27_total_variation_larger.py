@@ -44,9 +44,9 @@ blurred = blur(clean) + 0.01 * noise
 #    \text{deblurring}\quad & \tfrac12 |k * x - y|^2 + w\,\mathrm{TV}(x) \\
 #    \text{inpainting}\quad & \tfrac12 |m (x - y)|^2 + w\,\mathrm{TV}(x) \\
 #    \text{TV-L1}\quad & |x - y|_1 + w\,\mathrm{TV}(x) \\
-#    \text{Huber-TV}\quad & \tfrac12 |x - y|^2 + w \textstyle\sum_i h_\delta(|(Dx)_i|) \\
+#    \text{Huber-TV}\quad & \tfrac12 |x - y|^2 + w \sum_i h_\delta(|(Dx)_i|) \\
 #    \text{constrained}\quad & \mathrm{TV}(x) \text{ subject to } |x - y|_2 \le \sigma \sqrt n \\
-#    \text{TGV}\quad & \tfrac12 |u - y|^2 + w \min_v \textstyle\sum_i |(Du - v)_i| + 2 |(Ev)_i|
+#    \text{TGV}\quad & \tfrac12 |u - y|^2 + w \min_v \sum_i |(Du - v)_i| + 2 |(Ev)_i|
 #    \end{aligned}
 #
 # ``dualized()`` leaves the energy as it is, but has the data term behind the blur, or behind the

@@ -8,7 +8,7 @@ from a family; above, where they have led.
 
 .. math::
    \min_r\; \mathbb E_E \sum_k w_k \log E(x_k) \quad\text{with}\quad x_{k+1} = r(x_k, \nabla E(x_k),
-   \dots)
+   \ldots)
 """
 
 # %%
