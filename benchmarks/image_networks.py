@@ -16,13 +16,13 @@ import time
 
 import torch
 from measure import former, store
-from stopping_time import NOISE, photographs, psnr
+from stopping_time import NOISE, photographs, psnr, updates
 from torch import Tensor, nn
 
 import bilevel as bl
 from bilevel.layers import Equilibrium, VariationalNetwork
 
-SIZE, BATCH = 32, 8
+SIZE = 32
 
 
 class Correction(nn.Module):
@@ -66,23 +66,14 @@ def networks() -> dict[str, nn.Module]:
     }
 
 
-def train(net: nn.Module, images: Tensor, updates: int) -> float:
+def train(net: nn.Module, images: Tensor, count: int) -> float:
     """Seconds of the processor."""
-    generator, start = torch.Generator().manual_seed(1), time.process_time()
+    start = time.process_time()
     slow = [p for name, p in net.named_parameters() if "kernel" in name or "net." in name]
     fast = [p for name, p in net.named_parameters() if not ("kernel" in name or "net." in name)]
     optimizer = torch.optim.Adam([{"params": slow, "lr": 3e-3}, {"params": fast, "lr": 1e-2}])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    for _ in range(updates):
-        which = torch.randint(len(images), (BATCH,), generator=generator)
-        row, column = torch.randint(180 - SIZE, (2,), generator=generator).tolist()
-        clean = images[which, :, row : row + SIZE, column : column + SIZE]
-        noisy = clean + NOISE * torch.randn(clean.shape, generator=generator)
-        loss = (net(noisy) - clean).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    for _ in updates(net, images, optimizer, count, SIZE):
+        pass
     return time.process_time() - start
 
 
@@ -95,12 +86,12 @@ def main() -> None:
         if part not in name:
             rows += [row for row in former("image_networks") if row["network"] == name]
             continue
-        updates = 300 if isinstance(net, VariationalNetwork) else 800
-        seconds = train(net, train_on, updates)
+        count = 300 if isinstance(net, VariationalNetwork) else 800
+        seconds = train(net, train_on, count)
         with torch.no_grad():
             x = net(noisy)
         row = {"network": name, "PSNR": psnr(x, clean), "seconds": seconds}
-        row["updates"] = updates
+        row["updates"] = count
         row["parameters"] = sum(p.numel() for p in net.parameters())
         if isinstance(net, Equilibrium):
             with torch.no_grad():

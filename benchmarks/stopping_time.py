@@ -11,6 +11,7 @@ short, and the same energy solved to optimality, with its weight re-tuned by a s
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,23 +75,31 @@ def psnr(x: Tensor, clean: Tensor) -> float:
     return float(-10 * torch.log10((x - clean).square().flatten(1).mean(1)).mean())
 
 
-def train(model: Denoiser, images: Tensor) -> None:
+def updates(
+    net: nn.Module, images: Tensor, optimizer: torch.optim.Optimizer, count: int, size: int
+) -> Iterator[Tensor]:
+    """The loss of each of `count` updates, on noisy patches, size x size."""
     generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, ITERATIONS)
-    for k in range(ITERATIONS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
+    for _ in range(count):
         which = torch.randint(len(images), (BATCH,), generator=generator)
-        row, column = torch.randint(180 - SIZE, (2,), generator=generator).tolist()
-        clean = images[which, :, row : row + SIZE, column : column + SIZE]
+        row, column = torch.randint(180 - size, (2,), generator=generator).tolist()
+        clean = images[which, :, row : row + size, column : column + size]
         noisy = clean + NOISE * torch.randn(clean.shape, generator=generator)
-        loss = (model(noisy) - clean).square().mean()
+        loss = (net(noisy) - clean).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        yield loss.detach()
+
+
+def train(model: Denoiser, images: Tensor) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for k, loss in enumerate(updates(model, images, optimizer, ITERATIONS, SIZE)):
         if k % 50 == 0:
             T = float(model.flow.stop.detach())
-            print(k, float(-10 * loss.detach().log10()), "T", T, flush=True)
+            print(k, float(-10 * loss.log10()), "T", T, flush=True)
 
 
 @torch.no_grad()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._broadcast import expand, norm_event
-from ._tangents import differentiates
+from ._remembered import Remembered
 from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
 from .terms.composition import Composition, SmoothComposition, SmoothSum
@@ -104,19 +104,12 @@ class Problem:
         return None if None in taken else Problem(tuple(taken))  # type: ignore[arg-type]
 
     def pulls(self, y: Sequence[Tensor]) -> list[Tensor]:
-        """K_i* y_i; the last are kept while nothing is recorded: a primal-dual step and the gap at
-        its end ask for the same."""
-        if differentiates():
-            return [h.pull(y_i) for h, y_i in zip(self.h, y, strict=True)]
-        kept = self._pulled
-        if len(kept) != len(y) or any(a is not b for (a, _), b in zip(kept, y, strict=True)):
-            kept.clear()  # first: its memory is used again
-            kept += [(y_i, h.pull(y_i)) for h, y_i in zip(self.h, y, strict=True)]
-        return [image for _, image in kept]
+        """K_i* y_i; a primal-dual step and the gap at its end ask for the same."""
+        return list(self._pulled(*y))
 
     @cached_property
-    def _pulled(self) -> list[tuple[Tensor, Tensor]]:  # (y_i, K_i* y_i)
-        return []
+    def _pulled(self) -> Remembered[list[Tensor]]:
+        return Remembered(partial(_pulls, self.h))
 
     def slope(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor:
         """grad f(x) + sum K_i* y_i."""
@@ -198,6 +191,10 @@ class Problem:
             dual = dual - outer.conjugate(d)  # type: ignore[attr-defined]
         values = [outer.value(image) for outer, image in zip(outers, images, strict=True)]
         return reduce(Tensor.add, values, base.value(x)), dual
+
+
+def _pulls(h: tuple[Composed, ...], *y: Tensor) -> list[Tensor]:
+    return [h_i.pull(y_i) for h_i, y_i in zip(h, y, strict=True)]
 
 
 def relative_change(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .._remembered import Remembered
 from ..acceleration import Acceleration, AndersonMixing
 from ..argmin import argmin
 from ..differentiation import Strategy
@@ -37,22 +38,6 @@ class Evaluation(Solver):
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return AndersonMixing()
-
-
-class Remembered:
-    """f, evaluated once where it is asked for again at the same x: a look at x, and the next step
-    from there. Nothing is remembered while gradients are recorded."""
-
-    def __init__(self, f: Callable[[Tensor], Tensor]) -> None:
-        self.f = f
-        self.last: tuple[Tensor, int, Tensor] | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.is_inference():
-            return self.f(x)
-        if self.last is None or self.last[0] is not x or self.last[1] != x._version:
-            self.last = x, x._version, self.f(x)
-        return self.last[2]
 
 
 class Equilibrium(nn.Module):
@@ -90,7 +75,7 @@ class Equilibrium(nn.Module):
         shape."""
         if x0 is None and not inputs:
             raise ValueError("Equilibrium needs an input, or x0, to know the shape of x.")
-        f = Remembered(lambda x: self.f(x, *inputs))
+        f = Remembered(lambda x: self.f(x, *inputs))  # a look at x, and the next step from there
         return argmin(
             VectorField(lambda x: _difference(x, f(x))),
             x0=torch.zeros_like(inputs[0]) if x0 is None else x0,

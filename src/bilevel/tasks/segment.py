@@ -69,12 +69,12 @@ def learn(
 ) -> Segmenter:
     """Learns by L-BFGS on all images at once and leaves the run folder `out`; the config names
     the seed of the strokes."""
-    model = load(None)
+    model, seed = load(None), config["seed"]
     config = {"task": TASK, **config, "count": len(paths)}
-    found, seed = samples(paths, seed=config["seed"]), config["seed"]
     learn_parameters(
-        model, found, doubt, steps=steps, seed=seed, out=out, resume=resume, config=config
-    )
+        model, samples(paths, seed=seed), doubt, steps=steps, seed=seed, out=out, resume=resume,
+        config=config,
+    )  # fmt: skip
     return model
 
 
