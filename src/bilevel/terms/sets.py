@@ -21,7 +21,7 @@ def _indicator(inside: Tensor, x: Tensor) -> Tensor:
 
 def _between(lower: Tensor | float, x: Tensor, upper: Tensor | float) -> Tensor:
     lower, upper = (torch.as_tensor(v, dtype=x.dtype, device=x.device) for v in (lower, upper))
-    return torch.minimum(torch.maximum(x, lower), upper)
+    return torch.clamp(x, lower, upper)  # on a bound the derivative is 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Box(Proximable, Dualizable):
         free = (w >= lower) & (w <= upper) & (lower < upper)
         slack = torch.minimum((w - lower).abs(), (w - upper).abs())
         margin = least(torch.where(lower < upper, slack, torch.inf))
-        return Coordinates(free, margin, (slack == 0).to(x))  # torch halves a derivative there
+        return Coordinates(free, margin)
 
     def guess(self) -> Tensor | None:
         if (
