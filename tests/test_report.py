@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from bilevel import report, report_figures
+from bilevel import report, report_figures, report_page
 from bilevel.tasks import evaluation, grid, images, runs, sweep
 from bilevel.tasks.task import weight_at
 from photos import cartoon, write_photos
@@ -199,7 +199,7 @@ def test_numbers_are_those_of_the_run(run, evaluated):
     certificate = json.loads((run / "certificate.json").read_text())
     for name, value in certificate.items():
         assert name.replace("_", " ") in evaluated.text
-        assert report._number(value) in evaluated.text
+        assert report_page._number(value) in evaluated.text
     model, _ = runs.load(run)
     assert "offset = " in evaluated.text and "slope = " in evaluated.text
 
@@ -209,8 +209,8 @@ def test_every_number_of_the_certificate_is_explained():
 
     from bilevel import Certificate
 
-    missing = {field.name for field in fields(Certificate)} - set(report.CERTIFICATE)
-    assert not missing, "say in report.CERTIFICATE what they mean"
+    missing = {field.name for field in fields(Certificate)} - set(report_page.CERTIFICATE)
+    assert not missing, "say in report_page.CERTIFICATE what they mean"
 
 
 def test_names_are_escaped(evaluated):

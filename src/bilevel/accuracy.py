@@ -15,7 +15,7 @@ from .differentiation.certificate import Certificate
 class Accuracy:
     """What `with accuracy(tol) as level` gives."""
 
-    tol: float
+    tol: float | None
     adjoint_tol: float | None = None
     report: list[Certificate] | None = None
     others: int = field(default=0, init=False)  # how many solves named a tol of their own
@@ -31,10 +31,13 @@ def current_accuracy() -> Accuracy | None:
 
 @contextmanager
 def accuracy(
-    tol: float, adjoint_tol: float | None = None, *, report: list[Certificate] | None = None
+    tol: float | None = None,
+    adjoint_tol: float | None = None,
+    *,
+    report: list[Certificate] | None = None,
 ) -> Iterator[Accuracy]:
     """Inside, `argmin` and `solve` calls that name no tol of their own are solved to `tol`, their
-    adjoints to `adjoint_tol` (tol / 10 unless given).
+    adjoints to `adjoint_tol` (tol / 10 unless given); without a tol, all calls, to their own.
 
     So a model is solved more or less accurately without being built again. A context holds for its
     own thread. report: a list that gets the certificates of these solves, their adjoint parts when

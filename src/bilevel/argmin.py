@@ -91,8 +91,8 @@ def _prepare(
         problem, x0 = boundary(energy, x0)
     level, certificate = current_accuracy(), report or Certificate()
     adjoint_tol = None
-    if level is not None and tol is None:
-        tol, adjoint_tol = level.tol, level.adjoint_tol
+    if level is not None and (tol is None or level.tol is None):
+        tol, adjoint_tol = tol or level.tol, level.adjoint_tol
         if level.report is not None:
             level.report.append(certificate)
     elif level is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bilevel import report
 from bilevel import report_figures as figures
 from bilevel.learning import read_config
+from bilevel.report_page import html_table, provenance, tile, write_page
 from bilevel.tasks import images, regions
 from bilevel.tasks.evaluation import picture_path
 
@@ -25,10 +26,10 @@ def write(run: str | Path) -> Path:
         ("Regions", _pictures(run, scores)),
         ("How good", _table(scores)),
         ("Learning", curves),
-        *report.provenance(run, config),
+        *provenance(run, config),
     ]
     heading = f"A segmenter learned from {config.get('count', '?')} images"
-    return report.page(run, escape(heading), _summary(scores), sections)
+    return write_page(run / "report.html", escape(heading), _summary(scores), sections)
 
 
 def _summary(scores: list[regions.Score]) -> str:
@@ -52,7 +53,7 @@ def _pictures(run: Path, scores: list[regions.Score]) -> str:
         for method in (regions.STROKES, regions.PEOPLE, regions.HAND, regions.LEARNED):
             pixels = images.read(picture_path(run / "evaluation", name, method)).pixels
             caption = escape(f"{method} {told.get((name, method), '')}")
-            tiles.append(report.tile([figures.picture(pixels)], [f"{name}, {method}"], caption))
+            tiles.append(tile([figures.picture(pixels)], [f"{name}, {method}"], caption))
         html.append(f'<h3>{escape(name)}</h3><div class="tiles">{"".join(tiles)}</div>')
     return "".join(html)
 
@@ -68,5 +69,5 @@ def _table(scores: list[regions.Score]) -> str:
         "Intersection over union with the regions of people, over the pixels without strokes, "
         "averaged over the regions; larger is better. The strokes are made up."
     )
-    table = report.html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
+    table = html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
     return table + f'<p class="note">{note}</p>'

@@ -8,14 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from bilevel import report_figures as figures
 from bilevel.learning import read_metrics
+from bilevel.report_page import tile
 from bilevel.tasks import runs, sweep
 from bilevel.tasks.sweep import CLEAN, SEEN, Frame, Sweep
 from bilevel.tasks.task import weight_at
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the slider."""
+
+    pixels: np.ndarray  # (H, W)
+    weight: float
+    text: str
+
+
+def slider(
+    shown: Sequence[Shown], chosen: int, note: str, given: str, clean: str = "", curve: str = ""
+) -> str:  # all text is HTML
+    """The picture `chosen`, until the slider moves; beside it tiles, below it a curve."""
+    pictures = "".join(
+        f'<img src="{figures.picture(one.pixels)}" alt="With {escape(one.text)}" '
+        f'data-value="{one.weight:.6g}" data-text="{escape(one.text)}"'
+        f"{'' if k == chosen else ' hidden'}>"
+        for k, one in enumerate(shown)
+    )
+    return (
+        f'<div class="slider" data-name="weight"><div class="tiles {"three" if clean else "wide"}">'
+        f'{given}<figure class="frames">{pictures}'
+        f"<figcaption>{escape(shown[chosen].text)}</figcaption></figure>{clean}</div>{curve}"
+        '<p class="control" hidden><label for="weight">weight</label>'
+        f'<input id="weight" type="range" min="0" max="{len(shown) - 1}" step="1" '
+        f'value="{chosen}"></p><p class="note">{note} Move with the mouse or the arrow keys.</p>'
+        "</div>"
+    )
 
 
 def section(run: Path) -> str:
@@ -29,37 +63,23 @@ def section(run: Path) -> str:
             if name in row:  # the tables of a model have no column
                 parameter.data.fill_(row[name])
         path.append(weight_at(model, level))
-    return slider(found, path)
+    return of_sweep(found, path)
 
 
-def slider(found: Sweep, path: Sequence[float]) -> str:
+def of_sweep(found: Sweep, path: Sequence[float]) -> str:
     """`path`: the weights that learning went through, marked on the curve."""
     frames = found.frames
     chosen = min(range(len(frames)), key=lambda k: abs(math.log(frames[k].factor)))
-    pictures = "".join(
-        f'<img src="{figures.picture(found.pictures[str(k)])}" alt="With {escape(text(frame))}" '
-        f'data-value="{frame.weight:.6g}" data-text="{escape(text(frame))}"'
-        f"{'' if k == chosen else ' hidden'}>"
-        for k, frame in enumerate(frames)
-    )
-    seen, clean = (figures.picture(found.pictures[name]) for name in (SEEN, CLEAN))
+    shown = [Shown(found.pictures[str(k)], f.weight, text(f)) for k, f in enumerate(frames)]
     noise = f"{frames[0].noise:g}"
-    return (
-        '<div class="slider" data-name="weight"><div class="tiles three">'
-        f'<figure><img src="{seen}" alt="What is given, with noise {noise}">'
-        f"<figcaption>given, noise {noise}</figcaption></figure>"
-        f'<figure class="frames">{pictures}'
-        f"<figcaption>{escape(text(frames[chosen]))}</figcaption></figure>"
-        f'<figure><img src="{clean}" alt="The clean picture"><figcaption>clean</figcaption>'
-        "</figure></div>"
-        f"{_curve(frames, chosen, path)}"
-        '<p class="control" hidden><label for="weight">weight</label>'
-        f'<input id="weight" type="range" min="0" max="{len(frames) - 1}" step="1" '
-        f'value="{chosen}"></p>'
-        '<p class="note">The curve is the PSNR over the weight, on a logarithmic scale; the filled '
-        "ring is the learned weight, the ticks below are the weights on the way to it. Move with "
-        "the mouse or the arrow keys.</p></div>"
+    seen, clean = (figures.picture(found.pictures[name]) for name in (SEEN, CLEAN))
+    given = tile([seen], [f"What is given, with noise {noise}"], f"given, noise {noise}")
+    note = (
+        "The curve is the PSNR over the weight, on a logarithmic scale; the filled ring is the "
+        "learned weight, the ticks below are the weights on the way to it."
     )
+    clean = tile([clean], ["The clean picture"], "clean")
+    return slider(shown, chosen, note, given, clean, _curve(frames, chosen, path))
 
 
 def text(frame: Frame) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,7 @@ from .app import Force, app, command
 from .console import progress, say
 
 if TYPE_CHECKING:
-    from bilevel.tasks.files import Restorer
+    from bilevel.tasks.restorer import Restorer
 
 Inputs = Annotated[
     list[Path],
@@ -29,6 +30,15 @@ Noise = Annotated[
     float | None,
     typer.Option(help="Standard deviation of the noise, of 255.  \\[default: estimated]"),
 ]
+Report = Annotated[
+    bool | None,
+    typer.Option(
+        "--report/--no-report",
+        help="A page beside each result: before and after, other weights, how exact it is.  "
+        "\\[default: for a single image]",
+        show_default=False,
+    ),
+]
 
 
 @command(app, "denoise", "bilevel denoise noisy.png -o clean.png --model runs/tv")
@@ -38,6 +48,7 @@ def denoise_files(
     model: Model = None,
     weight: Weight = None,
     noise: Noise = None,
+    report: Report = None,
     force: Force = False,
 ) -> None:
     """Denoise images: gray or colour, PNG, TIFF, JPEG or NPY, 8 or 16 bits or floats.
@@ -54,7 +65,8 @@ def denoise_files(
         restorer: Restorer = ShippedDenoiser(noise)
     else:
         restorer = Restoration.of(Denoise(), model, weight, noise)
-    _restore_files(restorer, inputs, output, force, "denoised")
+    options = {"model": model, "weight": weight, "noise": noise}
+    _restore_files(restorer, options, inputs, output, report, force, "denoised")
 
 
 @command(app, "deblur", "bilevel deblur shaken.png --kernel k.png -o sharp.png --weight 0.002")
@@ -72,6 +84,7 @@ def deblur_files(
     model: Model = None,
     weight: Weight = None,
     noise: Noise = None,
+    report: Report = None,
     force: Force = False,
 ) -> None:
     """Deblur images whose blur kernel is known, with total variation. Files as bilevel denoise.
@@ -86,7 +99,8 @@ def deblur_files(
 
     kernels.read_one(kernel)
     restorer = Restoration.of(Deblur((kernel,)), model, weight, noise)
-    _restore_files(restorer, inputs, output, force, "deblurred")
+    options = {"kernel": kernel, "model": model, "weight": weight, "noise": noise}
+    _restore_files(restorer, options, inputs, output, report, force, "deblurred")
 
 
 @command(app, "inpaint", "bilevel inpaint scratched.png --mask scratches.png -o whole.png")
@@ -107,6 +121,7 @@ def inpaint_files(
             "\\[default: they are kept as they are]"
         ),
     ] = None,
+    report: Report = None,
     force: Force = False,
 ) -> None:
     """Fill in missing pixels by total variation, from those around them. Files as bilevel denoise.
@@ -119,21 +134,37 @@ def inpaint_files(
 
     if weight is not None:
         check_weight(weight)
-    _restore_files(Inpainter.of(mask, weight), inputs, output, force, "inpainted")
+    options = {"mask": mask, "weight": weight}
+    _restore_files(Inpainter.of(mask, weight), options, inputs, output, report, force, "inpainted")
 
 
 def _restore_files(
-    restorer: Restorer, inputs: list[Path], output: Path | None, force: bool, done: str
+    restorer: Restorer,
+    options: dict[str, Any],
+    inputs: list[Path],
+    output: Path | None,
+    report: bool | None,
+    force: bool,
+    done: str,
 ) -> None:
-    from bilevel.tasks import files
+    from bilevel import report_restored
+    from bilevel.tasks import files, images
 
     pairs, count = files.plan(inputs, output, force, done), 0
+    alone = len(pairs) == 1
+    targets = [target for _, target in pairs]
+    pages = files.pages(targets, force) if report or (report is None and alone) else []
     with progress(len(pairs), done) as tick:
-        for source, target in pairs:
-            line = files.restore(source, target, restorer, force, alone=len(pairs) == 1)
-            count += line is not None
-            if line is not None:
-                say(line)
+        for (source, target), page in zip_longest(pairs, pages):
+            restored = files.restore(source, restorer, alone)
+            if restored is not None:
+                count += 1
+                images.write(target, restored.result, force)
+                say(f"{target}{restored.told}")
+            if restored is not None and page is not None:
+                heading = f"{source.name}, {done}"
+                made = {"input": source, "output": target, **options}
+                say(f"Report: {report_restored.write(page, heading, restored, restorer, made)}")
             tick()
     if not count:
         raise ValueError(f"None of the {len(pairs)} images could be {done}: see the warnings.")

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from bilevel.tasks import data, images, runs
+from bilevel.tasks import data, images, runs, sweep
 from bilevel.tasks.denoise import noise_of
 from bilevel.tasks.images import Image, ImageError
-from bilevel.tasks.task import Task
-
-Restorer = Callable[[Image], tuple[np.ndarray, str]]  # -> (C, H, W) and what to tell of it
+from bilevel.tasks.restorer import ByWeight, Restored, Restorer
+from bilevel.tasks.task import Task, weight_at
 
 
 @dataclass(frozen=True)
-class Restoration:
+class Restoration(Restorer):
     """A task, a model and, where that asks for one, the noise level: given, or estimated."""
 
     task: Task
@@ -55,17 +54,34 @@ class Restoration:
         return cls(task, model, noise, data.Noise.parse(job.noise))
 
     def __call__(self, image: Image) -> tuple[np.ndarray, str]:
-        if "sigma" not in self.model.asks:  # type: ignore[operator]
-            return self.task.apply(self.model, image.channels, math.nan), ""
-        level, how = noise_of(image, self.noise)
-        if self.learned and not self.learned.low / 1.2 <= level <= self.learned.high * 1.2:
+        level, how = self._noise(image)
+        if how and self.learned and not self.learned.low / 1.2 <= level <= self.learned.high * 1.2:
             warnings.warn(
                 f"{image.path}: its noise of {level:.1f} lies outside of what the model has "
                 f"learned ({self.learned}).",
                 stacklevel=2,
             )
         restored = self.task.apply(self.model, image.channels, level)
-        return restored, f" (noise {level:.1f}, {how})"
+        return restored, f" (noise {level:.1f}, {how})" if how else ""
+
+    def _noise(self, image: Image) -> tuple[float, str]:
+        """Its level of 255, and whether given or estimated; NaN where the model does not ask."""
+        asks = "sigma" in self.model.asks  # type: ignore[operator]
+        return noise_of(image, self.noise) if asks else (math.nan, "")
+
+    def told(self) -> dict[str, np.ndarray]:
+        return {f"the {name}": (v / v.max()).numpy() for name, v in self.task.told().items()}
+
+    def by_weight(self, image: Image) -> ByWeight:
+        weight = weight_at(self.model, self._noise(image)[0])
+        given = sweep.middle(image.gray(), self.task.shown, self.task.margin)
+
+        def restored(weight: float) -> np.ndarray:
+            model = self.task.with_weight(self.model, weight)
+            return self.task.apply(model, given[None], math.nan)[0]
+
+        found = sweep.around(weight, sweep.FEW, restored)
+        return ByWeight(given, {factor * weight: picture for factor, picture in found})
 
 
 def check_noise(noise: float | None) -> None:
@@ -111,8 +127,18 @@ def plan(
     return list(zip(sources, targets, strict=True))
 
 
-def restore(source: Path, target: Path, restorer: Restorer, force: bool, alone: bool) -> str | None:
-    """Reads, restores, writes; what to tell. None, after a warning, for one bad file of several."""
+def pages(targets: Sequence[Path], force: bool) -> list[Path]:
+    """The page beside each result, checked before the long work begins."""
+    found = [target.with_suffix(".html") for target in targets]
+    for path in found:
+        if found.count(path) > 1:
+            raise ImageError(f"Two reports would both be {path}. Leave them out: --no-report.")
+        images.check_free(path, force)
+    return found
+
+
+def restore(source: Path, restorer: Restorer, alone: bool) -> Restored | None:
+    """Reads and restores; None, after a warning, for one bad file of several."""
     try:
         image = images.read(source)
     except ImageError as error:
@@ -120,9 +146,7 @@ def restore(source: Path, target: Path, restorer: Restorer, force: bool, alone: 
             raise
         warnings.warn(f"Skipped: {error}", stacklevel=2)
         return None
-    channels, told = restorer(image)
-    images.write(target, image.with_channels(channels), force)
-    return f"{target}{told}"
+    return Restored.of(image, restorer)
 
 
 def _make(folder: Path) -> None:

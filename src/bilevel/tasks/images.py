@@ -237,6 +237,11 @@ def check_writable(path: Path, force: bool = False) -> None:
     """Before the long work: the suffix is known, the folder is there, no file is in the way."""
     if path.suffix.lower() not in READERS:
         raise ImageError(f"The output {path} is not of a known kind. Use one of {_suffixes()}.")
+    check_free(path, force)
+
+
+def check_free(path: Path, force: bool = False) -> None:
+    """As `check_writable`, for a file of any kind."""
     if not path.parent.is_dir():
         raise ImageError(f"The output folder {path.parent} does not exist. Create it first.")
     if not os.access(path.parent, os.W_OK):

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from bilevel import Box, LeastSquares, Mask, TotalVariation, solve
-from bilevel.tasks import images
+from bilevel.tasks import images, sweep
 from bilevel.tasks.images import Image, ImageError
+from bilevel.tasks.restorer import ByWeight, Restorer
 from bilevel.terms.composition import Composition
 
 TOL = 1e-3  # relative duality gap
+SHOWN = 256  # side of the picture that a report shows with several weights
 BLACK = 0.1  # what a JPEG leaves on black is less; the soft edge of a brush is more
 FREE = 1.0  # the weight of TV where nothing is traded with it: any, it sets the scale of the dual
 
@@ -42,7 +44,7 @@ def inpaint(pixels: Tensor, missing: Tensor, weight: float | None) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Inpainter:
+class Inpainter(Restorer):
     """A mask, and how to fill: `inpaint` on images."""
 
     missing: np.ndarray  # (H, W) bool
@@ -72,6 +74,22 @@ class Inpainter:
                 f"The mask {self.path} has the size {self.missing.shape}, the image {image.path} "
                 f"{size}. Give a mask of the image's size, rows x columns."
             )
-        pixels = torch.from_numpy(np.ascontiguousarray(image.channels))[:, None]
-        filled = inpaint(pixels, torch.from_numpy(self.missing), self.weight)[:, 0].numpy()
+        filled = _inpainted(image.channels, self.missing, self.weight)
         return filled, f" ({self.missing.mean():.1%} filled in)"
+
+    def told(self) -> dict[str, np.ndarray]:
+        return {"what was missing": self.missing.astype(float)}
+
+    def by_weight(self, image: Image) -> ByWeight | None:
+        given, missing = (sweep.middle(a, SHOWN) for a in (image.gray(), self.missing))
+        if self.weight is None or missing.all():
+            return None
+        pictures = {
+            f * self.weight: _inpainted(given[None], missing, f * self.weight)[0] for f in sweep.FEW
+        }
+        return ByWeight(given, pictures)
+
+
+def _inpainted(channels: np.ndarray, missing: np.ndarray, weight: float | None) -> np.ndarray:
+    pixels = torch.from_numpy(np.ascontiguousarray(channels))[:, None]
+    return inpaint(pixels, torch.from_numpy(missing), weight)[:, 0].numpy()

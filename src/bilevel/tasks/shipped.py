@@ -14,6 +14,7 @@ from bilevel.tasks import MODELS, data, runs
 from bilevel.tasks.denoise import Denoise, noise_of
 from bilevel.tasks.files import check_noise
 from bilevel.tasks.images import Image
+from bilevel.tasks.restorer import Restorer
 
 
 @cache
@@ -25,7 +26,7 @@ def denoisers() -> dict[float, nn.Module]:
 
 
 @dataclass(frozen=True)
-class ShippedDenoiser:
+class ShippedDenoiser(Restorer):
     """The filters of the nearest noise level, on the image scaled so that its noise is theirs."""
 
     noise: float | None  # of 255; None: estimated

@@ -8,7 +8,7 @@ A sweep leaves in the run folder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from bilevel.tasks.task import Task, weight_at
 from bilevel.warm_start import WarmStarts, warm_starts
 
 FACTORS = tuple(2 ** (k / 2) for k in range(-5, 6))  # of the learned weight
+FEW = FACTORS[1::2]  # where an image is waiting, not a model
 SEEN, CLEAN = "seen", "clean"
 
 
@@ -53,21 +54,38 @@ def sweep(
     tick: Callable[[], object] = lambda: None,
 ) -> Sweep:
     """The middle of the picture, in gray; ticks for each of FACTORS."""
-    here, shape = task.at(0), picture.gray().shape
-    sides = [min(n, task.shown + m) for n, m in zip(shape, task.margin, strict=True)]
-    top, left = ((n - side) // 2 for n, side in zip(shape, sides, strict=True))
-    part = picture.gray()[None, top : top + sides[0], left : left + sides[1]]
+    here, learned = task.at(0), weight_at(model, level)
+    part = middle(picture.gray(), task.shown, task.margin)[None]
     seen = noisy(here.see(part), level, np.random.default_rng(0))
     clean = here.target(part)
     frames, pictures = [], {SEEN: seen[0], CLEAN: clean[0]}
-    store, index, learned = WarmStarts(), torch.zeros(1, dtype=torch.long), weight_at(model, level)
-    for number, factor in enumerate(FACTORS):
-        with warm_starts(store, index):  # each begins where its neighbour ended
-            result = here.apply(task.with_weight(model, factor * learned), seen, level)
+
+    def restored(weight: float) -> np.ndarray:
+        return here.apply(task.with_weight(model, weight), seen, level)
+
+    for number, (factor, result) in enumerate(around(learned, FACTORS, restored)):
         frames.append(Frame(factor, factor * learned, level, *quality(result, clean)))
         pictures[str(number)] = result[0]
         tick()
     return Sweep(frames, pictures)
+
+
+def middle(pixels: np.ndarray, shown: int, margin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """(H, W) -> as much of it as a slider shows, and a margin."""
+    sides = [min(n, shown + m) for n, m in zip(pixels.shape, margin, strict=True)]
+    top, left = ((n - side) // 2 for n, side in zip(pixels.shape, sides, strict=True))
+    return pixels[top : top + sides[0], left : left + sides[1]]
+
+
+def around(
+    weight: float, factors: Sequence[float], restored: Callable[[float], np.ndarray]
+) -> Iterator[tuple[float, np.ndarray]]:
+    """(factor, what is restored with factor * weight); each begins where its neighbour ended."""
+    store, index = WarmStarts(), torch.zeros(1, dtype=torch.long)
+    for factor in factors:
+        with warm_starts(store, index):
+            result = restored(factor * weight)
+        yield factor, result
 
 
 def worth_showing(task: Task, pictures: Sequence[Image]) -> Image:

@@ -1,0 +1,123 @@
+"""What the pages share: one HTML file its tables, the sections at its end."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from bilevel.learning.checkpoint import write_bytes
+
+VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
+
+
+CERTIFICATE = {
+    "step": "the step of learning that it belongs to",
+    "solver": "what solved the lower-level problems",
+    "strategy": "what differentiated the solutions",
+    "gap": "relative duality gap of the worst sample: how far its energy can be from the least",
+    "residual": "change that one more step of the solver would make, relative, worst sample",
+    "iterations": "steps of the solver, worst sample",
+    "converged": "1: every sample reached its tolerance",
+    "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
+    "identified": "steps for which the active set has not changed at the end, worst sample",
+    "margin": "how far the active set is from changing, worst sample; 0 is a kink",
+    "distance": "bound of the distance of a solution to the true one, worst sample",
+    "pull": "length of the loss's derivative by the solution, worst sample",
+    "loss_error": "estimate of what the error of a solution adds to the loss, largest",
+    "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
+    "adjoint_iterations": "steps that the linear system took",
+    "inconsistency": "relative change of the gradient with another solution of that system",
+    "influence": "relative change of the gradient if doubtful kinks fall on the other side",
+    "drift": "relative change of the gradient if the solution were exact, to first order",
+    "bound": "bound of the relative error of the gradient",
+    "estimate": "estimate, not a bound, of the relative error of the gradient",
+}
+
+
+def write_page(
+    path: Path, heading: str, summary: str, sections: Iterable[tuple[str, str]]
+) -> Path:  # all but the path is HTML
+    """Writes a page of (title, HTML) pairs, and returns its path; those without HTML are left out.
+
+    Complete or not at all, and it forbids the browser to load anything.
+    """
+    body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
+    template = Path(__file__).parent / "report.html.template"
+    html = Template(template.read_text(encoding="utf-8")).substitute(
+        title=escape(f"bilevel: {path.resolve().parent.name}/{path.name}"),
+        heading=heading,
+        summary=summary,
+        body=body,
+    )
+    write_bytes(path, html.encode())
+    return path
+
+
+def provenance(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The sections that end the report of a run."""
+    path, learned_with = run / "certificate.json", {}
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if "bilevel" in config:
+        learned_with["learned with bilevel"] = str(config["bilevel"])
+    return [
+        ("How far the last gradient can be trusted", certificate_table(values)),
+        ("Configuration", preformatted((run / "config.toml").read_text(encoding="utf-8"))),
+        ("Versions", versions(learned_with)),
+    ]
+
+
+def certificate_table(values: Mapping[str, Any]) -> str:
+    """Of the fields of a certificate; empty without any."""
+    lines = [
+        [name.replace("_", " "), _number(value), CERTIFICATE.get(name, "")]
+        for name, value in values.items()
+    ]
+    return html_table(["", "", "what it says"], lines) if lines else ""
+
+
+def versions(others: Mapping[str, str] | None = None) -> str:
+    """What computed here, and what else is told of it."""
+    lines = [["Python", platform.python_version()], ["system", platform.platform()]]
+    for name in VERSIONS:
+        try:
+            lines.append([name, metadata.version(name)])
+        except metadata.PackageNotFoundError:  # run from a source tree, or without an extra
+            lines.append([name, "not installed"])
+    return html_table(["", ""], [*lines, *map(list, (others or {}).items())])
+
+
+# ----------------------------------------------------------------------------------------- html
+
+
+def tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
+    pictures = "".join(
+        f'<img src="{uri}" alt="{escape(alt)}">' for uri, alt in zip(uris, alts, strict=True)
+    )
+    return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
+
+
+def html_table(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:
+    safe = str if escaped else escape
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{safe(text)}</td>" for text in line) + "</tr>" for line in lines
+    )
+    header = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
+    return f'<div class="scroll"><table>{header}<tbody>{body}</tbody></table></div>'
+
+
+def preformatted(text: str) -> str:
+    return f'<pre class="scroll">{escape(text)}</pre>'
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.2e}"
+    return str(value)
