@@ -40,7 +40,7 @@ def blurred(here):
 
 def test_deblur_a_colour_image(blurred):
     for how, better in ((["--weight", "0.001"], 6), (["--noise", "1"], 4)):  # a weight for it
-        options = ["--kernel", "k.npy", *how, "-o", "out.png", "--force"]
+        options = ["--kernel", "k.npy", *how, "-o", "out.png", "--force", "--no-report"]
         result = bilevel("deblur", "blurred.png", *options)
         assert result.exit_code == 0, result.output
         assert psnr("out.png", "clean.png") > psnr("blurred.png", "clean.png") + better
@@ -76,7 +76,7 @@ def test_a_deblurring_run_from_beginning_to_end(blurred, short_slider):
     assert config["task"] == "deblur" and config["data"]["kernel"] == ["gaussian:0.6"]
     told = bilevel("info", "sharp")
     assert "a deblurer" in told.output and "gaussian:0.6" in told.output
-    use = ["blurred.png", "--kernel", "k.npy", "--model", "sharp", "-o", "o.png"]
+    use = ["blurred.png", "--kernel", "k.npy", "--model", "sharp", "-o", "o.png", "--no-report"]
     assert bilevel("deblur", *use).exit_code == 0
     wrong = bilevel("denoise", "blurred.png", "--model", "sharp", "-o", "p.png")
     assert wrong.exit_code == 1 and "is a run of the task 'deblur'" in said(wrong)
@@ -123,7 +123,7 @@ def test_inpaint_does_not_read_the_missing_pixels(blurred):
 
 
 def test_inpaint_with_a_weight_denoises_too(blurred):
-    options = ["--mask", "mask.png", "--weight", "0.1", "-o", "out.png"]
+    options = ["--mask", "mask.png", "--weight", "0.1", "-o", "out.png", "--no-report"]
     assert bilevel("inpaint", "clean.png", *options).exit_code == 0
     before, after, mask = (images.read(n).pixels for n in ("clean.png", "out.png", "mask.png"))
     assert (after[mask == 0] != before[mask == 0]).any()

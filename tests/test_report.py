@@ -4,9 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -15,37 +12,8 @@ from PIL import Image as Pillow
 from bilevel import report, report_figures, report_page
 from bilevel.tasks import evaluation, grid, images, runs, sweep
 from bilevel.tasks.task import weight_at
+from pages import Page, in_a_browser, needs_browser
 from photos import cartoon, write_photos
-
-
-class Page(HTMLParser):
-    """The elements of a page, and whether they nest."""
-
-    VOID = ("meta", "img", "br", "link", "input")
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +46,7 @@ def test_page_before_an_evaluation(run):
 
 
 def test_page_needs_nothing_else(evaluated):
-    for tag, attributes in evaluated.elements:
-        assert tag not in ("link", "iframe", "object")
-        assert tag != "script" or not attributes  # its few lines are in the page
-        for name in ("src", "href", "srcset", "data"):
-            assert attributes.get(name, "data:").startswith("data:")
+    evaluated.assert_needs_nothing_else()
 
 
 def test_style_loads_nothing(evaluated):
@@ -166,21 +130,12 @@ def test_slider_has_a_label_and_every_frame_its_numbers(moved):
         assert f"{frame.weight:.3g}" in told and f"{frame.psnr:.2f} dB" in told
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@needs_browser
 @pytest.mark.parametrize("number", [0, 7])
 def test_slider_in_a_browser(run, moved, number, tmp_path):
     """The address names a weight, which the script then shows; the pictures change by it alone."""
     frame = moved[0].frames[number]
-    command = [
-        *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-        *("--disable-background-networking", "--disable-sync", f"--user-data-dir={tmp_path}"),
-        *("--virtual-time-budget=2000", "--dump-dom"),
-        f"{(run / 'report.html').resolve().as_uri()}#weight={frame.weight:.4g}",
-    ]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = in_a_browser(run / "report.html", frame.weight, tmp_path)
     shown = re.findall(r'data-text="([^"]*)">', dom)  # without `hidden`
     hidden = re.findall(r'data-text="([^"]*)" hidden', dom)
     assert len(shown) == 1 and len(hidden) == len(moved[0].frames) - 1

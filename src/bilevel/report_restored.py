@@ -59,18 +59,20 @@ def _slider(found: ByWeight | None) -> str:
 def _pictures(restored: Restored, restorer: Restorer) -> str:
     given, result = restored.given.pixels, restored.result.pixels
     times = -(-max(given.shape[:2]) // SIDE)
-    tiles = [
-        tile([figures.picture(smaller(pixels, times))], [f"The image, {name}"], name)
-        for name, pixels in (("given", given), ("result", result))
-    ]
-    change = figures.error_map(smaller(result, times), smaller(given, times))
-    tiles.append(tile([change], ["What has changed"], "what has changed"))
+    first, last = smaller(given, times), smaller(result, times)
+    both = tile([figures.picture(first)], ["The image as given"], "given") + tile(
+        [figures.picture(last)], ["The result"], "result"
+    )
+    others = tile([figures.error_map(last, first)], ["What has changed"], "what has changed")
     for name, pixels in restorer.told().items():
-        tiles.append(tile([figures.picture(larger(pixels))], [escape(name)], escape(name)))
+        others += tile([figures.picture(larger(pixels))], [name], escape(name))
     note = f"Of the change black is none, the brightest colour {figures.WORST:g} or more of white."
     if times > 1:
         note += f" Pictures are shown smaller by a factor of {times}."
-    return f'<div class="tiles wide">{"".join(tiles)}</div><p class="note">{note}</p>'
+    return (
+        f'<div class="tiles wide">{both}</div><div class="tiles">{others}</div>'
+        f'<p class="note">{note}</p>'
+    )
 
 
 def smaller(pixels: np.ndarray, times: int) -> np.ndarray:  # (H, W, ...) -> (H // times, ...)
@@ -89,4 +91,5 @@ def larger(pixels: np.ndarray) -> np.ndarray:  # (h, w), of any size
 
 def _certificate(certificate: Certificate) -> str:
     values = certificate.as_dict()
-    return certificate_table({name: values[name] for name in FORWARD if name in values})
+    table = certificate_table({name: values[name] for name in FORWARD if name in values})
+    return f'{table}<p class="note">A sample is a colour channel; each is restored alone.</p>'
