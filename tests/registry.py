@@ -230,6 +230,12 @@ TERMS = [
     Case("MoreauEnvelope, weakly convex", lambda d: bl.MoreauEnvelope(bl.MCP(0.5, 2.0), 0.7)),
     Case("MoreauEnvelope, per sample", lambda d: d.per_sample() * envelope(d), IMAGE),
     Case("Orthogonal", lambda d: bl.Orthogonal(0.4 * bl.L1(), rotation(d))),
+    Case("Anchored", lambda d: bl.Anchored(0.4 * bl.L1(), d.x(), 0.7)),
+    Case(
+        "Anchored, per sample",
+        lambda d: bl.Anchored(d.per_sample() * bl.MCP(0.5), d.x(), d.per_sample()),
+        IMAGE,
+    ),
     Case("Orthogonal, a frame", lambda d: bl.Orthogonal(d.per_sample() * bl.L1(), frame(d), 4.0)),
     Case("Separable", lambda d: blocks(d), (5, 2)),
     Case("VectorField", lambda d: bl.VectorField(turning), indexable=False, valued=False),
@@ -294,6 +300,20 @@ TERMS += [
     Case("NuclearBall, per sample", lambda d: bl.NuclearBall(d.per_sample()), TALL),
     Case("SpectralBall", lambda d: bl.SpectralBall(0.6), MATRICES),
     Case("SpectralBall, per sample", lambda d: bl.SpectralBall(d.per_sample()), CHANNELS),
+    Case("SingularValues, MCP", lambda d: bl.SingularValues(0.7 * bl.MCP(0.9, 3.0)), MATRICES),
+    Case("SingularValues, SCAD", lambda d: d.per_sample() * bl.SingularValues(bl.SCAD(0.5)), TALL),
+    Case(
+        "SingularValues, LogSum",
+        lambda d: bl.SingularValues(per_matrix(d) * bl.LogSum(0.9)),
+        CHANNELS,
+    ),
+    Case("SingularValues, L0", lambda d: bl.SingularValues(0.3 * bl.L0()), TALL, convex=False),
+    Case("SingularValues, rank", lambda d: rank_one(), MATRICES),
+    Case(
+        "Anchored, rank",
+        lambda d: bl.Anchored(bl.SingularValues(bl.SparseEnvelope(1)), d.x()),
+        MATRICES,
+    ),
     Case("Hankel", lambda d: bl.Hankel(), MATRICES, scalable=False),
     Case("HalfSpace", lambda d: bl.HalfSpace(d.normal(*d.event), 0.3), scalable=False),
     Case("HalfSpace, per sample", lambda d: bl.HalfSpace(d.x(), d.offset()), IMAGE, scalable=False),
@@ -323,6 +343,14 @@ def size(d: Draw) -> int:
 
 def per_matrix(d: Draw) -> Tensor:
     return d.positive(d.batch, d.event[0], 1, 1)
+
+
+def low_rank() -> bl.SingularValues:
+    return bl.SingularValues(bl.LogSum(0.9))
+
+
+def rank_one() -> bl.SingularValues:
+    return bl.SingularValues(bl.SparseEnvelope(1))
 
 
 def falling(levels: Tensor) -> Tensor:  # (..., n), or (B, *event) -> (B, n)

@@ -106,8 +106,12 @@ def test_derivatives_at_kinks_are_finite(case):
         (first,) = torch.autograd.grad(p.square().sum(), point, create_graph=True)
         assert first.isfinite().all()
         if first.requires_grad:
-            (second,) = torch.autograd.grad(first.sin().sum(), point)
-            assert second.isfinite().all()
+            try:
+                (second,) = torch.autograd.grad(first.sin().sum(), point)
+            except NotImplementedError as refused:  # of SingularValues, where there are ties
+                assert "only where singular values differ" in str(refused)
+            else:
+                assert second.isfinite().all()
 
 
 def learnable(*shape, seed):

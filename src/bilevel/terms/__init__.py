@@ -19,6 +19,7 @@ from .norms import L1, L2, L21, ElasticNet
 from .plug_and_play import RED, PlugAndPlay
 from .quadratic import Quadratic
 from .sets import Box, L2Ball, NonNegative, Simplex
+from .singular_values import SingularValues
 from .smooth import Huber, LeastSquares, Logistic, Potential
 from .softmax import CrossEntropy, LogSumExp
 from .spline import Spline
@@ -26,10 +27,11 @@ from .squared_norms import SquaredL1, SquaredLinf
 from .total_variation import TotalVariation, TotalVariation1D
 from .trimmed import TrimmedL1
 from .vector_field import VectorField
-from .wrapped import Orthogonal, Separable
+from .wrapped import Anchored, Orthogonal, Separable
 
 __all__ = [
     "Affine",
+    "Anchored",
     "HalfSpace",
     "Hankel",
     "Hyperplane",
@@ -73,6 +75,7 @@ __all__ = [
     "Proximable",
     "SecondOrderCone",
     "Simplex",
+    "SingularValues",
     "Smooth",
     "SortedL1",
     "SpectralBall",

@@ -62,7 +62,8 @@ class SparseEnvelope(Proximable):
         tied = torch.where(top, reach <= s, reach >= s)
         weights = torch.where(top, 1 / t, 1.0) * tied
         total = weights.sum(1, keepdim=True)
-        s = torch.where(total > 0, (weights * reach).sum(1, keepdim=True) / total, s)
+        mean = (weights * reach).sum(1, keepdim=True) / torch.where(total > 0, total, 1.0)
+        s = torch.where(total > 0, mean, s)
         z = torch.where(tied, s, reach)
         soft = (size - t * z) / (1 - t)
         found = torch.where(hard | (top & ~tied), torch.where(top, size, 0.0), soft)

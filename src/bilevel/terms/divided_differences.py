@@ -61,12 +61,12 @@ class Rectangular:
         s, f, active = self.spectrum, line.values, line.active
         rows = self.u.mT @ h
         a = rows @ self.vh.mT
-        same = _pairs(active, torch.eq)
-        apart = torch.where(same, 1.0, _pairs(s, torch.sub))
-        both = _pairs(active, torch.logical_and)
-        e = torch.where(same, line.slope * both, _pairs(f, torch.sub) / apart)
-        some = _pairs(active, torch.logical_or)
-        total = _pairs(f, torch.add) / torch.where(some, _pairs(s, torch.add), 1.0)
+        same = pairs(active, torch.eq)
+        apart = torch.where(same, 1.0, pairs(s, torch.sub))
+        both = pairs(active, torch.logical_and)
+        e = torch.where(same, line.slope * both, pairs(f, torch.sub) / apart)
+        some = pairs(active, torch.logical_or)
+        total = pairs(f, torch.add) / torch.where(some, pairs(s, torch.add), 1.0)
         core = e * (a + a.mT) / 2 + total * (a - a.mT) / 2
         ratio = torch.where(active, f / torch.where(active, s, 1.0), 0.0)[..., None]
         return self.u @ (core @ self.vh + ratio * (rows - a @ self.vh))
@@ -114,10 +114,10 @@ class Symmetric:
 
     def first(self, line: Line, h: Tensor) -> Tensor:
         """DF(X)[H] = Q (f[p, q] * Q^T H Q) Q^T."""
-        same = _pairs(line.active, torch.eq)
-        apart = torch.where(same, 1.0, _pairs(self.spectrum, torch.sub))
-        both = line.slope * _pairs(line.active, torch.logical_and)
-        ratio = torch.where(same, both, _pairs(line.values, torch.sub) / apart)
+        same = pairs(line.active, torch.eq)
+        apart = torch.where(same, 1.0, pairs(self.spectrum, torch.sub))
+        both = line.slope * pairs(line.active, torch.logical_and)
+        ratio = torch.where(same, both, pairs(line.values, torch.sub) / apart)
         return self.q @ (ratio * (self.q.mT @ h @ self.q)) @ self.q.mT
 
     def second(self, line: Line, jump: Tensor, g: Tensor, h: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Symmetric:
         return self.q @ core @ self.q.mT
 
 
-def _pairs(v: Tensor, operation: Any) -> Tensor:  # (..., m) -> (..., m, m)
+def pairs(v: Tensor, operation: Any) -> Tensor:  # (..., m) -> (..., m, m)
     return operation(v[..., :, None], v[..., None, :])
 
 
@@ -139,10 +139,10 @@ def _second_difference(
     Across classes f[p, r, q] = (f[p, r] - f[r, q]) / (p - q). Within one, where f is the line l,
     and for r outside of it, f[p, r, q] = (f(r) - l(r)) / ((p - r) (q - r)).
     """
-    same = _pairs(sign, torch.eq)
-    apart = torch.where(same, 0.0, 1 / torch.where(same, 1.0, _pairs(s, torch.sub)))
+    same = pairs(sign, torch.eq)
+    apart = torch.where(same, 0.0, 1 / torch.where(same, 1.0, pairs(s, torch.sub)))
     inner = slope * sign.abs()[..., :, None].expand_as(same)
-    ratio = torch.where(same, inner, _pairs(f, torch.sub) * apart)
+    ratio = torch.where(same, inner, pairs(f, torch.sub) * apart)
     off = f[..., None, :] - inner * s[..., None, :] - jump * sign[..., :, None]
     across = (ratio * g) @ h - g @ (ratio * h) + (ratio * h) @ g - h @ (ratio * g)
     weight = off * apart

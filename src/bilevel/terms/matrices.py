@@ -15,7 +15,7 @@ from .sets import _indicator as _inside
 from .spectral import clip, project_nuclear, singular_values, soft_threshold
 
 
-def _singular_values(x: Tensor) -> Tensor:  # (B, ..., m, n) -> (B, ..., min(m, n), 1)
+def matrix_singular_values(x: Tensor) -> Tensor:  # (B, ..., m, n) -> (B, ..., min(m, n), 1)
     if x.ndim < 3:
         raise ValueError(
             f"matrices are the last two dims of x, after the batch: (B, ..., m, n), got "
@@ -25,11 +25,11 @@ def _singular_values(x: Tensor) -> Tensor:  # (B, ..., m, n) -> (B, ..., min(m, 
 
 
 def _largest(x: Tensor) -> Tensor:  # (B, ..., 1, 1)
-    return _singular_values(x).amax(-2, keepdim=True)
+    return matrix_singular_values(x).amax(-2, keepdim=True)
 
 
 def _sum(x: Tensor) -> Tensor:  # (B, ..., 1, 1)
-    return _singular_values(x).sum(-2, keepdim=True)
+    return matrix_singular_values(x).sum(-2, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class NuclearBall(Proximable, Dualizable):
     batched: ClassVar[tuple[str, ...]] = ("radius",)
 
     def value(self, x: Tensor) -> Tensor:
-        return _indicator(_sum(x) * (1 - _slack(x)), self.radius)
+        return _indicator(_sum(x) * (1 - slack(x)), self.radius)
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
         return project_nuclear(x, self.radius)
@@ -124,7 +124,7 @@ class SpectralBall(Proximable, Dualizable):
     batched: ClassVar[tuple[str, ...]] = ("radius",)
 
     def value(self, x: Tensor) -> Tensor:
-        return _indicator(_largest(x) * (1 - _slack(x)), self.radius)
+        return _indicator(_largest(x) * (1 - slack(x)), self.radius)
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:  # step plays no part
         return clip(x, self.radius)
@@ -133,7 +133,7 @@ class SpectralBall(Proximable, Dualizable):
         return sum_event(self.radius * _sum(y))
 
 
-def _slack(x: Tensor) -> float:
+def slack(x: Tensor) -> float:
     """How far the singular values may be off, relatively."""
     return 8 * eps(x) * max(x.shape[-2:])
 

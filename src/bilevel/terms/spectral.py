@@ -21,7 +21,7 @@ def soft_threshold(x: Tensor, t: Tensor | float) -> Tensor:
     """U (s - t)_+ V^T for the matrices of the last two dims; t broadcasts as (..., 1, 1)."""
     if x.shape[-2] > x.shape[-1]:
         return soft_threshold(x.mT, t).mT
-    frame = _singular(x)
+    frame = singular(x.detach())
     t = _one_a_matrix(t, x)
     values = (frame.spectrum - t.detach()[..., 0]).clamp(min=0)
     return apply(x, -t, frame, values > 0, values, 1.0)
@@ -31,7 +31,7 @@ def clip(x: Tensor, bound: Tensor | float) -> Tensor:
     """U min(s, bound) V^T for the matrices of the last two dims."""
     if x.shape[-2] > x.shape[-1]:
         return clip(x.mT, bound).mT
-    frame = _singular(x)
+    frame = singular(x.detach())
     bound = _one_a_matrix(bound, x)
     values = torch.minimum(frame.spectrum, bound.detach()[..., 0])
     over = frame.spectrum > values
@@ -46,7 +46,7 @@ def project_nuclear(x: Tensor, radius: Tensor | float) -> Tensor:
     """The nearest matrices with sum s <= radius: x, or U (s - level)_+ V^T."""
     if x.shape[-2] > x.shape[-1]:
         return project_nuclear(x.mT, radius).mT
-    frame = _singular(x)
+    frame = singular(x.detach())
     radius = _one_a_matrix(radius, x)
     inside = frame.spectrum.sum(-1)[..., None, None] <= radius
     values = project_simplex(frame.spectrum, radius.detach()[..., 0], -1)
@@ -91,7 +91,8 @@ def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.masked_fill(broken[..., None], 0.0), broken
 
 
-def _singular(x: Tensor) -> Rectangular:
-    safe, broken = _finite(x.detach())
+def singular(x: Tensor) -> Rectangular:
+    """With derivatives where the values differ."""
+    safe, broken = _finite(x)
     u, spectrum, vh = torch.linalg.svd(safe, full_matrices=False)
     return Rectangular(u, spectrum.masked_fill(broken, torch.nan), vh)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, eps, like, norm_event
+from .._broadcast import Scalar, eps, expand, like, norm_event, smallest, sum_event
 from ..operators.base import Operator
 from .base import Proximable
 
 
-def _needs_prox(owner: str, term: object) -> None:
+def needs_prox(owner: str, term: object) -> None:
     if not isinstance(term, Proximable):
         raise TypeError(
             f"{owner} needs terms with a prox, got {type(term).__name__}. Terms without one, and "
@@ -37,7 +37,7 @@ class Orthogonal(Proximable):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
-        _needs_prox("Orthogonal", self.term)
+        needs_prox("Orthogonal", self.term)
 
     def check(self, x: Tensor) -> None:
         image = self.operator(x)
@@ -77,6 +77,44 @@ class Orthogonal(Proximable):
 
 
 @dataclass(frozen=True, eq=False)
+class Anchored(Proximable):
+    """g(x) = term(x) + strength/2 |x - anchor|^2.
+
+    prox  of the term at (x + t anchor) / (1 + t), step / (1 + t), with t = step strength
+    mu    the term's plus strength: a weakly convex term becomes convex
+    As an energy it is term + strength LeastSquares(anchor); this has a prox, for Anchored(...) @ K.
+
+    [1] Combettes, Pesquet. Proximal splitting methods in signal processing. 2011, table 10.1.
+    """
+
+    term: Proximable
+    anchor: Tensor  # (B, *event), or broadcasts against x
+    strength: Tensor | float = 1.0  # >= 0: a number, or (B, 1, ..., 1)
+
+    batched: ClassVar[tuple[str, ...]] = ("anchor", "strength")
+
+    def __post_init__(self) -> None:
+        needs_prox("Anchored", self.term)
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.term.value(x) + sum_event(self.strength * (x - self.anchor).square()) / 2
+
+    def prox(self, x: Tensor, step: Scalar) -> Tensor:
+        t = expand(step, x) * self.strength
+        return self.term.prox((x + t * self.anchor) / (1 + t), expand(step, x) / (1 + t))
+
+    def strong_convexity(self, x: Tensor) -> Scalar:
+        return self.term.strong_convexity(x) + smallest(self.strength, x)
+
+    def take(self, index: Tensor, x: Tensor) -> Anchored | None:
+        term, here = self.term.take(index, x), super().take(index, x)
+        return None if term is None or here is None else replace(here, term=term)
+
+    def __rmul__(self, weight: Tensor | float) -> Anchored:
+        return replace(self, term=weight * self.term, strength=weight * self.strength)
+
+
+@dataclass(frozen=True, eq=False)
 class Separable(Proximable):
     """g(x) = term_1(x_1) + term_2(x_2) + ..., x_i consecutive parts of x along dim 1, of the given
     sizes (1 each by default): another term for each channel, block or component.
@@ -93,7 +131,7 @@ class Separable(Proximable):
     def __init__(self, *terms: Proximable, sizes: tuple[int, ...] | None = None) -> None:
         sizes = (1,) * len(terms) if sizes is None else tuple(sizes)
         for term in terms:
-            _needs_prox("Separable", term)
+            needs_prox("Separable", term)
         if not terms or len(sizes) != len(terms) or min(sizes) < 1:
             raise ValueError(
                 f"Separable needs a size >= 1 for each of its {len(terms)} terms, got sizes = "
