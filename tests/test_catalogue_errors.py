@@ -23,6 +23,8 @@ BUILT = [  # at once
     ),
     (lambda: bl.MoreauEnvelope(bl.TotalVariation(), 0.1), "needs a term with a prox, got TotalVar"),
     (lambda: bl.Orthogonal(bl.Logistic(Y), D), "Orthogonal needs terms with a prox, got Logistic"),
+    (lambda: bl.SingularValues(bl.Logistic(Y)), "SingularValues needs terms with a prox, got Log"),
+    (lambda: bl.Anchored(bl.TotalVariation(), Y), "Anchored needs terms with a prox, got TotalVar"),
     (
         lambda: bl.Separable(bl.L1(), bl.TotalVariation()),
         "Separable needs terms with a prox, got To",
@@ -63,6 +65,13 @@ SOLVED = [  # at the boundary
     (
         lambda: bl.L21() @ bl.Groups(torch.tensor([[0, 1]]), 4),
         r"needs x of shape \(B, 4\), got \(2",
+    ),
+    (lambda: bl.Anchored(bl.L1(), Y, -1.0), "Anchored.strength = -1: a strength must be >= 0"),
+    (lambda: bl.Anchored(bl.L1(), Y[:, :2]), r"Anchored.target has shape \(2, 2\)"),
+    (lambda: bl.Anchored(-1 * bl.L1(), Y), "L1.weight = -1: a weight"),
+    (
+        lambda: bl.SingularValues(bl.L1()),
+        r"matrices are the last two dims .* \(B, ..., m, n\), got",
     ),
     (lambda: bl.Orthogonal(bl.L1(), bl.Matrix(SKEW)), r"needs Q Q\* = 1 I, got an operator Matrix"),
     (lambda: bl.Separable(bl.L1()), r"parts of sizes \(1,\), 1 together, at x of shape \(2, 3\)"),

@@ -113,6 +113,41 @@ def test_group_norms():
     np.testing.assert_allclose(ours, theirs)
 
 
+OF_SINGULAR_VALUES = [
+    "L1",
+    "Log",
+    "Log, a jump",
+    "SCAD",
+    "Geman",
+    "ETP, a jump",
+    "QuadraticEnvelopeCard",
+]
+
+
+@pytest.mark.parametrize("name", OF_SINGULAR_VALUES)
+def test_a_penalty_of_singular_values(name):
+    penalty, ours = PAIRS[name](pyproximal)
+    theirs, ours = pyproximal.SingularValuePenalty((4, 3), penalty), bl.SingularValues(ours)
+    for size, step in ((0.3, 0.2), (1.0, 0.9), (5.0, 0.9)):
+        x = size * RNG.normal(size=(4, 3))
+        got = ours.prox(torch.tensor(x)[None], step)[0]
+        np.testing.assert_allclose(got.ravel(), theirs.prox(x.ravel(), step), atol=1e-9)
+        value = ours.value(torch.tensor(x)[None])[0]
+        np.testing.assert_allclose(value, theirs(x.ravel()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_envelope_of_the_rank_and_a_square(rank):
+    """The prox; of the misfit their value takes the norm where the square is meant."""
+    for size, step in ((0.3, 0.2), (1.0, 0.9), (5.0, 0.9)):
+        x, target = size * RNG.normal(size=(4, 3)), RNG.normal(size=(4, 3))
+        theirs = pyproximal.QuadraticEnvelopeRankL2((4, 3), rank, target)
+        envelope = bl.SingularValues(bl.SparseEnvelope(rank))
+        ours = bl.Anchored(envelope, torch.tensor(target)[None])
+        got = ours.prox(torch.tensor(x)[None], step)[0]
+        np.testing.assert_allclose(got.ravel(), theirs.prox(x.ravel(), step), atol=1e-9)
+
+
 def test_red_has_the_same_gradient():
     x, turn = torch.tensor(RNG.normal(size=7)), torch.tensor(TURN + TURN.T) / 4
     theirs = pyproximal.RED(lambda v, sigma: turn.numpy() @ v, (7,), sigma=0.6, sigmad=1.0)

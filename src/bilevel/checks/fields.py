@@ -31,6 +31,7 @@ _DOMAIN: dict[str, tuple[Callable[[float, float], bool], str]] = {  # test of (l
     "height": (lambda low, high: low > 0, f"a height must be > 0. {_POSITIVE}"),
     "smoothing": (lambda low, high: low > 0, f"a smoothing must be > 0. {_POSITIVE}"),
     "threshold": (lambda low, high: low >= 0, f"a threshold must be >= 0. {_POSITIVE}"),
+    "strength": (lambda low, high: low >= 0, f"a strength must be >= 0. {_POSITIVE}"),
     "counts": (lambda low, high: low >= 0, "counts are >= 0. Clamp the data."),
     "background": (lambda low, high: low >= 0, f"a background must be >= 0. {_POSITIVE}"),
     "constant": (lambda low, high: low >= 0, "a Lipschitz constant is >= 0; None if unknown."),

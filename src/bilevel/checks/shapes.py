@@ -12,11 +12,13 @@ from torch import Tensor
 from ..terms.base import Weighted
 from ..terms.composition import Composition, SmoothComposition
 from ..terms.envelopes import MoreauEnvelope
+from ..terms.matrices import matrix_singular_values
 from ..terms.norms import L1, ElasticNet
 from ..terms.sets import Box, L2Ball, NonNegative, Simplex
+from ..terms.singular_values import SingularValues
 from ..terms.smooth import Huber, LeastSquares, Logistic, Potential
 from ..terms.total_variation import TotalVariation, TotalVariation1D
-from ..terms.wrapped import Orthogonal, Separable
+from ..terms.wrapped import Anchored, Orthogonal, Separable
 from .fields import Field
 from .sets import check_set
 
@@ -24,7 +26,7 @@ from .sets import check_set
 _POINTWISE = (LeastSquares, Huber, Logistic, L1, ElasticNet)
 _SETS = (Box, NonNegative, Simplex, L2Ball)
 # of size 1 along the term's dim, or over the whole event
-_REDUCED = ("radius", "total", "offset", "smoothing")
+_REDUCED = ("radius", "total", "offset", "smoothing", "strength")
 
 
 def check_shapes(term: Any, x: Tensor, label: str) -> None:
@@ -107,8 +109,13 @@ def _(term: Orthogonal, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
 
 
 @_inside.register
-def _(term: MoreauEnvelope, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+def _(term: MoreauEnvelope | Anchored, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
     return [(term.term, x)]
+
+
+@_inside.register
+def _(term: SingularValues, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
+    return [(term.penalty, matrix_singular_values(x))]
 
 
 @_inside.register

@@ -48,11 +48,10 @@ class SingularValues(Proximable):
                 f"another, so it takes one matrix a sample, (B, m, n), got {tuple(x.shape)}. Make "
                 "the other dims part of the batch."
             )
-        self.penalty.check(s)
         generator = torch.Generator().manual_seed(0)
         some = torch.rand(s.shape, generator=generator, dtype=torch.float64).to(s)
-        value, other = self.penalty.value(some), self.penalty.value(-some.flip(-2))
-        if bool(((value - other).abs() > 64 * s.shape[-2] * eps(s) * value.abs()).any()):
+        p, q = self.penalty.prox(some, 1.0), -self.penalty.prox(-some.flip(-2), 1.0).flip(-2)
+        if bool(((p - q).abs() > 64 * s.shape[-2] * eps(s)).any()):
             raise ValueError(
                 f"SingularValues needs a penalty that is the same for x, -x and the entries in "
                 f"another order, and {type(self.penalty).__name__} is not. Leave out a target, and "
@@ -82,17 +81,39 @@ Map = Callable[[Tensor], Tensor]  # (B, ..., m, 1) -> the same; odd, and the sam
 
 def on_spectrum(x: Tensor, function: Map) -> Tensor:
     """U diag(function(s)) V^T for the matrices of the last two dims, with derivatives in x and in
-    what the function was made of. Its Jacobian must be symmetric, as that of a prox is."""
+    what the function was made of.
+
+    The derivative is that of the singular values, through the function, and that of the singular
+    vectors, which divides by no difference of singular values that are close. Derivatives of these
+    are those of an SVD.
+    """
     if x.shape[-2] > x.shape[-1]:
         return on_spectrum(x.mT, function).mT
     frame = singular(x.detach())
-    values = function(frame.spectrum[..., None])[..., 0]
-    return _OnSpectrum.apply(x, values, frame, function)  # type: ignore[return-value]
+    s: Any = _Spectrum.apply(x, frame)
+    values = function(s[..., None])[..., 0]
+    return _Turned.apply(x, values, frame, function)  # type: ignore[return-value]
 
 
-class _OnSpectrum(Function):
-    """Its derivative divides by no difference of singular values that are close. That derivative,
-    where it is itself recorded, is a function of an SVD as any other."""
+class _Spectrum(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frame: Rectangular) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
+        ctx.frame = frame
+        return frame.spectrum
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, _: None) -> Tensor:  # type: ignore[override]
+        return _along(_recorded(*ctx.saved_tensors, ctx.frame), x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _recorded(*ctx.saved_tensors, ctx.frame).matrix(gradients[0]), None
+
+
+class _Turned(Function):
+    """U diag(values) V^T; of the derivative in X the part of U and V."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, frame: Rectangular, function: Map) -> Tensor:
@@ -103,27 +124,32 @@ class _OnSpectrum(Function):
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor | None, values: Tensor | None, *_: None) -> Any:
-        frame, function = _recorded(*ctx.saved_tensors, *ctx.at)
+        frame, function = ctx.at
+        frame = _recorded(*ctx.saved_tensors, frame)
         pushed = 0.0 if values is None else frame.matrix(values)
-        return pushed if x is None else pushed + _product(frame, function, x)
+        return pushed if x is None else pushed + _turned(frame, function, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (frame, function), (g,) = _recorded(*ctx.saved_tensors, *ctx.at), gradients
-        of_x = _product(frame, function, g) if ctx.needs_input_grad[0] else None
-        of_values = (frame.u.mT @ g * frame.vh).sum(-1) if ctx.needs_input_grad[1] else None
-        return of_x, of_values, None, None
+        (g,), (frame, function), needed = gradients, ctx.at, ctx.needs_input_grad
+        frame = _recorded(*ctx.saved_tensors, frame)
+        of_x = _turned(frame, function, g) if needed[0] else None
+        return of_x, _along(frame, g) if needed[1] else None, None, None
 
 
-def _recorded(x: Tensor, frame: Rectangular, function: Map) -> tuple[Rectangular, Map]:
+def _recorded(x: Tensor, frame: Rectangular) -> Rectangular:
     """The frame, with a derivative in x where one is recorded."""
-    if torch.is_grad_enabled():
-        frame = singular(_Apart.apply(x, frame.spectrum))  # type: ignore[arg-type]
-    return frame, function
+    return singular(_Apart.apply(x, frame.spectrum)) if torch.is_grad_enabled() else frame  # type: ignore[arg-type]
 
 
-def _product(frame: Rectangular, function: Map, h: Tensor) -> Tensor:
-    """DF(X)[H], as in divided_differences.py, for any odd and symmetric function."""
+def _along(frame: Rectangular, h: Tensor) -> Tensor:  # (..., m, n) -> (..., m)
+    """The diagonal of U^T H V: the derivative of the singular values."""
+    return (frame.u.mT @ h * frame.vh).sum(-1)
+
+
+def _turned(frame: Rectangular, function: Map, h: Tensor) -> Tensor:
+    """DF(X)[H] as in divided_differences.py, for any odd and symmetric function, without the
+    diagonal of U^T H V."""
     s, (f, jacobian) = frame.spectrum, _linearised(function, frame.spectrum)
     slope = jacobian.diagonal(dim1=-2, dim2=-1)
     gap, total, limit = pairs(s, torch.sub), pairs(s, torch.add), pairs(slope, torch.add) / 2
@@ -134,9 +160,8 @@ def _product(frame: Rectangular, function: Map, h: Tensor) -> Tensor:
     rest = torch.where(s == 0, slope, f / torch.where(s == 0, 1.0, s))[..., None]
     rows = frame.u.mT @ h
     a = rows @ frame.vh.mT
-    along = (jacobian @ a.diagonal(dim1=-2, dim2=-1)[..., None])[..., 0]
     core = between * (a + a.mT) / 2 + across * (a - a.mT) / 2
-    core = core.diagonal_scatter(along, dim1=-2, dim2=-1)
+    core = core.diagonal_scatter(torch.zeros_like(s), dim1=-2, dim2=-1)
     return frame.u @ (core @ frame.vh + rest * (rows - a @ frame.vh))
 
 
@@ -180,7 +205,8 @@ class _Apart(Function):
 
 def _check_apart(s: Tensor, x: Tensor) -> None:
     ties = _close(s).sum() > s.numel()
-    if bool(ties) or (s.shape[-1] < x.shape[-1] and bool((s == 0).any())):
+    vanishing = (s <= slack(x) * s[..., :1]).sum(-1) > (x.shape[-2] == x.shape[-1])
+    if bool(ties | vanishing.any()):
         raise NotImplementedError(
             "the prox of SingularValues has a second derivative only where singular values differ "
             "and do not vanish, and here they do not. Nuclear() and SpectralNorm() have it "

@@ -78,30 +78,30 @@ class Orthogonal(Proximable):
 
 @dataclass(frozen=True, eq=False)
 class Anchored(Proximable):
-    """g(x) = term(x) + strength/2 |x - anchor|^2.
+    """g(x) = term(x) + strength/2 |x - target|^2.
 
-    prox  of the term at (x + t anchor) / (1 + t), step / (1 + t), with t = step strength
+    prox  of the term at (x + t target) / (1 + t), step / (1 + t), with t = step strength
     mu    the term's plus strength: a weakly convex term becomes convex
-    As an energy it is term + strength LeastSquares(anchor); this has a prox, for Anchored(...) @ K.
+    As an energy it is term + strength LeastSquares(target); this has a prox, for Anchored(...) @ K.
 
     [1] Combettes, Pesquet. Proximal splitting methods in signal processing. 2011, table 10.1.
     """
 
     term: Proximable
-    anchor: Tensor  # (B, *event), or broadcasts against x
+    target: Tensor  # (B, *event), or broadcasts against x
     strength: Tensor | float = 1.0  # >= 0: a number, or (B, 1, ..., 1)
 
-    batched: ClassVar[tuple[str, ...]] = ("anchor", "strength")
+    batched: ClassVar[tuple[str, ...]] = ("target", "strength")
 
     def __post_init__(self) -> None:
         needs_prox("Anchored", self.term)
 
     def value(self, x: Tensor) -> Tensor:
-        return self.term.value(x) + sum_event(self.strength * (x - self.anchor).square()) / 2
+        return self.term.value(x) + sum_event(self.strength * (x - self.target).square()) / 2
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         t = expand(step, x) * self.strength
-        return self.term.prox((x + t * self.anchor) / (1 + t), expand(step, x) / (1 + t))
+        return self.term.prox((x + t * self.target) / (1 + t), expand(step, x) / (1 + t))
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return self.term.strong_convexity(x) + smallest(self.strength, x)
