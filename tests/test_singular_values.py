@@ -92,7 +92,11 @@ def test_a_rank_is_found_without_bias():
     "penalty, shape, message",
     [
         (bl.Simplex(), (2, 3, 4), "SingularValues needs a penalty that is the same for x, -x and"),
-        (bl.Absolute(torch.rand(3, 1).double()), (2, 3, 4), "and Absolute is not. Leave out a target"),
+        (
+            bl.Absolute(torch.rand(3, 1).double()),
+            (2, 3, 4),
+            "and Absolute is not. Leave out a target",
+        ),
         (bl.SparseEnvelope(1), (2, 2, 3, 4), r"one matrix a sample, \(B, m, n\), got \(2, 2, 3, 4"),
     ],
     ids=["signs", "order", "channels"],
