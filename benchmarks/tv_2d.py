@@ -152,8 +152,8 @@ def main() -> None:
     notes = (
         "float32, one thread where not said otherwise; gap checks, the start and the certificate "
         "are in our times, nothing of the kind in the others'. gap: ours, certified; excess: of "
-        "the energy over the minimum. In the times of fastprox and prox_tv is about 1 ms for handing "
-        "the image to another process and back."
+        "the energy over the minimum. In the times of fastprox and prox_tv is about 1 ms for the "
+        "image to go to another process and back."
     )
     store("tv_2d", "Total variation in two dims", rows, columns, notes)
 
