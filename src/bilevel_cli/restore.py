@@ -147,7 +147,7 @@ def _restore_files(
     force: bool,
     done: str,
 ) -> None:
-    from bilevel import report_restored
+    from bilevel.reports import one_image
     from bilevel.tasks import files, images
 
     pairs, count = files.plan(inputs, output, force, done), 0
@@ -164,7 +164,7 @@ def _restore_files(
             if restored is not None and page is not None:
                 heading = f"{source.name}, {done}"
                 made = {"input": source, "output": target, **options}
-                say(f"Report: {report_restored.write(page, heading, restored, restorer, made)}")
+                say(f"Report: {one_image.write(page, heading, restored, restorer, made)}")
             tick()
     if not count:
         raise ValueError(f"None of the {len(pairs)} images could be {done}: see the warnings.")

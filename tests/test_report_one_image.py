@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bilevel as bl
-from bilevel import report_restored
+from bilevel.reports import one_image
 from bilevel.tasks import images
 from bilevel.tasks.deblur import Deblur
 from bilevel.tasks.files import Restoration
@@ -130,11 +130,11 @@ def test_where_no_weight_is_there_is_no_slider(scratched):
 
 def test_large_pictures_are_shown_smaller():
     picture = np.arange(35.0).reshape(5, 7)
-    assert np.array_equal(report_restored.smaller(picture, 1), picture)
-    half = report_restored.smaller(picture, 2)
+    assert np.array_equal(one_image.smaller(picture, 1), picture)
+    half = one_image.smaller(picture, 2)
     assert half.shape == (2, 3) and half[0, 0] == picture[:2, :2].mean()
-    assert report_restored.smaller(np.ones((1, 9, 3)), 4).shape == (1, 2, 3)  # a line
-    assert report_restored.larger(np.eye(3)).shape == (255, 255)
+    assert one_image.smaller(np.ones((1, 9, 3)), 4).shape == (1, 2, 3)  # a line
+    assert one_image.larger(np.eye(3)).shape == (255, 255)
 
 
 def test_without_a_tol_accuracy_only_listens():

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bilevel import report_figures as figures
 from bilevel.differentiation import Certificate
-from bilevel.report_page import certificate_table, html_table, tile, versions, write_page
-from bilevel.report_slider import Shown, slider
 from bilevel.tasks.restorer import ByWeight, Restored, Restorer
+
+from . import figures
+from .page import certificate_table, html_table, page, tile, versions
+from .slider import Shown, slider
 
 SIDE = 1024  # of the largest picture: a page should open at once
 FORWARD = ("solver", "gap", "residual", "iterations", "converged", "contraction", "distance")
@@ -31,7 +32,7 @@ def write(
         ("How it was made", html_table(["", ""], lines)),
         ("Versions", versions()),
     ]
-    return write_page(path, escape(heading), _summary(restored), sections)
+    return page(path, escape(heading), _summary(restored), sections)
 
 
 def _summary(restored: Restored) -> str:

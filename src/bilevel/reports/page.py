@@ -1,4 +1,4 @@
-"""What the pages share: one HTML file its tables, the sections at its end."""
+"""What the pages share: the page itself, tables, tiles, and the sections that end every report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from bilevel.learning import read_config, read_metrics
 from bilevel.learning.checkpoint import write_bytes
 
-VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
+from . import figures
 
+VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
 
 CERTIFICATE = {
     "step": "the step of learning that it belongs to",
@@ -41,7 +43,7 @@ CERTIFICATE = {
 }
 
 
-def write_page(
+def page(
     path: Path, heading: str, summary: str, sections: Iterable[tuple[str, str]]
 ) -> Path:  # all but the path is HTML
     """Writes a page of (title, HTML) pairs, and returns its path; those without HTML are left out.
@@ -49,7 +51,7 @@ def write_page(
     Complete or not at all, and it forbids the browser to load anything.
     """
     body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
-    template = Path(__file__).parent / "report.html.template"
+    template = Path(__file__).parent / "page.html.template"
     html = Template(template.read_text(encoding="utf-8")).substitute(
         title=escape(f"bilevel: {path.resolve().parent.name}/{path.name}"),
         heading=heading,
@@ -58,6 +60,29 @@ def write_page(
     )
     write_bytes(path, html.encode())
     return path
+
+
+def learning_curves(run: Path, loss: str, caption: str) -> str:
+    """The loss and the parameters over the steps; empty if none was made."""
+    history, config = read_metrics(run), read_config(run)
+    if not history:
+        return ""
+    steps = [row["step"] for row in history]
+    lines = {"loss": (steps, [row["loss"] for row in history])}
+    image = figures.curves(lines, xlabel="step", ylabel=loss)
+    alt = (
+        f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
+        f"in {len(history)} steps."
+    )
+    tiles = [tile([image], [alt], escape(caption, quote=False))]
+    names = config.get("learn", {}).get("parameters", {})
+    lines = {name: (steps, [row[name] for row in history]) for name in names if name in history[0]}
+    if lines:
+        ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
+        image = figures.curves(lines, xlabel="step", ylabel="parameter")
+        alt = f"The parameters over the steps; at the end {ends}."
+        tiles.append(tile([image], [alt], escape(ends)))
+    return f'<div class="tiles wide">{"".join(tiles)}</div>'
 
 
 def provenance(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -91,9 +116,6 @@ def versions(others: Mapping[str, str] | None = None) -> str:
         except metadata.PackageNotFoundError:  # run from a source tree, or without an extra
             lines.append([name, "not installed"])
     return html_table(["", ""], [*lines, *map(list, (others or {}).items())])
-
-
-# ----------------------------------------------------------------------------------------- html
 
 
 def tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML

@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from bilevel import report
-from bilevel import report_figures as figures
 from bilevel.learning import read_config
-from bilevel.report_page import html_table, provenance, tile, write_page
 from bilevel.tasks import images, regions
 from bilevel.tasks.evaluation import picture_path
+
+from . import figures
+from .page import html_table, learning_curves, page, provenance, tile
 
 SHOWN = 4  # images
 
@@ -19,7 +19,7 @@ def write(run: str | Path) -> Path:
     """Writes RUN/report.html and returns its path."""
     run = Path(run)
     config, scores = read_config(run), regions.read_scores(run)
-    curves = report.learning_curves(
+    curves = learning_curves(
         run, "doubt", "loss: -log of the right region's share, averaged over the pixels"
     )
     sections = [
@@ -29,7 +29,7 @@ def write(run: str | Path) -> Path:
         *provenance(run, config),
     ]
     heading = f"A segmenter learned from {config.get('count', '?')} images"
-    return write_page(run / "report.html", escape(heading), _summary(scores), sections)
+    return page(run / "report.html", escape(heading), _summary(scores), sections)
 
 
 def _summary(scores: list[regions.Score]) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bilevel import report_figures as figures
 from bilevel.learning import read_config, read_metrics
-from bilevel.report_page import html_table, provenance, tile, write_page
 from bilevel.tasks import audio, hearing
 from bilevel.tasks.audio import Audio
 from bilevel.tasks.dequantize import load
+
+from . import figures
+from .page import html_table, page, provenance, tile
 
 _WINDOW = 320  # samples of a column of the spectrogram
 _DECIBELS = (-100.0, -20.0)  # the darkest and the brightest of its colours
@@ -31,7 +32,7 @@ def write(run: str | Path) -> Path:
         ("Learning", _learning(run)),
         *provenance(run, config),
     ]
-    return write_page(run / "report.html", escape(heading), _summary(rows), sections)
+    return page(run / "report.html", escape(heading), _summary(rows), sections)
 
 
 def _summary(rows: list[hearing.Errors]) -> str:

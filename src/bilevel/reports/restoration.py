@@ -1,8 +1,4 @@
-"""report.html: a run folder as one page that needs no other file and no network.
-
-It is made from what lies in the run folder, so it can be made again at any time:
-`write(run)`, which `bilevel learn`, `bilevel evaluate` and `bilevel demo` do at their end.
-"""
+"""The report of a model learned to restore images: to denoise or deblur them."""
 
 from __future__ import annotations
 
@@ -12,14 +8,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bilevel import report_figures as figures
-from bilevel import report_filters, report_slider
 from bilevel.layers import FilterDenoise
-from bilevel.learning import read_config, read_metrics
-from bilevel.report_page import html_table, provenance, tile, write_page
+from bilevel.learning import read_config
 from bilevel.tasks import evaluation, images, runs
 from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
 from bilevel.tasks.task import weight_at
+
+from . import figures, filters, slider
+from .page import html_table, learning_curves, page, provenance, tile
 
 
 def write(run: str | Path) -> Path:
@@ -28,19 +24,14 @@ def write(run: str | Path) -> Path:
     config = read_config(run)
     rows = evaluation.read_rows(run)
     sections = [
-        ("What the weight does", report_slider.section(run)),
-        ("The filters", report_filters.section(run)),
+        ("What the weight does", slider.section(run)),
+        ("The filters", filters.section(run)),
         ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
         *provenance(run, config),
     ]
-    return write_page(
-        run / "report.html", _heading(config), _summary(rows, _classical(config)), sections
-    )
-
-
-# ------------------------------------------------------------------------------------- sections
+    return page(run / "report.html", _heading(config), _summary(rows, _classical(config)), sections)
 
 
 def _heading(config: Mapping[str, Any]) -> str:
@@ -162,29 +153,6 @@ def _learning(run: Path) -> str:
             html.append(f"<h3>The run in the folder “{escape(folder.name)}”</h3>")
         html.append(curves)
     return "".join(html) + _weights(run)
-
-
-def learning_curves(run: Path, loss: str, caption: str) -> str:
-    """The loss and the parameters over the steps; empty if none was made."""
-    history, config = read_metrics(run), read_config(run)
-    if not history:
-        return ""
-    steps = [row["step"] for row in history]
-    lines = {"loss": (steps, [row["loss"] for row in history])}
-    image = figures.curves(lines, xlabel="step", ylabel=loss)
-    alt = (
-        f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
-        f"in {len(history)} steps."
-    )
-    tiles = [tile([image], [alt], escape(caption, quote=False))]
-    names = config.get("learn", {}).get("parameters", {})
-    lines = {name: (steps, [row[name] for row in history]) for name in names if name in history[0]}
-    if lines:
-        ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
-        image = figures.curves(lines, xlabel="step", ylabel="parameter")
-        alt = f"The parameters over the steps; at the end {ends}."
-        tiles.append(tile([image], [alt], escape(ends)))
-    return f'<div class="tiles wide">{"".join(tiles)}</div>'
 
 
 def _weights(run: Path) -> str:

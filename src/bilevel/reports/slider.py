@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bilevel import report_figures as figures
 from bilevel.learning import read_metrics
-from bilevel.report_page import tile
 from bilevel.tasks import runs, sweep
 from bilevel.tasks.sweep import CLEAN, SEEN, Frame, Sweep
 from bilevel.tasks.task import weight_at
+
+from . import figures
+from .page import tile
 
 
 @dataclass(frozen=True)
