@@ -16,7 +16,7 @@ from .differentiation.system import DENSE
 from .differentiation.unrolled import stretch
 from .fixpoint import Fixpoint
 from .identification import Watch
-from .looks import ALL, Look, Looking, Rows
+from .looks import ALL, Look, Looking, Rows, look_later
 from .polish import polish
 from .solvers.base import Z
 from .solvers.external import External
@@ -95,6 +95,8 @@ class Free(Looking):
 
     def _answers(self, out: Z) -> Z:
         """What the run returns: its answers, or the first iterates with their active sets."""
+        if self._unmeasured:
+            look_later(self.run, self.fixpoint, self.z, out, "residual")
         if self._watch is None:
             return out
         self.certificate.identified = self._watch.steady
