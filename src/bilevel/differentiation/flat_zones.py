@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -88,7 +89,6 @@ class Zones:
     """The manifold of one batch of images at (x, y), and the system on it."""
 
     images: list[Image]
-    mu: np.ndarray  # (N,)
 
     @staticmethod
     def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor) -> Zones:
@@ -100,11 +100,13 @@ class Zones:
         # a root mean square, of a sample and so of its images
         floor = (error / max(x[0].numel(), 1) ** 0.5).repeat_interleave(n // max(len(x), 1))
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
-        weight, floors = array(energy.weight), array(floor)
-        images = [Image.at(xs[i], ys[i], weight[i], energy.isotropic, floors[i]) for i in range(n)]
         mu = energy.even()
         assert mu is not None, "covered"
-        return Zones(images, array(mu))
+        weight, mus, floors = array(energy.weight), array(mu), array(floor)
+        images = [
+            Image.at(xs[i], ys[i], weight[i], mus[i], energy.isotropic, floors[i]) for i in range(n)
+        ]
+        return Zones(images)
 
     def solve(self, g: Tensor, tol: float) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
@@ -115,7 +117,7 @@ class Zones:
         found = np.zeros((len(source), 2))
 
         def one(i: int) -> None:
-            found[i] = self.images[i].solve(source[i], self.mu[i], p[i], tol)
+            p[i], *found[i] = self.images[i].solve(source[i], tol)
 
         spread(one, [(i,) for i in range(len(source))])
         return torch.from_numpy(p), found
@@ -137,43 +139,60 @@ class Image:
     """The zones of one image, and how it jumps between them."""
 
     labels: np.ndarray  # (H, W): the zone of a pixel
-    count: int
+    sizes: np.ndarray  # (zones,)
     direction: np.ndarray  # (C, 2, H, W): n = Dx / |Dx| where x jumps, else 0
     stiff: np.ndarray  # (H, W): weight / |Dx| there, where there is curvature, else 0
-    members: np.ndarray  # pixels of zones of more than one, zone by zone
-    begin: np.ndarray
+    mu: float
 
     @staticmethod
-    def at(x: np.ndarray, y: np.ndarray, weight: np.ndarray, isotropic: bool, floor: float):
-        from ..kernels.flat_loops import bend, components, gathered
+    def at(
+        x: np.ndarray, y: np.ndarray, weight: np.ndarray, mu: float, isotropic: bool, floor: float
+    ) -> Image:
+        from ..kernels.flat_loops import bend, components
 
         shape = x.shape[1:]
         direction, stiff = np.empty_like(y), np.empty(shape, x.dtype)
-        flat, labels = np.empty((2, *shape), np.bool_), np.empty(shape, np.int32)
+        flat, labels = np.empty((2, *shape), np.bool_), np.empty(shape, np.uint32)
         bend(x, y, weight, isotropic, floor, direction, stiff, flat)
-        count = components(flat, labels)
-        return Image(labels, count, direction, stiff, *gathered(labels.ravel(), count))
+        components(flat, labels)
+        sizes = np.bincount(labels.ravel()).astype(x.dtype)
+        return Image(labels, sizes, direction, stiff, mu)
+
+    @cached_property
+    def _bonds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(zones, rows, scale): as flat_loops has them, G's columns scaled."""
+        from ..kernels.flat_loops import bonds, rescale
+
+        c, count = len(self.direction), np.count_nonzero(self.stiff)
+        zones = np.empty((count, 3), np.uint32)
+        rows = np.empty((count, 2 * c - 1, c, 3), self.stiff.dtype)
+        scale = np.empty((c, len(self.sizes)), self.stiff.dtype)
+        bonds(self.direction, self.stiff, self.labels, zones, rows)
+        rescale(self.mu, self.sizes, zones, rows, scale)
+        return zones, rows, scale
 
     def means(self, v: np.ndarray) -> np.ndarray:
         """P v: the mean over each zone."""
-        from ..kernels.flat_loops import level
+        return (self._sums(v) / self.sizes)[:, self.labels]
 
-        v = v.copy()
-        level(self.members, self.begin, v.reshape(len(v), -1))
-        return v
+    def _sums(self, v: np.ndarray) -> np.ndarray:  # (C, H, W) -> (C, zones)
+        from ..kernels.flat_loops import sums
 
-    def solve(self, g: np.ndarray, mu: float, p: np.ndarray, tol: float) -> tuple[float, int]:
-        """p = P (P A P)^+ P g, P the means over zones; returns (relative residual, products)."""
-        from ..kernels.flat_loops import conjugate_gradients, scales
+        out = np.empty((len(v), len(self.sizes)), v.dtype)
+        sums(self.labels, v, out)
+        return out
+
+    def solve(self, g: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
+        """(p, relative residual, products): p = P (P A P)^+ P g."""
+        from ..kernels.flat_loops import conjugate_gradients
 
         if not self.stiff.any():
-            p[:] = self.means(g) / mu
-            return 0.0, 1
-        scale = np.empty_like(p)
-        scales(mu, self.direction, self.stiff, self.labels, self.count, scale)
-        return conjugate_gradients(
-            mu, self.direction, self.stiff, self.members, self.begin, scale, g, p, tol, _LIMIT
-        )
+            return self.means(g) / self.mu, 0.0, 1
+        zones, rows, scale = self._bonds
+        ground, b = self.mu * self.sizes * scale**2, scale * self._sums(g)
+        u = np.empty_like(b)
+        residual, products = conjugate_gradients(ground, zones, rows, b, u, tol, _LIMIT)
+        return (scale * u)[:, self.labels], residual, products
 
 
 class _Solution(Function):
