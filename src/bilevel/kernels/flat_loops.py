@@ -179,31 +179,38 @@ def _resist(zones, rows, v, out):
 
 
 @_fast
+def _image(ground, zones, rows, v, out):
+    """out = M v, M = ground + G* G; returns <v, M v>. All vectors are (C, zones)."""
+    inner, weigh, step, moved = 0.0, ground.ravel(), v.ravel(), out.ravel()
+    for k in range(len(step)):
+        moved[k] = weigh[k] * step[k]
+        inner += moved[k] * step[k]
+    return inner + _resist(zones, rows, v, out)
+
+
+@_fast
 def conjugate_gradients(ground, zones, rows, b, u, tol, limit):
-    """u with |b - (ground + G* G) u| <= tol |b|; returns (the relative residual, the number of
-    products). All vectors are (C, zones)."""
-    r, d, image = b.copy(), b.copy(), np.empty_like(b)
-    weigh, x, rest, step, moved = ground.ravel(), u.ravel(), r.ravel(), d.ravel(), image.ravel()
-    first, size = 0.0, len(x)
-    for k in range(size):
-        x[k] = 0
-        first += rest[k] * rest[k]
-    old = first
+    """u with |b - M u| <= tol |b|; returns (the relative residual, the number of products).
+
+    It starts at the best multiple of b / ground, which is the answer for all that G does not see,
+    such as the image itself.
+    """
+    d, image = b / ground, np.empty_like(b)
+    x, rest, step, moved = u.ravel(), b.ravel().copy(), d.ravel(), image.ravel()
+    x[:] = 0
+    first = old = np.dot(rest, rest)
+    along = np.dot(rest, step)
     for count in range(limit):
         if not old > tol * tol * first:
             return np.sqrt(old / first) if first > 0 else 0.0, count
-        slope = 0.0
-        for k in range(size):
-            moved[k] = weigh[k] * step[k]
-            slope += moved[k] * step[k]
-        length = b.dtype.type(old / (slope + _resist(zones, rows, d, image)))
+        length = b.dtype.type(along / _image(ground, zones, rows, d, image))
         new = 0.0
-        for k in range(size):
+        for k in range(len(x)):
             x[k] += length * step[k]
             rest[k] -= length * moved[k]
             new += rest[k] * rest[k]
-        turn = b.dtype.type(new / old)
-        for k in range(size):
+        turn = b.dtype.type(new / old if count else 0.0)  # from the start on, by residuals
+        for k in range(len(x)):
             step[k] = rest[k] + turn * step[k]
-        old = new
+        along = old = new
     return np.sqrt(old / first), limit
