@@ -114,7 +114,8 @@ def main() -> None:
     notes = (
         f"Patches of {SIZE} x {SIZE} of the camera man with noise 25 / 255, float64; one thread. "
         "At 512 x 512 the error is the adjoint system's alone. The machine was shared while this "
-        "ran: times are of the processor, the least of some runs, and may be too large. ![errors](tv_2d_derivative.png)"
+        "ran: times are of the processor, the least of some runs, and may be too large. "
+        "![errors](tv_2d_derivative.png)"
     )
     title = "The derivative of total variation denoising: error and time"
     store("tv_2d_derivative", title, rows, [*columns, "products"], notes)

@@ -280,8 +280,8 @@ def _judge(run: Run, found: Tensor, tols: Tensor) -> None:  # (N, 2), (N,)
         fail(
             NotConverged(
                 f"the adjoint solve ended at a relative residual of {float(residual.max()):.1e}, "
-                f"asked was {float(tols.min()):.0e}, after {_LIMIT} products. Loosen tol, or accept "
-                "it with on_fail='warn'."
+                f"asked was {float(tols.min()):.0e}, after {_LIMIT} products. Loosen tol, or "
+                "accept it with on_fail='warn'."
             ),
             run.on_fail,
         )
