@@ -74,9 +74,10 @@ class Finish:
         """(x, y) without jumps below the floor: Newton steps for x on its zones, y = weight Dx /
         |Dx| at the jumps that are left, and elsewhere the nearest that balances x."""
         D = _differences(*x.shape)
-        x = Image.at(x, y, self.weight, self.isotropic, floor).means(x)
+        known = self.weight, self.mu, self.isotropic, floor
+        x = Image.at(x, y, *known).means(x)
         for _ in range(12):  # small jumps turn at first
-            zones = Image.at(x, y, self.weight, self.isotropic, floor)
+            zones = Image.at(x, y, *known)
             E = csc_matrix((np.ones(x[0].size), (np.arange(x[0].size), zones.labels.ravel())))
             E = kron(eye_array(len(x)), E)
             n, stiff = zones.direction, zones.stiff

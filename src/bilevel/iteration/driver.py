@@ -68,7 +68,7 @@ class Run:
         finite = math.isfinite(x.sum().item())
         told.solver, told.iterations = type(fixpoint.solver).__name__, iterations
         told.converged = iterations > 0 if finite else x.flatten(1).isfinite().all(1)
-        look_later(self, fixpoint, z0, (x,))
+        look_later(self, fixpoint, z0, (x,), "residual", "gap")
         return z
 
     @property

@@ -58,6 +58,7 @@ class Looking:
         self.run, self.fixpoint, self.z, self.k = run, fixpoint, z, 0
         self.certificate = run.certificate
         self._before: Tensor | None = None  # iterations of an external solver, (B,)
+        self._unmeasured = False  # whether a sample has ended whose residual nobody knows
         self.certificate.solver = _named(fixpoint.solver, run.acceleration)
         for name in _BLANK:
             setattr(self.certificate, name, None)
@@ -95,14 +96,15 @@ class Looking:
         return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
-        """A look that makes its step only where the gap at z says that a sample may be done; for
-        iterates that are an answer as they stand. Late in float32 a plain step adds noise to them.
+        """A look at the gap alone, for iterates that are an answer as they stand: its step is made
+        only at the end, or for z that are broken. Late in float32 a plain step adds noise to them.
         """
         gap = self.gap(fixpoint, z, rows)
         if gap is None:
             return self.look(fixpoint, z, rows)
         done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
-        if not last and not bool(done.any() | ~gap.isfinite().all()):
+        if not last and bool(gap.isfinite().all()):
+            self._unmeasured |= bool(done.any())
             return Look(z, None, gap, done)
         look = self.look(fixpoint, z, rows)
         if last:  # else a sample would end sooner in the company of one that is done
@@ -184,16 +186,18 @@ class Looking:
             getattr(self.certificate, name)[rows] = values
 
 
-def look_later(run: Run, fixpoint: Fixpoint, z0: Z, z: Z) -> None:
-    """Let the certificate tell what one T tells of an answer z, once that is asked for."""
+def look_later(run: Run, fixpoint: Fixpoint, z0: Z, z: Z, *names: str) -> None:
+    """Let the certificate tell what one T tells of an answer z, once these fields are read."""
     apart = replace(run, certificate=Certificate())  # a certificate must not hold itself
 
     def fill(certificate: Certificate) -> None:
         with constant():
             look = Looking(apart, fixpoint, z0).look(fixpoint, z)
-        certificate.residual, certificate.gap = look.residual, look.gap
+        for name in names:
+            setattr(certificate, name, getattr(look, name))
 
-    run.certificate.residual = run.certificate.gap = fill
+    for name in names:
+        setattr(run.certificate, name, fill)
 
 
 def _named(solver: Solver, acceleration: Acceleration) -> str:

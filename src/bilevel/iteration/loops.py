@@ -18,7 +18,7 @@ from ..fixpoint import Fixpoint
 from ..solvers.base import Z
 from ..solvers.external import External
 from .identification import Watch
-from .looks import ALL, Look, Looking, Rows
+from .looks import ALL, Look, Looking, Rows, look_later
 from .polish import polish
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class Free(Looking):
 
     def _answers(self, out: Z) -> Z:
         """What the run returns: its answers, or the first iterates with their active sets."""
+        if self._unmeasured:
+            look_later(self.run, self.fixpoint, self.z, out, "residual")
         if self._watch is None:
             return out
         self.certificate.identified = self._watch.steady

@@ -80,43 +80,14 @@ def components(flat, labels):
     return count
 
 
-@compiled()
-def gathered(labels, count):
-    """(members, begin): the pixels of zone z of at least two are members[begin[z] : begin[z + 1]].
-
-    labels: (H W,).
-    """
-    sizes = np.zeros(count, np.int32)
-    for label in labels:
-        sizes[label] += 1
-    begin, place = np.zeros(count + 1, np.int32), np.empty(count, np.int32)
-    zones, total = 0, 0
-    for label in range(count):
-        place[label] = total if sizes[label] > 1 else -1
-        if sizes[label] > 1:
-            total += sizes[label]
-            zones += 1
-            begin[zones] = total
-    members = np.empty(total, np.int32)
-    for pixel in range(len(labels)):
-        label = labels[pixel]
-        if place[label] >= 0:
-            members[place[label]] = pixel
-            place[label] += 1
-    return members, begin[: zones + 1]
-
-
 @_fast
-def level(members, begin, v):
-    """P v in place: the mean over each zone, channel by channel; v of (C, H W)."""
-    for image in v:
-        for z in range(len(begin) - 1):
-            zone, total = members[begin[z] : begin[z + 1]], 0.0
-            for k in zone:
-                total += image[k]
-            mean = total / len(zone)
-            for k in zone:
-                image[k] = mean
+def sums(labels, v, out):
+    """out[c, z] = the sum of v over the pixels of zone z, channel by channel."""
+    out[:] = 0
+    for c in range(len(v)):
+        for i in range(labels.shape[0]):
+            for j in range(labels.shape[1]):
+                out[c, labels[i, j]] += v[c, i, j]
 
 
 @_fast
@@ -134,97 +105,114 @@ def slope(direction, p, out):
                 line[j] += second[j] * (here[j + 1] - here[j])
 
 
-@_fast
-def product(mu, direction, stiff, p, along, out):
-    """out = A p = (mu + D* stiff (1 - n n*) D) p; along: room for n* D p, one a pixel."""
-    channels, rows, m = p.shape
-    slope(direction, p, along)
-    flow = np.zeros((3, m), p.dtype)  # out of a row's pixels: downward, from above, to the right
-    for c in range(channels):
-        flow[:2] = 0
-        for i in range(rows):
-            here, below, image = p[c, i], p[c, min(i + 1, rows - 1)], out[c, i]
-            down, above, right = flow[i % 2], flow[1 - i % 2], flow[2]
-            s, a, first, second = stiff[i], along[i], direction[c, 0, i], direction[c, 1, i]
-            for j in range(m):
-                down[j] = s[j] * (below[j] - here[j] - first[j] * a[j])
-            for j in range(m - 1):
-                right[j] = s[j] * (here[j + 1] - here[j] - second[j] * a[j])
-            if i + 1 == rows:
-                down[:] = 0
-            for j in range(m):
-                image[j] = mu * here[j] - down[j] + above[j] - right[j]
-            for j in range(1, m):
-                image[j] += right[j - 1]
+@compiled()
+def bonds(direction, stiff, labels, zones, rows):
+    """The second derivative of weight |D u| in the values u of the zones, as G* G.
+
+    zones[e] = those of a jumping pixel e, of the one below and of the one beside; rows[e]: of G,
+    (2 C - 1, C, 3) numbers at these, so that |G u|^2 = sum over e of stiff |(1 - n n*) D u|^2. Each
+    is a vector of an orthonormal basis of all that is orthogonal to n, by a reflection.
+    """
+    channels, _, height, width = direction.shape
+    e = 0
+    for i in range(height):
+        for j in range(width):
+            if stiff[i, j] == 0:
+                continue
+            here, below = labels[i, j], labels[min(i + 1, height - 1), j]
+            beside = labels[i, min(j + 1, width - 1)]
+            zones[e, 0], zones[e, 1], zones[e, 2] = here, below, beside
+            n, root = direction[:, :, i, j], np.sqrt(stiff[i, j])
+            sign = 1.0 if n[0, 0] >= 0 else -1.0
+            for q in range(
+                1, 2 * channels
+            ):  # t = axis q - n_q v / (1 + |n_0|), v = n + sign axis 0
+                for c in range(channels):
+                    part = n[q // 2, q % 2] / (1 + abs(n[0, 0]))
+                    down = (q == 2 * c) - part * (n[c, 0] + (sign if c == 0 else 0.0))
+                    right = (q == 2 * c + 1) - part * n[c, 1]
+                    down, right = root * down * (below != here), root * right * (beside != here)
+                    rows[e, q - 1, c] = -(down + right), down, right
+            e += 1
 
 
 @compiled()
-def scales(mu, direction, stiff, labels, count, out):
-    """out = |zone| / (the diagonal entry of A's restriction to the zones), at every pixel."""
-    channels, rows, columns = out.shape
-    entry, size = np.zeros((channels, count)), np.zeros(count)
-    for i in range(rows):
-        n = min(i + 1, rows - 1)
-        for j in range(columns):
-            m, s = min(j + 1, columns - 1), stiff[i, j]
-            here, below, beside = labels[i, j], labels[n, j], labels[i, m]
-            size[here] += 1
-            down, right = 1.0 if below != here else 0.0, 1.0 if beside != here else 0.0
-            for c in range(channels):
-                a, b = direction[c, 0, i, j] * down, direction[c, 1, i, j] * right
-                entry[c, below] += s * (down - a * a)
-                entry[c, beside] += s * (right - b * b)
-                entry[c, here] += mu + s * (down + right - (a + b) ** 2)
-    for c in range(channels):
-        for i in range(rows):
-            for j in range(columns):
-                out[c, i, j] = size[labels[i, j]] / entry[c, labels[i, j]]
+def rescale(mu, sizes, zones, rows, scale):
+    """scale = 1 / sqrt(the diagonal of mu |zone| + G* G), (C, zones), and G's columns times it."""
+    for c in range(len(scale)):
+        scale[c] = mu * sizes
+    for e in range(len(zones)):
+        for k in range(3):
+            for c in range(len(scale)):
+                for row in rows[e]:
+                    scale[c, zones[e, k]] += row[c, k] ** 2
+    scale[:] = 1 / np.sqrt(scale)
+    for e in range(len(zones)):
+        for k in range(3):
+            for c in range(len(scale)):
+                for row in rows[e]:
+                    row[c, k] *= scale[c, zones[e, k]]
 
 
 @_fast
-def conjugate_gradients(mu, direction, stiff, members, begin, scale, b, p, tol, limit):
-    """p = P p with |P b - P A p| <= tol |P b| in the norm of the scales; returns (the relative
-    residual, the number of products)."""
-    image, along = np.empty_like(b), np.empty(b.shape[1:], b.dtype)
-    pixels = (len(b), b[0].size)
-    flat_image, flat_p, weigh = image.reshape(pixels), p.reshape(pixels).ravel(), scale.ravel()
-    r = b.copy()
-    level(members, begin, r.reshape(pixels))
-    r = r.ravel()
-    step_of_p = weigh * r
-    d = step_of_p.reshape(b.shape)
-    flat_p[:] = 0
-    first = old = _weighed(r, weigh)
+def _resist(zones, rows, v, out):
+    """out += G* G v; returns |G v|^2."""
+    total, channels = 0.0, len(v)
+    for e in range(len(zones)):
+        i, j, k = zones[e, 0], zones[e, 1], zones[e, 2]
+        if channels == 1:
+            a, b, c = rows[e, 0, 0, 0], rows[e, 0, 0, 1], rows[e, 0, 0, 2]
+            along = a * v[0, i] + b * v[0, j] + c * v[0, k]
+            out[0, i] += a * along
+            out[0, j] += b * along
+            out[0, k] += c * along
+            total += along * along
+            continue
+        for row in rows[e]:
+            along = v.dtype.type(0)
+            for c in range(channels):
+                along += row[c, 0] * v[c, i] + row[c, 1] * v[c, j] + row[c, 2] * v[c, k]
+            for c in range(channels):
+                out[c, i] += row[c, 0] * along
+                out[c, j] += row[c, 1] * along
+                out[c, k] += row[c, 2] * along
+            total += along * along
+    return total
+
+
+@_fast
+def _image(ground, zones, rows, v, out):
+    """out = M v, M = ground + G* G; returns <v, M v>. All vectors are (C, zones)."""
+    inner, weigh, step, moved = 0.0, ground.ravel(), v.ravel(), out.ravel()
+    for k in range(len(step)):
+        moved[k] = weigh[k] * step[k]
+        inner += moved[k] * step[k]
+    return inner + _resist(zones, rows, v, out)
+
+
+@_fast
+def conjugate_gradients(ground, zones, rows, b, u, tol, limit):
+    """u with |b - M u| <= tol |b|; returns (the relative residual, the number of products).
+
+    It starts at the best multiple of b / ground, which is the answer for all that G does not see,
+    such as the image itself.
+    """
+    d, image = b / ground, np.empty_like(b)
+    x, rest, step, moved = u.ravel(), b.ravel().copy(), d.ravel(), image.ravel()
+    x[:] = 0
+    first = old = np.dot(rest, rest)
+    along = np.dot(rest, step)
     for count in range(limit):
         if not old > tol * tol * first:
             return np.sqrt(old / first) if first > 0 else 0.0, count
-        product(mu, direction, stiff, d, along, image)
-        level(members, begin, flat_image)
-        new_image = flat_image.ravel()
-        step = b.dtype.type(old / _inner(step_of_p, new_image))
+        length = b.dtype.type(along / _image(ground, zones, rows, d, image))
         new = 0.0
-        for k in range(len(r)):
-            flat_p[k] += step * step_of_p[k]
-            r[k] -= step * new_image[k]
-            new += r[k] * r[k] * weigh[k]
-        turn = b.dtype.type(new / old)
-        for k in range(len(r)):
-            step_of_p[k] = weigh[k] * r[k] + turn * step_of_p[k]
-        old = new
+        for k in range(len(x)):
+            x[k] += length * step[k]
+            rest[k] -= length * moved[k]
+            new += rest[k] * rest[k]
+        turn = b.dtype.type(new / old if count else 0.0)  # from the start on, by residuals
+        for k in range(len(x)):
+            step[k] = rest[k] + turn * step[k]
+        along = old = new
     return np.sqrt(old / first), limit
-
-
-@_fast
-def _inner(a, b):
-    total = 0.0
-    for k in range(len(a)):
-        total += a[k] * b[k]
-    return total
-
-
-@_fast
-def _weighed(r, weigh):
-    total = 0.0
-    for k in range(len(r)):
-        total += r[k] * r[k] * weigh[k]
-    return total

@@ -101,12 +101,12 @@ class ROF:
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
         """As Problem.gap."""
         gap, primal = self._energies(z)
-        size = torch.maximum(primal, (primal - gap).abs()).clamp_min(torch.finfo(z[0].dtype).tiny)
-        return (gap / torch.maximum(size, torch.as_tensor(floor).to(size))).to(z[0].dtype)
+        size = np.maximum(np.maximum(primal, abs(primal - gap)), self._tiny)
+        return self._tensor(gap / np.maximum(size, np.asarray(floor)))
 
     def value(self, z: Z) -> Tensor:  # -> (B,)
         """As Problem.value."""
-        return self._energies(z)[1].to(z[0].dtype)
+        return self._tensor(self._energies(z)[1])
 
     @property
     def small(self) -> bool:
@@ -130,8 +130,11 @@ class ROF:
         new = new.reshape(z[0].shape)
         return new, new, dual.reshape(z[2].shape)
 
-    def _energies(self, z: Z) -> tuple[Tensor, Tensor]:
-        """(P - D, P), both (B,) in float64."""
+    def _tensor(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers.astype(self.target.dtype))
+
+    def _energies(self, z: Z) -> np.ndarray:
+        """(P - D, P), both (B,), in float64: few small operations, whose code is cold by now."""
         from .rof_loops import energies
 
         def one(i: int, begin: int, end: int) -> None:
@@ -144,9 +147,7 @@ class ROF:
         cuts = [0, *self._cuts(0), rows]
         spread(one, [(i, *band) for i in range(n) for band in pairwise(cuts)])
         batch = len(z[0])
-        each = torch.from_numpy(found).reshape(batch, n // max(batch, 1) * rows, 2)
-        gap, primal = each.sum(1).unbind(1)
-        return gap, primal
+        return found.reshape(batch, n // max(batch, 1) * rows, 2).sum(1).T
 
     def _views(self, z: Z) -> list[np.ndarray]:
         """(N, C, rows, W) of x and x_bar, (N, C, dims, rows, W) of y, on the memory of a contiguous

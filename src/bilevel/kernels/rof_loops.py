@@ -213,6 +213,21 @@ def _tension_row(steps, y, i, weight, r, isotropic, t):
 
 
 @_fast
+def _gray_tension_row(x, y, i, weight, r):
+    """As _tension_row, isotropic, of a gray image: one pass."""
+    m, below = x.shape[2], min(i + 1, x.shape[1] - 1)
+    total, slack = y.dtype.type(0), y.dtype.type(0)
+    for j in range(m - 1):
+        down, right = x[0, below, j] - x[0, i, j], x[0, i, j + 1] - x[0, i, j]
+        t = weight[r, j] * math.sqrt(down * down + right * right)
+        total += t
+        slack += t - (down * y[0, 0, i, j] + right * y[0, 1, i, j])
+    down = x[0, below, m - 1] - x[0, i, m - 1]
+    t = weight[r, m - 1] * abs(down)
+    return total + t, slack + t - down * y[0, 0, i, m - 1]
+
+
+@_fast
 def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
     """found[i] = (P - D, P) of row i at x and a feasible y, for the rows from begin to end.
 
@@ -222,13 +237,16 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
     steps, pull = np.empty((channels, dims, 1, m), x.dtype), np.empty((channels, 1, m), x.dtype)
     t, one = np.empty(m, x.dtype), x.dtype.type(1)
     for i in range(begin, end):
-        behind, below = _next_rows(i, rows, height)
-        steps[:] = x.dtype.type(0)
         r = i if len(weight) > 1 else 0
         q = i if len(mu) > 1 else 0
-        for c in range(channels):
-            _move_row(x, c, i, behind, below, steps, 0, one)
-        primal, gap = _tension_row(steps, y, i, weight, r, isotropic, t)
+        if isotropic and channels == 1 and dims == 2:
+            primal, gap = _gray_tension_row(x, y, i, weight, r)
+        else:
+            behind, below = _next_rows(i, rows, height)
+            steps[:] = x.dtype.type(0)
+            for c in range(channels):
+                _move_row(x, c, i, behind, below, steps, 0, one)
+            primal, gap = _tension_row(steps, y, i, weight, r, isotropic, t)
         for c in range(channels):
             _pull_row(y, c, i, height, pull, 0)
             fit, slack = _misfit_row(target, mu, q, c, i, x, pull)

@@ -110,7 +110,7 @@ class BregmanPrimalDual(Solver):
     def start(self, problem: Problem, x0: Tensor) -> Z:
         geometry = self._split(problem)[2]
         x = x0 if geometry is None else geometry.coordinate(geometry.interior(x0))
-        zeros = (torch.zeros_like(h.operator(x0)) for h in self._coupled(problem))
+        zeros = (h.rest(x0) for h in self._coupled(problem))
         return (x, *zeros)  # y = 0 in the middle of a box, uniform in a simplex
 
     def primal(self, problem: Problem, z: Z) -> Tensor:

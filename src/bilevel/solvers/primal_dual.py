@@ -142,7 +142,7 @@ class PrimalDual(Solver):
         return square**-0.5
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
-        return (x0, x0, *(torch.zeros_like(h.operator(x0)) for h in problem.h))
+        return (x0, x0, *(h.rest(x0) for h in problem.h))
 
     @property
     def steps(self) -> tuple[Scalar, Scalar | tuple[Tensor, ...]]:

@@ -243,6 +243,10 @@ class Composed(Term):
     def value(self, x: Tensor) -> Tensor:
         return self.outer.value(self.operator(x))
 
+    def rest(self, x: Tensor) -> Tensor:
+        """The dual 0, of the shape of K x."""
+        return torch.zeros_like(self.operator(x))
+
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         """prox_{step outer*}(y + step K x), what primal-dual methods do to the dual y."""
         return self.outer.prox_conjugate(axpy(step, self.operator(x), y), step)
