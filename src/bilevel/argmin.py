@@ -232,8 +232,8 @@ def differentiated(
 
 def _settles(fixpoint: Fixpoint, z: Z) -> bool:
     """Whether a small gap will not do: a tensor behind T requires a gradient, as one recorded step
-    tells, of one sample. An external solver's answer is held to it anyway."""
-    if not differentiates() or isinstance(fixpoint.solver, External):
+    tells, of one sample. An external solver's answer is held to it anyway, and that of a flat T."""
+    if not differentiates() or isinstance(fixpoint.solver, External) or fixpoint.solver.flat:
         return differentiates()
     if len(z[0]) > 1:
         first = torch.arange(1, device=z[0].device)

@@ -23,7 +23,7 @@ from .base import Z, names, refuse
 from .external import External, Limits
 from .support import Support, row, signs_at
 
-_ROUGH = 1e-4  # the gap from which steps of T are the faster ones
+_ROUGH = 1e-5  # the gap from which steps of T are the faster ones
 _FIRST = 30  # columns of the first working set: each round that doubles it looks at all columns
 
 
