@@ -36,15 +36,18 @@ processor, to learn; all the best weights to learn from took {} more."""
 
 
 def sizes(noisy: Tensor) -> Tensor:  # (B, 1, H, W) -> (B, 6 len(SCALES))
-    """Logarithms of the mean, the root mean square and the median of |gradient| and of the mixed
-    differences, at each scale. The median of the last at the first scale tells the noise."""
+    """Logarithms of the median and the mean of the mixed differences and of |gradient|, and of
+    their mean in the quietest parts, at each scale. The first tells the noise, or texture; what is
+    quietest is rarely texture."""
     found = []
     for scale in SCALES:
         image = avg_pool2d(noisy, scale)
         down, right = image.diff(dim=2)[..., 1:], image.diff(dim=3)[..., 1:, :]
         mixed = image.diff(dim=2).diff(dim=3).abs()
-        for size in (mixed.flatten(1), torch.hypot(down, right).flatten(1)):
-            found += [size.median(1).values, size.mean(1), size.square().mean(1).sqrt()]
+        for size in (mixed, torch.hypot(down, right)):
+            parts = avg_pool2d(size, 9, 3).flatten(1)
+            whole = size.flatten(1)
+            found += [whole.median(1).values, whole.mean(1), parts.quantile(0.02, 1)]
     return (torch.stack(found, 1) + 1e-4).log()
 
 

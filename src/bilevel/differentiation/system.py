@@ -23,6 +23,7 @@ from .linear_solvers import (
     LinearSolution,
     LinearSolver,
     Product,
+    Unit,
     pseudo_solve,
 )
 from .series import Series
@@ -53,6 +54,8 @@ class System:
     ) -> None:
         self.equation, self.direct, self.energy = equation, direct, energy
         self.z = tuple(part.detach().requires_grad_() for part in z)
+        if not isinstance(solver, Unit):
+            self.residual  # noqa: B018  at the parameters of now: they may change before backward
         self.solver, self.certificate = solver, certificate
         self.on_fail: OnFail = on_fail
         reachable = 256 * eps(self.z[0])  # a smaller residual is rounding
