@@ -9,59 +9,98 @@ Judged on other photographs, beside the best weight of each of them, which no me
 
 import copy
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from measure import DATA, store
 from skimage.io import imread
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 import bilevel as bl
 from bilevel.layers import PredictedTVDenoise
 
 LOW, HIGH = 5 / 255, 50 / 255
-SIZE, BATCH, STEPS = 64, 16, 400  # pixels, samples of a step, steps through the solver
+SIZE, BATCH, STEPS = 180, 16, 300  # pixels, samples of a step, steps through the solver
+SCALES = (1, 2, 4, 8)
 TOL = 1e-4
 NOTES = """\
-Crops of 64 x 64 pixels: one from each of bsd400_180's first 240 photographs, with two draws of the
-noise, to learn from; one from each of bsd68 to judge. PSNR: the mean over the images. behind: what
-the best weight of each image would add, mean. log weight: the root mean square distance from that
-weight's logarithm. known noise: weight = exp(a + b log sigma), fitted to the best weights of the
-images learned from, with the true sigma. seconds: of the processor, to learn."""
+Images of 180 x 180 pixels: the 400 photographs of bsd400_180 to learn from, a crop from each of
+bsd68 to judge. PSNR: the mean over the images. behind: what the best weight of each image would
+add, mean and median. log weight: the root mean square distance from that weight's logarithm. known
+noise: weight = exp(a + b log sigma), fitted to the best weights of the images learned from, with
+the true sigma; estimated noise: with the median of the mixed differences for it. End to end draws
+new noise at each step, which regression cannot: it has the best weights of one. seconds: of the
+processor, to learn; all the best weights to learn from took {} more."""
+
+
+def sizes(noisy: Tensor) -> Tensor:  # (B, 1, H, W) -> (B, 6 len(SCALES))
+    """Logarithms of the median and the mean of the mixed differences and of |gradient|, and of
+    their mean in the quietest parts, at each scale. The first tells the noise, or texture; what is
+    quietest is rarely texture."""
+    found = []
+    for scale in SCALES:
+        image = avg_pool2d(noisy, scale)
+        down, right = image.diff(dim=2)[..., 1:], image.diff(dim=3)[..., 1:, :]
+        mixed = image.diff(dim=2).diff(dim=3).abs()
+        for size in (mixed, torch.hypot(down, right)):
+            parts = avg_pool2d(size, 9, 3).flatten(1)
+            whole = size.flatten(1)
+            found += [whole.median(1).values, whole.mean(1), parts.quantile(0.02, 1)]
+    return (torch.stack(found, 1) + 1e-4).log()
 
 
 class Predictor(nn.Module):
-    """(B, 1, H, W) -> (B,): the logarithm of a weight, by 3 x 3 filters, their mean sizes, and a
-    small network of the logarithms of these."""
+    """(B, 1, H, W) -> (B,): the logarithm of a weight, an affine function of the `sizes` plus a
+    small network of them, which begins at 0."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, noisy: Tensor, target: Tensor, width: int = 32) -> None:
+        """The affine function: least squares on images whose best weights are known."""
         super().__init__()
-        self.filters = nn.Sequential(
-            nn.Conv2d(1, width, 3), nn.Softplus(20.0), nn.Conv2d(width, width, 3), nn.Softplus(20.0)
+        seen = sizes(noisy)
+        self.register_buffer("centre", seen.mean(0))
+        self.register_buffer("spread", seen.std(0))
+        self.line = nn.Linear(seen.shape[1], 1)
+        self.rest = nn.Sequential(
+            nn.Linear(seen.shape[1], width), nn.Tanh(), nn.Linear(width, 1, bias=False)
         )
-        self.head = nn.Sequential(nn.Linear(width, 32), nn.Tanh(), nn.Linear(32, 1))
+        with torch.no_grad():
+            self.rest[-1].weight.zero_()
+            self.line.bias.fill_(float(target.mean()))
+            columns = (seen - self.centre) / self.spread
+            slight = 1e-2 * torch.eye(columns.shape[1])
+            slopes = torch.linalg.solve(
+                columns.mT @ columns / len(columns) + slight,
+                columns.mT @ (target - target.mean()) / len(columns),
+            )
+            self.line.weight.copy_(slopes[None])
 
     def forward(self, noisy: Tensor) -> Tensor:
-        sizes = self.filters(noisy).mean((2, 3))
-        return self.head(sizes.log())[:, 0]
+        seen = (sizes(noisy) - self.centre) / self.spread
+        return (self.line(seen) + self.rest(seen))[:, 0]
 
 
-def crops(folder: str, count: int | None, each: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(clean, noisy, sigma): `each` crops, or draws of the noise, of the first photographs."""
-    names = sorted((DATA / folder).glob("*.png"))[:count]
+def photographs(folder: str, seed: int) -> Tensor:
+    """A crop of each, (N, 1, SIZE, SIZE)."""
+    names = sorted((DATA / folder).glob("*.png"))
     if not names:
         raise SystemExit(f"{DATA / folder} is absent: this benchmark needs the photographs.")
     rng = np.random.default_rng(seed)
-    clean = []
+    crops = []
     for name in names:
         photo = imread(name).astype(np.float32) / 255
-        for _ in range(each):
-            top, left = (rng.integers(0, n - SIZE) for n in photo.shape)
-            clean.append(photo[top : top + SIZE, left : left + SIZE])
-    images = torch.from_numpy(np.stack(clean)[:, None])
-    sigma = torch.from_numpy(np.exp(rng.uniform(np.log(LOW), np.log(HIGH), len(images)))).float()
-    noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
-    return images, images + sigma[:, None, None, None] * noise, sigma
+        top, left = (rng.integers(0, n - SIZE + 1) for n in photo.shape)
+        crops.append(photo[top : top + SIZE, left : left + SIZE])
+    return torch.from_numpy(np.stack(crops)[:, None])
+
+
+def with_noise(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(noisy, sigma (B,)), log sigma uniform."""
+    share = torch.rand(len(clean), generator=generator)
+    sigma = LOW * (HIGH / LOW) ** share
+    noise = torch.randn(clean.shape, generator=generator)
+    return clean + sigma[:, None, None, None] * noise, sigma
 
 
 def psnr(x: Tensor, clean: Tensor) -> Tensor:  # -> (B,)
@@ -69,9 +108,10 @@ def psnr(x: Tensor, clean: Tensor) -> Tensor:  # -> (B,)
 
 
 def denoised(noisy: Tensor, logs: Tensor) -> Tensor:
-    weight = logs.exp()[:, None, None, None]
+    parts = zip(noisy.split(64), logs.exp()[:, None, None, None].split(64), strict=True)
     with torch.no_grad():
-        return bl.argmin(bl.LeastSquares(noisy) + weight * bl.TotalVariation(), tol=TOL)
+        energies = (bl.LeastSquares(y) + weight * bl.TotalVariation() for y, weight in parts)
+        return torch.cat([bl.argmin(energy, tol=TOL) for energy in energies])
 
 
 def best(clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
@@ -89,12 +129,10 @@ def best(clean: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
 def regression(noisy: Tensor, target: Tensor) -> Predictor:
     """Learned from the best weights alone: no solver."""
     torch.manual_seed(0)
-    predictor = Predictor()
-    with torch.no_grad():
-        predictor.head[-1].bias.fill_(float(target.mean()))
-    optimizer = torch.optim.Adam(predictor.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1500)
-    for _ in range(1500):
+    predictor = Predictor(noisy, target)
+    optimizer = torch.optim.AdamW(predictor.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+    for _ in range(500):
         rows = torch.randint(0, len(noisy), (32,))
         optimizer.zero_grad()
         (predictor(noisy[rows]) - target[rows]).square().mean().backward()
@@ -103,15 +141,17 @@ def regression(noisy: Tensor, target: Tensor) -> Predictor:
     return predictor
 
 
-def end_to_end(predictor: Predictor, clean: Tensor, noisy: Tensor) -> Predictor:
-    """From there down the gradient of the PSNR, through the solver."""
+def end_to_end(predictor: Predictor, clean: Tensor) -> Predictor:
+    """From there down the gradient of the PSNR, through the solver, new noise at each step."""
     model = PredictedTVDenoise(copy.deepcopy(predictor), tol=1e-3, diff=bl.FlatZones())
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    generator = torch.Generator().manual_seed(2)
     for step in range(STEPS):
-        rows = torch.randint(0, len(noisy), (BATCH,))
+        some = clean[torch.randint(0, len(clean), (BATCH,), generator=generator)]
+        noisy, _ = with_noise(some, generator)
         optimizer.zero_grad()
-        loss = -psnr(model(noisy[rows]), clean[rows]).mean()
+        loss = -psnr(model(noisy), some).mean()
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -120,43 +160,56 @@ def end_to_end(predictor: Predictor, clean: Tensor, noisy: Tensor) -> Predictor:
     return model.predictor  # type: ignore[return-value]
 
 
+def line(x: Tensor, target: Tensor) -> Callable[[Tensor], Tensor]:
+    """The affine function of one number that fits best."""
+    slope, offset = np.polyfit(x.numpy(), target.numpy(), 1)
+    return lambda x: float(offset) + float(slope) * x
+
+
 def judged(name: str, logs: Tensor, oracle: Tensor, clean: Tensor, noisy: Tensor) -> dict:
     gained = psnr(denoised(noisy, logs), clean)
     behind = psnr(denoised(noisy, oracle), clean) - gained
     off = (logs - oracle).square().mean().sqrt()
     return {
         "weight": name, "PSNR": float(gained.mean()), "behind": float(behind.mean()),
-        "log weight": float(off), "weights": logs.exp().tolist(),
+        "median": float(behind.median()), "log weight": float(off),
+        "weights": logs.exp().tolist(),
     }  # fmt: skip
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    clean, noisy, sigma = crops("bsd400_180", 240, 2, 0)
-    test_clean, test_noisy, test_sigma = crops("bsd68", None, 1, 1)
-    targets, oracle = best(clean, noisy, sigma), best(test_clean, test_noisy, test_sigma)
-    print("best weights found", flush=True)
-    columns = torch.stack([torch.ones_like(sigma), sigma.log()], 1)
-    line = torch.linalg.lstsq(columns, targets).solution
-    start = time.process_time()
+    clean, test_clean = photographs("bsd400_180", 0), photographs("bsd68", 1)
+    noisy, sigma = with_noise(clean, torch.Generator().manual_seed(0))
+    test_noisy, test_sigma = with_noise(test_clean, torch.Generator().manual_seed(1))
+    times = [time.process_time()]
+    targets = best(clean, noisy, sigma)
+    times.append(time.process_time())
+    print(f"best weights found: {times[1] - times[0]:.0f} s", flush=True)
     regressed = regression(noisy, targets)
-    middle = time.process_time()
-    learned = end_to_end(regressed, clean, noisy)
-    spent = {"regression": middle - start, "end to end": time.process_time() - middle}
+    times.append(time.process_time())
+    learned = end_to_end(regressed, clean)
+    times.append(time.process_time())
+    spent = dict(zip(("best", "regression", "end to end"), np.diff(times).tolist(), strict=True))
+    oracle = best(test_clean, test_noisy, test_sigma)
+    known = line(sigma.log(), targets)
+    estimated = line(sizes(noisy)[:, 0], targets)
     with torch.no_grad():
         logs = {
             "best of each image": oracle,
             "end to end": learned(test_noisy),
             "regression": regressed(test_noisy),
-            "known noise": line[0] + line[1] * test_sigma.log(),
+            "known noise": known(test_sigma.log()),
+            "estimated noise": estimated(sizes(test_noisy)[:, 0]),
             "one for all": targets.mean().expand_as(oracle),
         }
     rows = [judged(name, values, oracle, test_clean, test_noisy) for name, values in logs.items()]
     for row in rows:
         row["seconds"] = spent.get(row["weight"], "")
     rows[0]["sigma"] = test_sigma.tolist()
-    shown = ["weight", "PSNR", "behind", "log weight", "seconds"]
-    store("predicted_weight", "The weight of total variation, predicted", rows, shown, NOTES)
+    shown = ["weight", "PSNR", "behind", "median", "log weight", "seconds"]
+    notes = NOTES.format(f"{spent['best']:.0f} s")
+    store("predicted_weight", "The weight of total variation, predicted", rows, shown, notes)
 
 
 if __name__ == "__main__":

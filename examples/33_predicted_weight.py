@@ -17,14 +17,16 @@ measurements are stored; ``benchmarks/predicted_weight.py`` makes them.
 # .. math::
 #    \min_x \; \tfrac12 |x - y|^2 + e^{n(y)} \, \mathrm{TV}(x)
 #
-# with a network :math:`n`: few filters of five by five pixels, their mean sizes tell the weight.
-# Regression fits :math:`n(y)` to the logarithm of the best weight, and takes all errors of it
-# alike. End to end, the loss is the PSNR of :math:`x`, and the gradient comes through the solver:
-# errors count where they cost.
+# with a network :math:`n`. What it sees are the sizes of differences between neighbours, at four
+# scales: their median, their mean, and their mean where the image is quietest. Of these it makes an
+# affine function plus a small network. Regression fits :math:`n(y)` to the logarithm of the best
+# weight, and takes all errors of it alike. End to end, the loss is the PSNR of :math:`x`, and the
+# gradient comes through the solver: errors count where they cost, and no best weights are needed.
 #
-# On the images that were not learned from, this small network comes to what the true noise level
-# alone would tell, and learning end to end adds nothing: little noise on much texture looks to it
-# like much noise.
+# The quietest parts matter. The median difference alone, the usual estimate of the noise, takes
+# texture for noise and comes far behind; even the true noise level is behind, for it does not know
+# the picture. On the images that were not learned from, the network is within a tenth of a decibel
+# of the best weight of each. End to end it does no better than by regression.
 
 import json
 from pathlib import Path
@@ -62,6 +64,8 @@ class Roughness(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.line = torch.nn.Linear(1, 1)
+        torch.nn.init.ones_(self.line.weight)
+        torch.nn.init.constant_(self.line.bias, -0.5)
 
     def forward(self, noisy):  # (B, 1, H, W) -> (B,)
         jumps = noisy.diff(dim=-1).abs().mean((1, 2, 3))
@@ -91,7 +95,9 @@ left.loglog(ends, ends, color="0.7", zorder=0)
 left.set(xlabel="best weight of the image", ylabel="predicted", title="end to end")
 figure.colorbar(dots, ax=left, label="noise, of 255")
 names = [name for name in by_name if name not in ("best of each image", "one for all")]
-middle.bar(names, [by_name[name]["behind"] for name in names], color=["C1", "C0", "0.6"])
+labels = [name.replace(" noise", "\nnoise") for name in names]
+middle.bar(labels, [by_name[name]["behind"] for name in names], color=["C1", "C0", "0.6", "0.6"])
+middle.axhline(0.1, color="0.3", ls=":")
 middle.set(ylabel="dB behind the best weights", title="lower is better")
 right.loglog(sigma, best, ".", color="0.4", label="best of each image")
 right.loglog(sigma, by_name["end to end"]["weights"], ".", color="C1", label="predicted")

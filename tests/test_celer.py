@@ -85,7 +85,7 @@ def test_sparse(centre):
         report = bl.Certificate()
         x = bl.argmin(energy, solver=bl.Celer(), report=report)
         answers.append((x, *torch.autograd.grad(x.square().sum(), w, retain_graph=True)))
-        assert report.residual < 1e-10 and report.adjoint_iterations == 1
+        assert report.residual < 1e-10 and report.adjoint_iterations == 0
     for ours, other in zip(*answers, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
 

@@ -336,3 +336,17 @@ def test_the_gradient_through_newton_is_the_reference():
     for name in ("ridge", "logistic"):
         for diff in (bl.FixedPoint(), bl.OneStep()):  # one step is all there is
             assert gradient_error(BY_NAME[name], solver=bl.Newton(), diff=diff) <= 1e-8
+
+
+@pytest.mark.parametrize(("least", "measured"), [(0.1, False), (1e-4, True)])
+def test_the_adjoint_of_a_quadratic_is_measured_where_its_factor_is_poor(least, measured):
+    turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)
+    A = torch.tensor([1.0, least], dtype=torch.float64)[:, None] * turn
+    b = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    report = bl.Certificate()
+    energy = bl.LeastSquares(b) @ bl.Matrix(A)
+    x = bl.argmin(energy, solver=bl.Newton(), diff=bl.FixedPoint(), report=report)
+    x.sum().backward()
+    torch.testing.assert_close(x[0].detach(), torch.linalg.solve(A, b[0].detach()))
+    torch.testing.assert_close(b.grad[0], torch.linalg.inv(A).sum(0))
+    assert report.residual < 1e-8 and (report.adjoint_iterations > 0) == measured

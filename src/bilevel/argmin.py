@@ -232,8 +232,9 @@ def differentiated(
 
 def _settles(fixpoint: Fixpoint, z: Z) -> bool:
     """Whether a small gap will not do: a tensor behind T requires a gradient, as one recorded step
-    tells, of one sample. An external solver's answer is held to it anyway."""
-    if not differentiates() or isinstance(fixpoint.solver, External):
+    tells, of one sample. An external solver's answer is held to it anyway, and Newton's."""
+    held = isinstance(fixpoint.solver, External) or fixpoint.solver.newton
+    if not differentiates() or held:
         return differentiates()
     if len(z[0]) > 1:
         first = torch.arange(1, device=z[0].device)

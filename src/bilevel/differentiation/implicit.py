@@ -10,7 +10,7 @@ from torch import Tensor
 from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
-from .linear_solvers import CG, LinearSolver, Neumann
+from .linear_solvers import CG, LinearSolver, Neumann, Unit
 from .series import Series
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class FixedPoint(Strategy):
         return differentiable(
             z,
             fixpoint.residual,
-            self.linear_solver,
+            self.linear_solver or (Unit() if fixpoint.solver.flat else None),
             self.order,
             run.adjoint_tol,
             run.on_fail,

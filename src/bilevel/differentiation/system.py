@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,7 @@ from .linear_solvers import (
     LinearSolution,
     LinearSolver,
     Product,
+    Unit,
     pseudo_solve,
 )
 from .series import Series
@@ -52,9 +53,9 @@ class System:
         energy: Problem | None = None,  # whose gradient the residual is
     ) -> None:
         self.equation, self.direct, self.energy = equation, direct, energy
-        with constant(), torch.enable_grad():
-            self.z = tuple(part.detach().requires_grad_() for part in z)
-            self.residual = equation(self.z)
+        self.z = tuple(part.detach().requires_grad_() for part in z)
+        if not isinstance(solver, Unit):
+            self.residual  # noqa: B018  at the parameters of now: they may change before backward
         self.solver, self.certificate = solver, certificate
         self.on_fail: OnFail = on_fail
         reachable = 256 * eps(self.z[0])  # a smaller residual is rounding
@@ -68,6 +69,11 @@ class System:
         self._direct: Callable[[Z, bool], Z] | None = None
         # the backward pass, its largest right-hand side, and the residual left of it
         self._noise: tuple[int, Tensor, Tensor] | None = None
+
+    @cached_property
+    def residual(self) -> Z:
+        with constant(), torch.enable_grad():
+            return self.equation(self.z)
 
     def flatten(self, z: Z) -> Tensor:  # -> (B, N)
         return z[0].flatten(1) if len(z) == 1 else torch.cat([part.flatten(1) for part in z], 1)

@@ -111,7 +111,7 @@ class Tuned(BaseEstimator):
     ) -> Tensor:  # (B, n)
         x0 = torch.zeros_like(batch.mean) if start is None else start
         energy = self._energy(batch, target, weights)
-        strategy = FixedPoint()  # where T is a Newton step its factor is the derivative's, too
+        strategy = FixedPoint(order=1)  # a Newton step's factor is the derivative's, too
         return argmin(energy, x0=x0, solver=self._solver(batch), diff=strategy, on_fail="warn")
 
     def _linear(self, X: Any) -> np.ndarray:

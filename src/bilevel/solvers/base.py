@@ -44,6 +44,12 @@ class Solver(ABC):
         """A compiled implementation of this T for this problem, where there is one."""
         return None
 
+    @property
+    def flat(self) -> bool:
+        """Whether dT/dz = 0, to rounding, where this T is for: around the z of `near`; for a solver
+        that is only prepared, everywhere."""
+        return False
+
     def near(self, problem: Problem, z: Z) -> Self:
         """The solver with what its steps at and around z share worked out once."""
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,10 @@ from ..terms.norms import L1, ElasticNet
 from ..terms.smooth import LeastSquares, Logistic
 from .base import Z, names, refuse
 from .external import External, Limits
-from .support import Support, row
+from .support import Support, row, signs_at
 
-_ROUGH = 1e-6  # the gap from which steps of T are the faster ones
+_ROUGH = 1e-5  # the gap from which steps of T are the faster ones
+_FIRST = 30  # columns of the first working set: each round that doubles it looks at all columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class Celer(External):
     """
 
     support: Support | None = None  # of the solution; set by the run
+    seen: list[Support] = field(default_factory=list, repr=False)  # the last one, of a quadratic F
 
     newton = True
 
@@ -69,28 +71,40 @@ class Celer(External):
                     f"Celer needs a positive {name} in {type(problem.g).__name__}, got a least of "
                     f"{float(value.min())}. Use ForwardBackward()."
                 )
-        return self
+        return replace(self, seen=[])
 
     def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
         (x0,) = z0
         zero, needed = torch.zeros_like(x0), ~x0.any(1)
         if not bool(needed.all()):  # celer does not find the way back to 0
-            needed = needed | (Support.at(problem, zero).signs != 0).any(1)
+            needed = needed | (signs_at(problem, zero) != 0).any(1)
         x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)
-        return (x,), rounds
+        return self.step(problem, (x,)), rounds
 
     def step(self, problem: Problem, z: Z) -> Z:
         (x,) = z
         return ((self.support or self._near(problem, x)).newton(problem, x),)
 
     def near(self, problem: Problem, z: Z) -> Celer:
-        return replace(self, support=self._near(problem, z[0]))
+        (x,) = z
+        known = [support for support in self.seen if support.fits(x.sign())]
+        return replace(self, support=known[0] if known else self._near(problem, x))
 
-    @staticmethod
-    def _near(problem: Problem, x: Tensor) -> Support:
-        return Support.at(problem, x).factored(problem, x)
+    @property
+    def flat(self) -> bool:
+        return self.support is not None and self.support.sound
+
+    def _near(self, problem: Problem, x: Tensor) -> Support:
+        """That of x with its factor, which a quadratic F keeps as long as the signs stay."""
+        signs = signs_at(problem, x)
+        if self.seen and self.seen[0].fits(signs):
+            return self.seen[0]
+        support = Support.of(problem, signs).factored(problem, x)
+        if problem.f.quadratic:  # type: ignore[union-attr]
+            self.seen[:] = [support]
+        return support
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return Plain()
@@ -125,7 +139,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
             alphas=[1.0], weights=weight / len(y) if squares else weight,
             l1_ratio=ratio,
             coef_init=x0[b].numpy(force=True), tol=min(max(limits.tol, 1e-12), _ROUGH),
-            max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
+            p0=_FIRST, max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
             X_offset=mean, X_scale=None if mean is None else np.ones_like(mean),
             return_n_iter=True,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from ..terms.base import Smooth
 from ..terms.composition import SmoothComposition, SmoothSum
 from ..terms.smooth import LeastSquares
 from .hessian import dense_hessian, uniform, weight_of
-from .saddle import solved, sturdy
+from .saddle import solved, sound, sturdy
 
 DENSE = 1500  # unknowns up to which a form is written out
 
@@ -35,6 +35,11 @@ class Form(ABC):
     @abstractmethod
     def solve(self, b: Tensor) -> Tensor:  # (B, *event) -> the same
         """Q^-1 b, differentiable in b."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether a solve leaves nothing to mend."""
+        return False
 
     def take(self, index: Tensor) -> Self:
         return replace(self, data=self.data[index]) if len(self.data) > 1 else self
@@ -50,6 +55,10 @@ class Dense(Form):
 
     def solve(self, b: Tensor) -> Tensor:
         return solved(self.data, b.flatten(1).double()).reshape(b.shape).to(b)
+
+    @property
+    def sound(self) -> bool:
+        return sound(self.data)
 
 
 @dataclass(frozen=True, eq=False)

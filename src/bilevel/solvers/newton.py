@@ -65,6 +65,10 @@ class Newton(Solver):
         assert problem.f is not None
         return self if self.hessian else replace(self, hessian=form(problem.f, z[0].detach()))
 
+    @property
+    def flat(self) -> bool:
+        return self.hessian is not None and self.hessian.sound
+
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return Armijo() if self.hessian is None else Plain()
 

@@ -15,7 +15,7 @@ from ..problem import Problem
 from ..terms.composition import SmoothComposition
 from ..terms.norms import L1, ElasticNet
 from .hessian import dense_hessian
-from .saddle import sturdy
+from .saddle import sound, sturdy
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,23 +33,18 @@ class Support:
     factor: Tensor | None = None  # (B, k, k), lower: that of the Hessian
 
     @staticmethod
-    @torch.no_grad()
-    def at(problem: Problem, x: Tensor) -> Support:
-        """That of x, and the one zero whose gradient exceeds its kink most, where that is more than
-        what the gradient is off on the support."""
-        f, penalty = problem.f, _elastic(problem)
-        assert isinstance(f, SmoothComposition)
-        used = (x != 0).any(0).nonzero()[:, 0]
-        image = f.operator.columns(used)(x[:, used])  # type: ignore[attr-defined]
-        slope = f.operator.adjoint(f.outer.grad(image))
-        weight, ratio = row(penalty.weight, x), row(penalty.ratio, x)
-        off = slope + weight * (ratio * x.sign() + (1 - ratio) * x)
-        excess = torch.where(x == 0, slope.abs() - weight * ratio, -torch.inf)
-        worst = excess.amax(1, keepdim=True)
-        joins = (excess == worst) & (worst > (off * x.sign()).abs().amax(1, keepdim=True))
-        signs = torch.where(joins, -slope.sign(), x.sign())
+    def of(problem: Problem, signs: Tensor) -> Support:  # (B, n)
         columns = (signs != 0).any(0).nonzero()[:, 0]
-        return Support(columns, signs[:, columns], f.operator.columns(columns))  # type: ignore[attr-defined]
+        return Support(columns, signs[:, columns], problem.f.operator.columns(columns))  # type: ignore[union-attr]
+
+    def fits(self, signs: Tensor) -> bool:  # (B, n)
+        """Whether they are these: on these columns, and 0 elsewhere."""
+        there = signs[:, self.columns]
+        return torch.equal(there, self.signs) and signs.count_nonzero() == there.count_nonzero()
+
+    @property
+    def sound(self) -> bool:
+        return self.factor is not None and sound(self.factor)
 
     def factored(self, problem: Problem, x: Tensor) -> Support:
         """The same, with the Cholesky factor of the Hessian at x."""
@@ -91,6 +86,23 @@ class Support:
             operator = A.columns(self.columns)
         weight, ratio = (row(v, x)[:, self.columns] for v in (penalty.weight, penalty.ratio))
         return replace(f, operator=operator), ElasticNet(ratio, weight=weight)
+
+
+@torch.no_grad()
+def signs_at(problem: Problem, x: Tensor) -> Tensor:  # -> (B, n)
+    """Those of x, and of the one zero whose gradient exceeds its kink most, where that is more than
+    what the gradient is off on the support."""
+    f, penalty = problem.f, _elastic(problem)
+    assert isinstance(f, SmoothComposition)
+    used = (x != 0).any(0).nonzero()[:, 0]
+    image = f.operator.columns(used)(x[:, used])  # type: ignore[attr-defined]
+    slope = f.operator.adjoint(f.outer.grad(image))
+    weight, ratio = row(penalty.weight, x), row(penalty.ratio, x)
+    off = slope + weight * (ratio * x.sign() + (1 - ratio) * x)
+    excess = torch.where(x == 0, slope.abs() - weight * ratio, -torch.inf)
+    worst = excess.amax(1, keepdim=True)
+    joins = (excess == worst) & (worst > (off * x.sign()).abs().amax(1, keepdim=True))
+    return torch.where(joins, -slope.sign(), x.sign())
 
 
 def _until_crossing(x: Tensor, step: Tensor, signs: Tensor) -> Tensor:  # -> (B, 1)
