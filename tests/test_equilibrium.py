@@ -6,6 +6,7 @@ from torch import nn
 
 import bilevel as bl
 from bilevel import testing
+from bilevel.differentiation.certificate import certificates
 from bilevel.layers import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -199,3 +200,15 @@ def test_what_goes_wrong_is_said():
         bl.AndersonMixing(0)
     with pytest.raises(ValueError, match="margin > 0"):
         MonotoneEquilibrium(2, 2, margin=0.0)
+
+
+def test_f_is_evaluated_little_more_than_once_a_step():
+    """Beside the steps: for the shapes, for what is learned, for the size of the first step, twice
+    for the contraction, and twice recorded for the derivative; a hundred samples end apart."""
+    f, calls = Sigma(0.8), []
+    layer = Equilibrium(f, acceleration=bl.Plain(), tol=1e-5)
+    f.register_forward_hook(lambda *_: calls.append(1))
+    x = layer(torch.randn(100, N))
+    (told,) = certificates(x.sum())
+    assert told.iterations.max() > told.iterations.min()
+    assert len(calls) <= int(told.iterations.max()) + 7
