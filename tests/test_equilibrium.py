@@ -212,3 +212,15 @@ def test_f_is_evaluated_little_more_than_once_a_step():
     (told,) = certificates(x.sum())
     assert told.iterations.max() > told.iterations.min()
     assert len(calls) <= int(told.iterations.max()) + 7
+
+
+def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed():
+    """No Krylov basis where dT/dx = 0.4 Q, Q orthogonal: 0.4^20 is 1e-8."""
+    n = 200
+    W = (0.4 * torch.linalg.qr(torch.randn(n, n)).Q).requires_grad_()
+    x = Equilibrium(lambda x, b: x @ W.T + b, acceleration=bl.Plain(), tol=1e-7)(torch.ones(1, n))
+    (gradient,) = torch.autograd.grad(x.sum(), W)
+    (told,) = certificates(x.sum())
+    w = torch.linalg.solve(torch.eye(n) - W.detach().T, torch.ones(n))
+    assert torch.allclose(gradient, w[:, None] * x.detach(), rtol=1e-6, atol=1e-7)
+    assert told.adjoint_iterations <= 22

@@ -143,6 +143,7 @@ class Looking:
 
     @cached_property
     def _first_move(self) -> Tensor:  # (B,)
+        """|T(start) - start|"""
         t = self.fixpoint.T(self.z)
         return relative_change(self.z, t) * norm_event(self.fixpoint.primal(t))
 
