@@ -224,3 +224,9 @@ def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed():
     w = torch.linalg.solve(torch.eye(n) - W.detach().T, torch.ones(n))
     assert torch.allclose(gradient, w[:, None] * x.detach(), rtol=1e-6, atol=1e-7)
     assert told.adjoint_iterations <= 22
+
+
+def test_an_answer_that_is_its_start_has_memory_of_its_own():
+    x0 = torch.ones(2, 3)
+    Equilibrium(lambda x: x)(x0=x0).zero_()
+    assert (x0 == 1).all()
