@@ -133,10 +133,7 @@ def barenblatt(z, t):
 
 def barenblatt_quantiles(t):
     _, edge = barenblatt(torch.zeros(1), t)
-    z = torch.linspace(-1, 1, 20001) * edge
-    density, _ = barenblatt(z, t)
-    share = density.cumsum(0) / density.sum()
-    return z[torch.searchsorted(share, levels).clamp(max=20000)][None]
+    return 2 * edge * ((2 * levels - 1).asin() / 3).sin()[None]
 
 
 flows = {"heat": [0.4 * normal], "porous medium": [barenblatt_quantiles(0.05)]}

@@ -6,6 +6,7 @@ from torch import nn
 
 import bilevel as bl
 from bilevel import testing
+from bilevel.differentiation.certificate import certificates
 from bilevel.layers import Equilibrium, MonotoneEquilibrium, jacobian_penalty
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -199,3 +200,33 @@ def test_what_goes_wrong_is_said():
         bl.AndersonMixing(0)
     with pytest.raises(ValueError, match="margin > 0"):
         MonotoneEquilibrium(2, 2, margin=0.0)
+
+
+def test_f_is_evaluated_little_more_than_once_a_step():
+    """Beside the steps: for the shapes, for what is learned, for the size of the first step, twice
+    for the contraction, and twice recorded for the derivative; a hundred samples end apart."""
+    f, calls = Sigma(0.8), []
+    layer = Equilibrium(f, acceleration=bl.Plain(), tol=1e-5)
+    f.register_forward_hook(lambda *_: calls.append(1))
+    x = layer(torch.randn(100, N))
+    (told,) = certificates(x.sum())
+    assert told.iterations.max() > told.iterations.min()
+    assert len(calls) <= int(told.iterations.max()) + 7
+
+
+def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed():
+    """No Krylov basis where dT/dx = 0.4 Q, Q orthogonal: 0.4^20 is 1e-8."""
+    n = 200
+    W = (0.4 * torch.linalg.qr(torch.randn(n, n)).Q).requires_grad_()
+    x = Equilibrium(lambda x, b: x @ W.T + b, acceleration=bl.Plain(), tol=1e-7)(torch.ones(1, n))
+    (gradient,) = torch.autograd.grad(x.sum(), W)
+    (told,) = certificates(x.sum())
+    w = torch.linalg.solve(torch.eye(n) - W.detach().T, torch.ones(n))
+    assert torch.allclose(gradient, w[:, None] * x.detach(), rtol=1e-6, atol=1e-7)
+    assert told.adjoint_iterations <= 22
+
+
+def test_an_answer_that_is_its_start_has_memory_of_its_own():
+    x0 = torch.ones(2, 3)
+    Equilibrium(lambda x: x)(x0=x0).zero_()
+    assert (x0 == 1).all()

@@ -1,5 +1,6 @@
 """Optimal transport against POT, closed forms, differences, and known flows."""
 
+import numpy as np
 import ot
 import pytest
 import torch
@@ -112,6 +113,27 @@ def test_jko_steps_of_the_heat_flow():
         s = (s + (s * s + 4 * tau) ** 0.5) / 2
     middle = slice(20, 180)  # the tails, beyond the first and last quantile, are cut off
     assert torch.allclose(X[0, middle], s * quantiles(n)[0, middle], atol=0.02)
+
+
+def test_jko_steps_of_the_porous_medium():
+    """F = the integral of mu^2 is the mean of 1 / X'. Barenblatt's law (1 - (z / R)^2) 3 / (4 R)
+    keeps its form: (R' - R) / tau = 3 / R'^2, and R^3 = 9 t in the limit of small steps."""
+    n, tau, steps, start = 200, 0.02, 5, 0.1
+    s = (torch.arange(n) + 0.5) / n
+    form = 2 * ((2 * s - 1).asin() / 3).sin()[None]  # the law's quantiles for R = 1
+
+    def spread(X):
+        gaps = X.diff(dim=1)
+        return torch.where(gaps > 0, 1 / (n * gaps.clamp_min(1e-300)), torch.inf).sum(1)
+
+    R = (9 * start) ** (1 / 3)
+    X = R * form
+    for _ in range(steps):
+        energy = bl.LeastSquares(X, weight=1 / tau) + bl.Potential(spread)
+        X = bl.solve(energy, x0=X, solver=bl.Newton(), tol=1e-8).x
+        R = np.roots([1, -R, 0, -3 * tau]).real.max()  # the other two are left of 0
+    assert torch.allclose(X, R * form, atol=0.01)
+    assert R == pytest.approx((9 * (start + steps * tau)) ** (1 / 3), rel=0.02)
 
 
 def test_an_empty_batch_and_float32():

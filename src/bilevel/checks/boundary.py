@@ -23,7 +23,7 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     found = [field for term in problem.terms for field in fields_of(term)]
     given = [] if x0 is None else [Field(None, "x0", x0)]
     check_kinds(given + found)
-    start = _start(problem, found) if x0 is None else x0
+    start = (_start(problem, found) if x0 is None else x0).detach().clone()  # it may be the answer
     if start.is_complex():
         raise TypeError(
             f"x would be complex ({start.dtype}), as the data are, but an unknown is real. Name "
@@ -46,7 +46,7 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
             check_shapes(term, start, named(term))
         if len(problem.terms) == 1 and isinstance(problem.terms[0], Quadratic):
             _bounded(problem.terms[0], start)
-    return problem, start.detach()
+    return problem, start
 
 
 def _bounded(alone: Quadratic, x: Tensor) -> None:

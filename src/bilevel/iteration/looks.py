@@ -26,7 +26,6 @@ _NEWTON = 200  # steps that a method of quadratic convergence may take
 _BLANK = {
     "residual": torch.inf,
     "gap": torch.inf,
-    "contraction": torch.nan,
     "iterations": 0,
     "converged": False,
 }
@@ -60,7 +59,7 @@ class Looking:
         self._before: Tensor | None = None  # iterations of an external solver, (B,)
         self._unmeasured = False  # whether a sample has ended whose residual nobody knows
         self.certificate.solver = _named(fixpoint.solver, run.acceleration)
-        for name in _BLANK:
+        for name in (*_BLANK, "contraction"):
             setattr(self.certificate, name, None)
         inf = z[0].new_full((len(z[0]),), torch.inf)
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
@@ -85,11 +84,12 @@ class Looking:
         return newton or self.k >= self.run.max_iter or self.run.out_of_time()
 
     def steps(self) -> int:
-        """Until the next look: 10 at first, then a sixth of the steps made, 100 at most."""
-        solver = self.fixpoint.solver
-        if solver.newton and isinstance(self.run.acceleration, Plain):
+        """Until the next look: the stride at first, mostly 10, then a sixtieth of it for each step
+        made, 100 at most."""
+        solver, left = self.fixpoint.solver, self.run.max_iter - self.k
+        if isinstance(self.run.acceleration, Plain) and (solver.newton or solver.stride == 1):
             return 0  # each look is a step
-        return min(max(solver.stride, min(self.k // 6, 100)), self.run.max_iter - self.k)
+        return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
@@ -100,8 +100,7 @@ class Looking:
         only at the end, or for z that are broken. Late in float32 a plain step adds noise to them.
         """
         gap = self.gap(fixpoint, z, rows)
-        if gap is None:
-            return self.look(fixpoint, z, rows)
+        assert gap is not None
         done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
         if not last and bool(gap.isfinite().all()):
             self._unmeasured |= bool(done.any())
@@ -140,10 +139,15 @@ class Looking:
         far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
         if not bool(far.any()):
             return far
-        t = self.fixpoint.T(self.z)
-        first = (relative_change(self.z, t) * norm_event(self.fixpoint.primal(t)))[rows]
+        first = self._first_move[rows]
         moves = (residual + 4 * eps(x)) * size  # far enough out, rounding hides the move
         return far & (size > 1e3 * first) & (moves > 0.5 * first)
+
+    @cached_property
+    def _first_move(self) -> Tensor:  # (B,)
+        """|T(start) - start|"""
+        t = self.fixpoint.T(self.z)
+        return relative_change(self.z, t) * norm_event(self.fixpoint.primal(t))
 
     def _stalled(self, gap: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
         """Whether z is at rounding level and twice as many steps have not lessened the gap: a
@@ -163,7 +167,7 @@ class Looking:
             return look.finished
         return look.finished | ~(look.residual < torch.inf)
 
-    def note(self, rows: Rows, look: Look, contraction: Tensor | None = None) -> None:
+    def note(self, rows: Rows, look: Look) -> None:
         """Write what is known of the samples `rows` of the batch."""
         steps = torch.full_like(look.finished, self.k, dtype=torch.long)
         if self._before is not None:
@@ -171,7 +175,6 @@ class Looking:
         found = {
             "residual": look.residual,
             "gap": look.gap,
-            "contraction": contraction,
             "iterations": steps,
             "converged": look.finished,
         }

@@ -42,7 +42,8 @@ class Free(Looking):
         at_once = isinstance(fixpoint.solver, External) and batch > 0
         if at_once:
             z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
-        z = tuple(part.clone() for part in z)  # to be overwritten
+        if fixpoint.kernel(z) is not None:
+            z = tuple(part.clone() for part in z)  # to be overwritten
         out: Z = ()  # the answers, once some samples are done before others
         rows: Rows = ALL  # which samples of the batch are in z
         alive: Tensor | None = None  # those of z that are not finished; None: all
@@ -50,6 +51,7 @@ class Free(Looking):
         state = run.acceleration.start(fixpoint, z)
         # in float32 rounding stops the first-order method no sooner than Newton
         by_newton = fixpoint.solver.newton
+        by_gap = fixpoint.problem.has_gap and not run.settle and not by_newton
         polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
         polish_at = 50 if run.settle else 400
         while left:
@@ -60,7 +62,7 @@ class Free(Looking):
                 polish_at = 2 * self.k
                 look = self.look(fixpoint, z, rows)
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
-            elif run.acceleration.feasible and not run.settle and not by_newton:
+            elif by_gap and run.acceleration.feasible:
                 look = self.glance(fixpoint, z, rows)
             else:
                 look = self.look(fixpoint, z, rows)
@@ -72,16 +74,12 @@ class Free(Looking):
             if not count:
                 continue
             left -= count
-            contraction = None
-            if run.settle and self.k and not by_newton:
-                contraction = self._contraction(fixpoint, look)
             if count == batch:
-                self.note(ALL, look, contraction)
+                self.note(ALL, look)
                 return self._answers(look.z)
             index = fresh.nonzero()[:, 0]
             there = _at(rows, index)
-            some = None if contraction is None else contraction[index]
-            self.note(there, look.take(index), some)
+            self.note(there, look.take(index))
             out = out or tuple(part.new_empty((batch, *part.shape[1:])) for part in z)
             for whole, part in zip(out, look.z, strict=True):
                 whole[there] = part[index]
@@ -97,6 +95,8 @@ class Free(Looking):
         """What the run returns: its answers, or the first iterates with their active sets."""
         if self._unmeasured:
             look_later(self.run, self.fixpoint, self.z, out, "residual")
+        if self.run.settle and self.k and not self.fixpoint.solver.newton:
+            self.certificate.contraction = self._contraction(out)
         if self._watch is None:
             return out
         self.certificate.identified = self._watch.steady
@@ -134,11 +134,10 @@ class Free(Looking):
         state = merge(better, self.run.acceleration.start(fixpoint, t), state)
         return look, where(better, t, z), state
 
-    @staticmethod
-    def _contraction(fixpoint: Fixpoint, look: Look) -> Tensor:
+    def _contraction(self, z: Z) -> Tensor:  # -> (B,)
         """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
-        once = fixpoint.T(look.z)
-        change, again = fixpoint.change(look.z, once), fixpoint.change(once, fixpoint.T(once))
+        fixpoint, once = self.fixpoint, self.fixpoint.T(z)
+        change, again = fixpoint.change(z, once), fixpoint.change(once, fixpoint.T(once))
         measured = (change > 1e3 * eps(change)) & (again < change)
         return torch.where(measured, again / change, torch.nan)
 
