@@ -78,7 +78,9 @@ class Implicit(Strategy):
     terms: F is the KKT residual of `Problem.kkt` in (x, y).
     """
 
-    linear_solver: LinearSolver | None = None  # default: CG for large smooth energies, else as FixedPoint
+    linear_solver: LinearSolver | None = (
+        None  # default: CG for large smooth energies, else as FixedPoint
+    )
     order: int = 2
 
     def __post_init__(self) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .._broadcast import norm_event, tiny
-from .linear_solvers import GMRES, pseudo_solve
-from .system import DENSE, System
+from .linear_solvers import GMRES
+from .system import System
 
 _LOOSE = GMRES(tol=1e-2, basis=100, max_iter=100)
 
@@ -17,16 +17,14 @@ def newton_step(system: System) -> Tensor:  # -> (B,)
     """|e| / |x| for the Newton step e = M^-1 (z - T(z)), of its first part, the solver's x.
 
     Where T is smooth, or on its active set at z (semismooth), |z - z*| = |e| + O(|e|^2): the
-    Newton-Kantorovich theorem. By the structure of the problem, or M written out, as the adjoint;
-    else only to 1e-2, by 100 products at most, and nan where these leave more than a tenth.
+    Newton-Kantorovich theorem. By the structure of the problem, where the adjoint is, else only to
+    1e-2, by 100 products at most, and nan where these leave more than a tenth.
     [1] Kantorovich. On Newton's method for functional equations. 1948.
     [2] Qi, Sun. A nonsmooth version of Newton's method. Math. Program., 1993.
     """
     rest = system.flatten(system.residual).detach()
     if system.direct is not None:
         step = system.newton_step(rest)[0]
-    elif rest.shape[1] <= DENSE:
-        step = pseudo_solve(system.matrix(), rest)
     else:
         solution = _LOOSE(system.product, rest)
         step = torch.where((solution.residual <= 0.1)[:, None], solution.x, torch.nan)
