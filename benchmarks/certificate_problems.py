@@ -149,7 +149,7 @@ def judged(
     assert plain is not None and told.estimate is not None and told.influence is not None
     row: Row = {
         "error": off / size if size else off,
-        "plain": float(plain.max()),
+        "newton": float(plain.max()),
         "estimate": float(told.estimate.max()),
         "influence": told.influence,
     }

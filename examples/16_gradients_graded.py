@@ -60,7 +60,8 @@ for kink in solution_maps.KINKS:
 # the processor for forward and backward, one curve a library, one point for each accuracy that was
 # asked of its solver. The problems have four or five unknowns, so that the seconds are overhead
 # above all: compiled jaxopt is the quickest by far. What the curves show is which errors can be had
-# at all.
+# at all. sparho is graded by the gradient in the weight, which is the one that it gives; its 1e-10
+# is a ridge that it adds to the adjoint system.
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 stored = here.parent / "benchmarks" / "results" / "gradients.json"

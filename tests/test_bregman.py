@@ -251,6 +251,29 @@ def test_the_value_of_a_game_has_the_gradient_y_x():
     testing.gradients_agree(strategy, [payoff.detach()])
 
 
+@pytest.mark.parametrize(("seed", "apart"), [(0, 1e-2), (1, 1e-4), (2, 1e-4), (0, 1e-6)])
+def test_a_nearly_tied_game_and_its_gradient(seed, apart):
+    """A strategy in use beside one of nearly the same payoffs: x = (A_JI, -1; 1, 0)^-1 (0, 1) on
+    those that are played, I, and the best answers, J."""
+    payoff, program = game(5, 5, seed)
+    tied = payoff[:, [int(program.x[:-1].argmax())]] + apart * draw(5, 1, seed=seed + 9)
+    payoff = torch.cat([payoff, tied], 1).requires_grad_()
+    energy, options = play(payoff)
+    x = bl.argmin(energy, **options)[0]
+    played, x_exact = (x > 0).nonzero()[:, 0], torch.zeros_like(x)
+    best = (payoff @ x).detach().topk(len(played)).indices
+    one = torch.ones(len(played), 1, dtype=x.dtype)
+    rows = torch.cat([payoff[best][:, played], -one], 1), torch.cat([one.mT, 0 * one[:1]], 1)
+    solved = torch.linalg.solve(torch.cat(rows), torch.cat([0 * one[:, 0], one[0]]))
+    x_exact = x_exact.index_put((played,), solved[:-1])
+    value, worst = solved[-1], (payoff @ x_exact).amax()
+    torch.testing.assert_close(x, x_exact, rtol=0, atol=1e-8)
+    torch.testing.assert_close(worst, value, rtol=0, atol=1e-10)  # nothing answers better
+    g = draw(6, seed=seed)
+    got, right = (torch.autograd.grad(v @ g, payoff, retain_graph=True)[0] for v in (x, x_exact))
+    assert (got - right).norm() <= 1e-8 * right.norm()
+
+
 # -------------------------------------------------------------------- sets, and what lies beside
 
 

@@ -55,6 +55,22 @@ def test_a_loss_that_reads_a_non_unique_solution_is_refused():
         bl.hypergradient(x[0, 0], [w])
 
 
+@pytest.mark.parametrize("n", [20, 200], ids=["written out", "by products"])
+def test_the_newton_step_left_is_the_error(n):
+    """Of x, where T is slow in one direction and fast in others; without the probe."""
+    scales, w = torch.logspace(0, -2, n, dtype=D), weight()
+    A, b = bl.Matrix(torch.diag(scales)), torch.ones(2, n, dtype=D)
+    x = bl.argmin(
+        bl.LeastSquares(b) @ A + w * bl.LeastSquares(), x0=torch.zeros(2, n, dtype=D),
+        solver=bl.GradientDescent(), acceleration=bl.Plain(), tol=1e-3, diff=bl.FixedPoint(),
+    )  # fmt: skip
+    exact = scales / (scales**2 + w.detach())
+    _, certificate = bl.hypergradient(x.sum(), [w])
+    error = (x.detach() - exact).norm(dim=1) / x.detach().norm(dim=1)
+    torch.testing.assert_close(certificate.newton, error, rtol=0.02, atol=0)
+    assert torch.equal(certificate.estimate, certificate.newton + certificate.adjoint_residual)
+
+
 def test_contraction_is_measured():
     """Gradient descent on |x - target|^2 / 2 with step 0.4 contracts by 0.6."""
     w, target = weight(1.0), torch.randn(1, 3, dtype=D)

@@ -202,6 +202,18 @@ def test_the_derivative_of_1d_tv_averages_over_segments():
         torch.testing.assert_close(row[0], averaging[i], rtol=0, atol=1e-10)
 
 
+def test_a_hessian_of_condition_1e6_is_solved_beyond_conjugate_gradients():
+    """200 unknowns: x = s b / (s^2 + w), dx/dw = -x / (s^2 + w)."""
+    s, w = torch.logspace(0, -3, 200, dtype=torch.float64), torch.tensor(1e-6, dtype=torch.float64)
+    b, g = torch.randn(2, 1, 200, dtype=torch.float64)
+    w.requires_grad_()
+    energy = bl.LeastSquares(b) @ bl.Matrix(torch.diag(s)) + w * bl.LeastSquares()
+    x = bl.argmin(energy, x0=torch.zeros_like(b), diff=bl.Implicit(), tol=1e-12)
+    (found,) = torch.autograd.grad((x * g).sum(), w)
+    stiff = s**2 + w.detach()
+    torch.testing.assert_close(found, -(g * s * b / stiff**2).sum(), rtol=1e-8, atol=0)
+
+
 def test_a_loss_that_reads_a_dual_that_is_not_unique_is_refused():
     """Two equal l1 terms share one dual: their sum is determined, the shares are not. x is."""
     y = torch.tensor([[1.0, 0.1, -2.0]], dtype=torch.float64, requires_grad=True)

@@ -207,6 +207,51 @@ def torchdeq() -> dict[str, Gradient]:
     return {name: solution(step) for name, step in maps.items()}
 
 
+def sparho() -> dict[str, Gradient]:
+    """Coordinate descent by scikit-learn, then CG on the support: the gradient in w alone."""
+    import sparho as sp
+    from sparho.adapters.sklearn import SklearnLasso
+
+    def gradient(theta: Theta, g: Tensor, accuracy: float) -> Theta:
+        b = theta["b"] if "b" in theta else theta["y"]
+        A, rows = theta.get("A", torch.eye(len(b), dtype=b.dtype)), len(b)
+        problem = sp.Problem(
+            sp.SquaredLoss(), sp.L1(), A.numpy(), b.numpy()
+        )  # of a mean of squares
+        alpha = float(theta["w"]) / rows
+        found = SklearnLasso(tol=accuracy, max_iter=100_000)(problem, alpha)
+        slope = sp.implicit_forward(problem, alpha, found, g.numpy(), tol=accuracy)
+        return {"w": torch.tensor(slope / rows, dtype=torch.float64)}
+
+    return {"lasso": gradient, "soft threshold": gradient}
+
+
+def deepinv() -> dict[str, Gradient]:
+    """Proximal gradient steps as a deep equilibrium, forward and backward iterated."""
+    from deepinv.optim import PGD, DEQConfig
+    from deepinv.optim.data_fidelity import L2
+    from deepinv.optim.prior import L1Prior, Tikhonov
+    from deepinv.physics import LinearPhysics
+
+    def solution(prior: type) -> Gradient:
+        def solve(t: Theta, accuracy: float) -> Tensor:
+            b = t["b"] if "b" in t else t["y"]
+            A = t.get("A", torch.eye(len(b), dtype=b.dtype))
+            physics = LinearPhysics(A=lambda x: x @ A.mT, A_adjoint=lambda y: y @ A)
+            model = PGD(
+                L2(), prior(), lambda_reg=[t["w"]], trainable_params=[],
+                stepsize=0.95 / float(torch.linalg.matrix_norm(A.detach(), 2) ** 2),
+                max_iter=100_000, thres_conv=accuracy, early_stop=True,
+                DEQ=DEQConfig(max_iter_backward=100_000),
+            )  # fmt: skip
+            return model(b[None], physics)
+
+        return by_autograd(solve)
+
+    priors = {"ridge": Tikhonov, "lasso": L1Prior, "soft threshold": L1Prior}
+    return {name: solution(prior) for name, prior in priors.items()}
+
+
 LIBRARIES: dict[str, Callable[[], dict[str, Gradient]]] = {
     "bilevel": ours(),
     "bilevel, Implicit": ours(diff=bl.Implicit()),
@@ -216,4 +261,6 @@ LIBRARIES: dict[str, Callable[[], dict[str, Gradient]]] = {
     "cvxpylayers": cvxpylayers,
     "qpth": qpth,
     "torchdeq": torchdeq,
+    "sparho": sparho,
+    "deepinv": deepinv,
 }

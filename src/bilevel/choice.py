@@ -20,6 +20,7 @@ from .solvers.quadratic_program import is_quadratic_program, rows_of
 from .terms.smooth import LeastSquares, Smooth
 
 _SMALL = 200  # unknowns a sample, and inequalities, of which matrices are written out
+_QUADRATIC = 500  # the same, of an energy that one solve with its Hessian minimises
 _FEW = 50  # unknowns between mere bounds, up to which ForwardBackward is no slower
 _ROOM = 2**24  # numbers in such matrices, of the whole batch
 
@@ -66,13 +67,13 @@ def _direct(problem: Problem, x0: Tensor) -> Solver | None:
 def _solvable(f: Smooth, x: Tensor) -> bool:
     if diagonalised(f, x) is not None:
         return True
-    mu = f.strong_convexity(x)
-    return _small(x) and (bool((mu > 0).all()) if isinstance(mu, Tensor) else mu > 0)
+    mu, small = f.strong_convexity(x), _small(x, _QUADRATIC)
+    return small and (bool((mu > 0).all()) if isinstance(mu, Tensor) else mu > 0)
 
 
-def _small(x: Tensor) -> bool:
+def _small(x: Tensor, most: int = _SMALL) -> bool:
     n = x[0].numel()
-    return x.ndim == 2 and n <= _SMALL and len(x) * n * n <= _ROOM
+    return x.ndim == 2 and n <= most and len(x) * n * n <= _ROOM
 
 
 def default_strategy(problem: Problem, solver: Solver) -> Strategy:

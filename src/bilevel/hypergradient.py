@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .differentiation.bounds import Lipschitz, error_bound
 from .differentiation.certificate import Certificate, certificates, merge
+from .differentiation.newton_step import newton_step
 from .differentiation.probes import Probe, kinks, probing
 from .errors import KinkWarning, NoSolution, NotConverged, NotUnique
 
@@ -63,6 +64,8 @@ def hypergradient(
     graph = create_graph or probe
     with probing(Probe()) as solved:
         found = gradient(graph, True if graph or lipschitz else None)
+    for solve in solved.solves:
+        solve.system.certificate.newton = newton_step(solve.system)
     certificate = merge(found_in_graph)
     if lipschitz is not None:
         certificate.bound = _bound(found, solved, parameters, lipschitz)

@@ -200,7 +200,7 @@ def _solve_1d(theta: Theta) -> Answer:
 
 def _draw_1d(rng, n: int = 1000, weight_shape=()) -> Theta:
     """Steps of random height and length, with noise; weight_shape () or (n,)."""
-    steps = np.cumsum(rng.uniform(size=n) < 10 / n)
+    steps = np.minimum(np.cumsum(rng.uniform(size=n) < 10 / n), n - 1)
     y = rng.standard_normal(n)[steps] + 0.3 * rng.standard_normal(n)
     return {"y": y, "w": uniform(rng, 0.3, 0.6, weight_shape)}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
-from .linear_solvers import CG, LinearSolver, Neumann, Unit
+from .linear_solvers import LinearSolver, Neumann, Unit
 from .series import Series
 
 if TYPE_CHECKING:
@@ -78,18 +78,17 @@ class Implicit(Strategy):
     terms: F is the KKT residual of `Problem.kkt` in (x, y).
     """
 
-    linear_solver: LinearSolver | None = None  # default: CG for smooth energies, else as FixedPoint
+    linear_solver: LinearSolver | None = (
+        None  # default: CG for large smooth energies, else as FixedPoint
+    )
     order: int = 2
 
     def __post_init__(self) -> None:
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        problem, point = fixpoint.problem, solution(run, fixpoint, z0)
-        smooth = problem.g is None and not problem.h
-        many = point[0].shape[1:].numel() > 160
-        solver = self.linear_solver or (CG() if smooth and many else None)
-        return at_optimality(run, fixpoint, point, self.order, solver)
+        point = solution(run, fixpoint, z0)
+        return at_optimality(run, fixpoint, point, self.order, self.linear_solver)
 
 
 def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:

@@ -216,9 +216,12 @@ class System:
     def _by_size(
         self, product: Product, b: Tensor, scale: Tensor, transposed: bool
     ) -> LinearSolution:
-        """By M written out where that is small, or asked for; else by its products."""
+        """By M written out where that is small, or asked for; else by its products, and what these
+        leave of an ill-conditioned Hessian of up to a thousand unknowns by M written out."""
         if self.solver is None and b.shape[1] > DENSE:
-            return self._krylov(product, b, scale)
+            solution = self._krylov(product, b, scale)
+            if not self._hessian(b) or bool((solution.residual <= self.accepted).all()):
+                return solution
         matrix = self.matrix().mT if transposed else self.matrix()
         written_out = partial(torch.einsum, "bij,bj->bi", matrix)
         return self._measured(written_out, b, pseudo_solve(matrix, b), scale, b.shape[1])
@@ -245,14 +248,21 @@ class System:
         residual = torch.linalg.vector_norm(b - product(x), dim=1) / scale.clamp_min(tiny(b))
         return LinearSolution(x, residual, count, residual <= 1.5 * self.tol)
 
+    def _hessian(self, b: Tensor) -> bool:
+        """Whether M is that of a smooth energy, and not too large to be written out."""
+        return self.energy is not None and b.shape[1] <= _SMALL
+
     def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
-        """GMRES up to a thousand unknowns; else BiCGStab, and GMRES from where that stalls."""
-        if b.shape[1] <= _SMALL:
+        """GMRES up to a thousand unknowns, for a Hessian CG; else short recurrences, and GMRES from
+        where they stall."""
+        size = b.shape[1]
+        if size <= _SMALL and self.energy is None:
             return GMRES()(product, b, tol=self.tol, scale=scale)
-        solution = BiCGStab()(product, b, tol=self.tol, scale=scale)
-        if bool(solution.converged.all()):
+        short = BiCGStab() if self.energy is None else CG(max_iter=min(2 * size, 1000))
+        solution = short(product, b, tol=self.tol, scale=scale)
+        if self._hessian(b) or bool(solution.converged.all()):
             return solution
-        basis = 1000 if b.shape[1] <= _MEDIUM else 100
+        basis = 1000 if size <= _MEDIUM else 100
         return GMRES(basis=basis)(product, b, tol=self.tol, start=solution.x, scale=scale)
 
     def matrix(self) -> Tensor:

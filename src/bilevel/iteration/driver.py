@@ -86,7 +86,7 @@ class Run:
             return None
         told.solver, told.converged = type(fixpoint.solver).__name__, converged
         told.iterations = torch.full_like(converged, 2, dtype=torch.long)
-        look_later(self, fixpoint, z0, z)
+        look_later(self, fixpoint, z0, z, "residual", "gap")
         return z
 
     @property

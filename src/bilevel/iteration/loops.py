@@ -19,7 +19,7 @@ from ..solvers.base import Z
 from ..solvers.external import External
 from .identification import Watch
 from .looks import ALL, Look, Looking, Rows, look_later
-from .polish import polish
+from .polish import by_points, polish
 
 if TYPE_CHECKING:
     from .driver import Run
@@ -119,20 +119,26 @@ class Free(Looking):
     def _polish(
         self, fixpoint: Fixpoint, look: Look, z: Z, state: State, rows: Rows
     ) -> tuple[Look, Z, State]:
-        """Newton steps for the samples that are near."""
-        near = ~look.finished if look.gap is None else ~look.finished & ~(look.gap > 1e-3)
-        if not bool(near.any()):
-            return look, z, state
+        """Newton steps for the samples that are near; for those still open, where this solver has
+        one, its Euclidean method."""
+        left = ~look.finished
+        near = left if look.gap is None else left & ~(look.gap > 1e-3)
+        tol, steps = self.run.tol / 10, max(self.k, DENSE)
         assert look.residual is not None
-        trial, residual = polish(fixpoint, look.z, self.run.tol / 10, max(self.k, DENSE))
-        better = near & (residual < look.residual)
+        trial, residual = look.z, look.residual
+        if bool(near.any()):
+            found = polish(fixpoint, look.z, tol, steps)
+            trial, residual = _nearer(near, found, (trial, residual))
+        if fixpoint.solver.euclidean() and bool((left & (residual > self.run.tol)).any()):
+            found = by_points(replace(self.run, tol=tol), fixpoint, look.z, steps)
+            trial, residual = _nearer(left, found, (trial, residual))
+        better = residual < look.residual
         if not bool(better.any()):
             return look, z, state
-        t = where(better, trial, look.z)
-        fresh = self.judge(fixpoint, t, torch.where(better, residual, look.residual), rows)
+        fresh = self.judge(fixpoint, trial, residual, rows)
         look = replace(fresh, finished=fresh.finished | look.finished)
-        state = merge(better, self.run.acceleration.start(fixpoint, t), state)
-        return look, where(better, t, z), state
+        state = merge(better, self.run.acceleration.start(fixpoint, trial), state)
+        return look, where(better, trial, z), state
 
     def _contraction(self, z: Z) -> Tensor:  # -> (B,)
         """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
@@ -140,6 +146,12 @@ class Free(Looking):
         change, again = fixpoint.change(z, once), fixpoint.change(once, fixpoint.T(once))
         measured = (change > 1e3 * eps(change)) & (again < change)
         return torch.where(measured, again / change, torch.nan)
+
+
+def _nearer(which: Tensor, found: tuple[Z, Tensor], known: tuple[Z, Tensor]) -> tuple[Z, Tensor]:
+    """(z, residual): those found where they have the smaller residual, of the samples `which`."""
+    better = which & (found[1] < known[1])
+    return where(better, found[0], known[0]), torch.where(better, found[1], known[1])
 
 
 class Recorded(Looking):

@@ -1,6 +1,9 @@
-"""Newton's method, to finish what a first-order method has brought near."""
+"""To finish what a first-order method has brought near: Newton's method, or another solver's."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +14,9 @@ from ..differentiation.certificate import Certificate
 from ..differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
 from ..differentiation.system import DENSE, System
 from ..fixpoint import Fixpoint
+
+if TYPE_CHECKING:
+    from .driver import Run
 
 _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
 
@@ -48,6 +54,23 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
             break
         z, residual = where(better, trial, z), torch.where(better, new, residual)
     return z, residual
+
+
+def by_points(run: Run, fixpoint: Fixpoint, z: Z, steps: int) -> tuple[Z, Tensor]:
+    """(z, residual) after up to `steps` steps of the solver's Euclidean method from z.
+
+    In logarithms a strategy that is worse by d dies like exp(-d k) and no more; a projection sets
+    it to 0 at once.
+    """
+    problem, solver = fixpoint.problem, fixpoint.solver
+    x, y = fixpoint.primal(z), fixpoint.dual(z)
+    other = solver.euclidean().prepare(problem, x)  # type: ignore[union-attr]
+    acceleration = other.acceleration(problem, x, run.tol)
+    apart = replace(run, acceleration=acceleration, max_iter=steps, certificate=Certificate())
+    there = Fixpoint(problem, other)
+    end = apart(there, other.assemble(problem, x, y))
+    z = solver.assemble(problem, there.primal(end), there.dual(end))
+    return z, fixpoint.change(z, fixpoint.T(z))
 
 
 def _size(z: Z) -> Tensor:  # -> (B,)

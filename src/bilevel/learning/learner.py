@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilevel.accuracy import current_accuracy
-from bilevel.differentiation import Certificate
-from bilevel.errors import NoSolution
-from bilevel.hypergradient import hypergradient
+from bilevel.differentiation.certificate import Certificate, certificates, merge
 from bilevel.learning import randomness, shards
 from bilevel.learning.batches import Batch, Batches, Dataset
 from bilevel.learning.checkpoint import snapshot
@@ -230,10 +228,13 @@ def differentiate(
     loss: Tensor, parameters: list[nn.Parameter]
 ) -> tuple[tuple[Tensor, ...], Certificate | None]:
     """Gradients and certificate; without a certificate if the loss solves no problem."""
-    try:
-        return hypergradient(loss, parameters)
-    except NoSolution:  # no solution of argmin in the loss
-        return torch.autograd.grad(loss, parameters, materialize_grads=True), None
+    found = certificates(loss)
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    if not found:
+        return gradients, None
+    certificate = merge(found)
+    certificate.read()
+    return gradients, certificate
 
 
 def _worst(certificate: Certificate | None) -> dict[str, float | None]:

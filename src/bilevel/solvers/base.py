@@ -54,6 +54,10 @@ class Solver(ABC):
         """The solver with what its steps at and around z share worked out once."""
         return self
 
+    def euclidean(self) -> Solver | None:
+        """A method on the points themselves that may end what this one only creeps towards."""
+        return None
+
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return (x0,)
 

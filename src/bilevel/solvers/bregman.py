@@ -36,7 +36,7 @@ class BregmanPrimalDual(Solver):
 
     Converges for tau (L + sigma |K|^2) < 1, the steps in units of the distances' strong convexity.
     It slows down as strategies of a game come near to a tie, about like one over what tells them
-    apart: PrimalDual(), restarted, takes a twentieth of the steps then.
+    apart, for that is what drives their logarithms apart: PrimalDual() ends such a run in float64.
 
     [1] Chambolle, Pock. On the ergodic convergence rates of a first-order primal-dual algorithm.
         Math. Programming, 2016.
@@ -106,6 +106,9 @@ class BregmanPrimalDual(Solver):
         tau = _MARGIN * limit if tau is None else positive("step_size", tau, x0)
         below("step_size", tau, limit, "1 / (L + dual_step_size |K|^2)")
         return replace(prepared, step_size=tau, dual_step_size=sigma)
+
+    def euclidean(self) -> PrimalDual:
+        return PrimalDual()
 
     def start(self, problem: Problem, x0: Tensor) -> Z:
         geometry = self._split(problem)[2]
