@@ -27,11 +27,11 @@ def photographs(names: list) -> list[Tensor]:
     return [torch.from_numpy(imread(name).astype(np.float32) / 255)[None] for name in names]
 
 
-def noisy(images: list[Tensor], seed: int) -> list[Tensor]:
+def noisy(images: list[Tensor], seed: int, sigma: float = SIGMA) -> list[Tensor]:
     """Gaussian noise, not clipped; each image has a generator of its own."""
     generators = (torch.Generator().manual_seed(1000 * seed + k) for k in range(len(images)))
     return [
-        image + SIGMA * torch.randn(image.shape, generator=g)
+        image + sigma * torch.randn(image.shape, generator=g)
         for image, g in zip(images, generators, strict=True)
     ]
 
