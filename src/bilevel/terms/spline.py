@@ -52,7 +52,7 @@ class Spline(Weighted, Smooth, Proximable):
             )
 
     def density(self, x: Tensor) -> Tensor:
-        parts = _ramps(x, self.slopes.unbind(-1), self.widths.unbind(-1), 0.0)
+        parts = _ramps(x, self.slopes.unbind(-1), self.widths.unbind(-1))
         return sum((share * ramp * (x - ramp / 2) for share, ramp in parts), torch.zeros_like(x))
 
     def grad(self, x: Tensor) -> Tensor:
@@ -64,7 +64,9 @@ class Spline(Weighted, Smooth, Proximable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         stretch = self._stretch(1.0, expand(step, x))
-        return _odd(x, [1 / t for t in stretch], self._stretched(stretch), beyond=1.0)
+        widths = self._stretched(stretch)
+        end = sum(widths, torch.zeros_like(widths[0]))
+        return (x - x.clamp(-end, end)) + _odd(x, [1 / t for t in stretch], widths)
 
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
         stretch = self._stretch(expand(step, y), 1.0)
@@ -93,18 +95,16 @@ class Spline(Weighted, Smooth, Proximable):
 
 
 def _ramps(
-    x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor], beyond: float
+    x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(slopes[j] - slopes[j + 1], x clipped to [-knot j, knot j]): the sum of the products is the
-    odd, continuous function with slopes[j] on piece j, but for `beyond` x, its last slope."""
-    for slope, after, knot in zip(slopes, (*slopes[1:], beyond), accumulate(widths), strict=True):
+    """(slopes[j] - slopes[j + 1], x clipped to [-knot j, knot j]), 0 the slope after the last."""
+    for slope, after, knot in zip(slopes, (*slopes[1:], 0.0), accumulate(widths), strict=True):
         yield slope - after, x.clamp(-knot, knot)
 
 
-def _odd(
-    x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor], beyond: float = 0.0
-) -> Tensor:
-    total = beyond * x
-    for share, ramp in _ramps(x, slopes, widths, beyond):
+def _odd(x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor]) -> Tensor:
+    """The odd, continuous function with these slopes on the pieces, constant after them."""
+    total = torch.zeros_like(x)
+    for share, ramp in _ramps(x, slopes, widths):
         total = torch.addcmul(total, share, ramp)
     return total
