@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._broadcast import eps, norm_event, tiny
-from .acceleration.base import Z, where
-from .differentiation.certificate import Certificate
-from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
-from .differentiation.system import DENSE, System
-from .fixpoint import Fixpoint
+from .._broadcast import eps, norm_event, tiny
+from ..acceleration.base import Z, where
+from ..differentiation.certificate import Certificate
+from ..differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
+from ..differentiation.system import DENSE, System
+from ..fixpoint import Fixpoint
 
 _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
 
