@@ -64,8 +64,8 @@ def main(every: int = 4, *levels: float) -> None:
     if not (DATA / "bsd68").exists():
         raise SystemExit(f"{DATA / 'bsd68'} is absent: this benchmark needs the photographs.")
     for level in levels or sorted(denoisers()):
-        others = [row for row in former("filters_bsd68") if row["sigma"] != level]
         row = figures(level, every, tv_weight(level / 255))
+        others = [other for other in former("filters_bsd68") if other["sigma"] != level]
         rows = sorted([*others, row], key=lambda one: one["sigma"])
         store("filters_bsd68", "Learned filters on BSD68", rows, COLUMNS, NOTES)
 
