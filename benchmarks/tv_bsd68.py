@@ -73,10 +73,12 @@ def _loss(model: bl.layers.TVDenoise, batch: dict[str, Tensor]) -> Tensor:
     return -torch.cat([psnr(model(y), c) for y, c in pairs]).mean()
 
 
-def learned_weight(clean: list[Tensor], given: list[Tensor]) -> tuple[float, int]:
+def learned_weight(
+    clean: list[Tensor], given: list[Tensor], begin: float = 0.05
+) -> tuple[float, int]:
     """The weight that maximises the mean PSNR of the training set, by L-BFGS on its logarithm."""
     diff = bl.FixedPoint(bl.BiCGStab(tol=1e-2, max_iter=400))
-    model = bl.layers.TVDenoise(0.05, diff=diff, tol=TOL, on_fail="warn")
+    model = bl.layers.TVDenoise(begin, diff=diff, tol=TOL, on_fail="warn")
     result = bl.learn(
         model,
         Mean(clean, given),
