@@ -23,9 +23,9 @@ NOTES = (
     "Filters: 2449 parameters, learned at this sigma; scaled: those of sigma 25, on the image "
     "scaled so that its noise is theirs. TV: its weight learned at this sigma from 18 or more "
     "photographs. Gain: of the filters over TV, and the least one of an image. BSD68 was never "
-    "seen. Others at sigma 25, all images: TV, usually quoted, 27.48, and a published learned l1 with "
-    "48 filters 28.04 (both recalled); CRR-NN, convex, 28.10, and WCRR-NN, weakly convex, 28.68 (their own "
-    "result files); at sigma 15 CRR-NN 30.54, WCRR-NN 31.21."
+    "seen. Others at sigma 25, all images: TV, usually quoted, 27.48, and a published learned l1 "
+    "with 48 filters 28.04 (both recalled); CRR-NN, convex, 28.10, and WCRR-NN, weakly convex, "
+    "28.68 (their own result files); at sigma 15 CRR-NN 30.54, WCRR-NN 31.21."
 )
 
 
