@@ -1,7 +1,8 @@
 """How the filters that come with the package were learned, from 360 photographs.
 
-python benchmarks/filters_learn.py OUT [SECONDS [BEGIN]]    OUT: the run folder to make; BEGIN: one
-to begin from. Validation: the middle of every other one of the 40 photographs that are left.
+python benchmarks/filters_learn.py OUT LEVEL [SECONDS [BEGIN]]    OUT: the run folder to make;
+LEVEL: of the noise, of 255; BEGIN: a run folder to begin from, of any level. Validation: the middle
+of every other one of the 40 photographs that are left; nothing is chosen by it.
 
 Loss: -PSNR on the inside of crops, where every pixel sees all its filters. Gradient:
 implicit, with rho_k' less steep by WIDE: at an x near the solution the Hessian is that of a
@@ -20,24 +21,34 @@ import tomli_w
 import torch
 from measure import DATA
 from torch import Tensor
-from tv_bsd68 import SIGMA, photographs
+from tv_bsd68 import photographs
 
 import bilevel as bl
 from bilevel.differentiation import CG
 from bilevel.layers import FilterDenoise, FirmPotential
 from bilevel.learning import checkpoint
-from bilevel.tasks import runs
+from bilevel.tasks import data, runs
 
 BATCH, CROP, MARGIN = 4, 80, 6
 WIDE = 4.0
 LARGEST = {"filters": 3e-3, "others": 1e-2}  # steps of Adam
 
 
-def model(begin: Path | None) -> FilterDenoise:
+def model(begin: Path | None, level: float) -> FilterDenoise:
     fresh = FilterDenoise(potential=FirmPotential(48))
     if begin is not None:
-        fresh.load_state_dict(runs.load(begin)[0].state_dict())
+        learned, config = runs.load(begin)
+        fresh.load_state_dict(learned.state_dict())
+        rescale(fresh, level / data.Noise.parse(config["data"]["noise"]).low)
     return fresh
+
+
+@torch.no_grad()
+def rescale(denoiser: FilterDenoise, factor: float) -> None:
+    """Makes it factor x(noisy / factor): with rho(t / factor) = rho_(factor delta)(t) / factor, so
+    the weight and the delta_k are multiplied, and the bends divided by the weight already."""
+    denoiser.log_weight += math.log(factor)
+    denoiser.potential.log_delta += math.log(factor)
 
 
 def solved(energy: bl.Problem, noisy: Tensor) -> Tensor:
@@ -86,13 +97,14 @@ def crop(images: list[Tensor], rng: torch.Generator) -> Tensor:  # -> (1, CROP, 
     return part.mT if turn else part
 
 
-def main(out: Path, seconds: float = 3600.0, begin: Path | None = None) -> None:
+def main(out: Path, level: float, seconds: float = 3600.0, begin: Path | None = None) -> None:
+    sigma = level / 255
     names = sorted((DATA / "bsd400_180").glob("test_*.png"))
     images, rng = photographs(names), torch.Generator().manual_seed(1)
     learn, held_out = images[:360], images[360::2]
     judged = torch.stack([image[:, 30:130, 30:130] for image in held_out])
-    judged_noisy = judged + SIGMA * torch.randn(judged.shape, generator=rng)
-    denoiser = model(begin)
+    judged_noisy = judged + sigma * torch.randn(judged.shape, generator=rng)
+    denoiser = model(begin, level)
     others = [p for p in denoiser.parameters() if p is not denoiser.mix]
     groups = [
         {"params": [denoiser.mix], "largest": LARGEST["filters"]},
@@ -100,37 +112,40 @@ def main(out: Path, seconds: float = 3600.0, begin: Path | None = None) -> None:
     ]
     optimizer, start, k = torch.optim.Adam(groups, betas=(0.9, 0.99)), time.monotonic(), 0
     while (spent := (time.monotonic() - start) / seconds) < 1:
+        if k % 50 == 0:
+            print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB", flush=True)
         for group in optimizer.param_groups:  # warm-up, then half a cosine
             group["lr"] = (
                 group["largest"] * min(1, (k + 1) / 20) * (1 + math.cos(math.pi * spent)) / 2
             )
         clean = torch.stack([crop(learn, rng) for _ in range(BATCH)])
-        noisy = clean + SIGMA * torch.randn(clean.shape, generator=rng)
+        noisy = clean + sigma * torch.randn(clean.shape, generator=rng)
         optimizer.zero_grad()
         backward(denoiser, noisy, clean)
         optimizer.step()
         k += 1
-        if k % 50 == 0:
-            with torch.no_grad():
-                parts = [solved(denoiser.energy(y), y) for y in judged_noisy.split(1)]
-            print(
-                f"{k} steps, {seconds * spent:.0f} s: {psnr(torch.cat(parts), judged).mean():.3f}"
-            )
-    save(denoiser, out)
+    save(denoiser, out, level)
+    print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB")
 
 
-def save(denoiser: FilterDenoise, out: Path) -> None:
+@torch.no_grad()
+def judge(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> float:
+    parts = [solved(denoiser.energy(y), y) for y in noisy.split(1)]
+    return float(psnr(torch.cat(parts), clean).mean())
+
+
+def save(denoiser: FilterDenoise, out: Path, level: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write(out / "model.safetensors", dict(denoiser.state_dict()))
     config = {
         "task": "denoise",
         "model": {"name": "filters", "noise_dependent": False},
-        "data": {"noise": "25"},
+        "data": {"noise": f"{level:g}"},
     }
     (out / "config.toml").write_text(tomli_w.dumps(config))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 3:
         raise SystemExit(__doc__)
-    main(Path(sys.argv[1]), *map(float, sys.argv[2:3]), *map(Path, sys.argv[3:4]))
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:4]), *map(Path, sys.argv[4:5]))

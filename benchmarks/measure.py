@@ -7,7 +7,9 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int =
         "interval_90": [float(low), float(high)],
         "pairs": pairs,
     }
+
+
+@contextmanager
+def stored_bytes() -> Iterator[Counter[int]]:
+    """What autograd keeps for its backward pass of what is done inside: bytes by storage, each
+    once."""
+    kept: Counter[int] = Counter()
+
+    def keep(part: torch.Tensor) -> torch.Tensor:
+        kept[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+        return part
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda part: part):
+        yield kept
 
 
 def peak_mib() -> float:

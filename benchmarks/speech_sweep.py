@@ -10,7 +10,7 @@ rows are held near orthonormal, and ADMM in place of the primal-dual steps.
 import time
 
 import torch
-from measure import store
+from measure import store, stored_bytes
 from speech_arms import COUNTS, at_the_solution, curve, plain
 from speech_data import HALF, coarse, frames, loud, spread
 from torch import Tensor
@@ -42,20 +42,6 @@ RUNS = {
 }
 
 
-def stored_bytes(model: Dequantize, clean: Tensor) -> int:
-    """What one forward pass keeps for the backward pass, each storage once."""
-    kept: dict[int, int] = {}
-
-    def keep(part: Tensor) -> Tensor:
-        kept[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
-        return part
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda part: part):
-        loss = (model(coarse(clean), HALF) - clean).square().mean()
-    del loss
-    return sum(kept.values())
-
-
 def skewed(model: Dequantize) -> Tensor:
     """|rows rows' - I|^2 / n for the rows at length 1: 0 for an orthonormal K."""
     rows = model.analysis / model.weight[:, None]
@@ -70,7 +56,9 @@ def learned(name: str, clean: Tensor, start: Tensor) -> tuple[Dequantize, dict[s
     optimizer = torch.optim.Adam(groups)
     steps = EPOCHS * len(clean) // BATCH
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    megabytes, began = stored_bytes(model, clean[:BATCH]) / 1e6, time.process_time()
+    with stored_bytes() as kept:
+        (model(coarse(clean[:BATCH]), HALF) - clean[:BATCH]).square().mean()
+    megabytes, began = kept.total() / 1e6, time.process_time()
     for _ in range(EPOCHS):
         for part in torch.randperm(len(clean)).split(BATCH):
             y = clean[part]

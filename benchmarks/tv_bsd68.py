@@ -27,11 +27,11 @@ def photographs(names: list) -> list[Tensor]:
     return [torch.from_numpy(imread(name).astype(np.float32) / 255)[None] for name in names]
 
 
-def noisy(images: list[Tensor], seed: int) -> list[Tensor]:
+def noisy(images: list[Tensor], seed: int, sigma: float = SIGMA) -> list[Tensor]:
     """Gaussian noise, not clipped; each image has a generator of its own."""
     generators = (torch.Generator().manual_seed(1000 * seed + k) for k in range(len(images)))
     return [
-        image + SIGMA * torch.randn(image.shape, generator=g)
+        image + sigma * torch.randn(image.shape, generator=g)
         for image, g in zip(images, generators, strict=True)
     ]
 
@@ -73,10 +73,12 @@ def _loss(model: bl.layers.TVDenoise, batch: dict[str, Tensor]) -> Tensor:
     return -torch.cat([psnr(model(y), c) for y, c in pairs]).mean()
 
 
-def learned_weight(clean: list[Tensor], given: list[Tensor]) -> tuple[float, int]:
+def learned_weight(
+    clean: list[Tensor], given: list[Tensor], begin: float = 0.05
+) -> tuple[float, int]:
     """The weight that maximises the mean PSNR of the training set, by L-BFGS on its logarithm."""
     diff = bl.FixedPoint(bl.BiCGStab(tol=1e-2, max_iter=400))
-    model = bl.layers.TVDenoise(0.05, diff=diff, tol=TOL, on_fail="warn")
+    model = bl.layers.TVDenoise(begin, diff=diff, tol=TOL, on_fail="warn")
     result = bl.learn(
         model,
         Mean(clean, given),

@@ -12,6 +12,7 @@ import warnings
 
 import torch
 from gradient_errors_report import RESULTS, machine
+from measure import stored_bytes
 
 import bilevel as bl
 
@@ -42,21 +43,13 @@ def cases() -> dict:
 
 def gradient(energy, data, solver, **options) -> tuple[torch.Tensor, int]:
     """(the gradient of <c, x> in the data, bytes that autograd kept)."""
-    data, kept = data.clone().requires_grad_(), {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with (
-        warnings.catch_warnings(),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-    ):
+    data = data.clone().requires_grad_()
+    with warnings.catch_warnings(), stored_bytes() as kept:
         warnings.simplefilter("ignore")  # to stop early is the point here
         x = bl.argmin(energy(data), solver=solver, on_fail="ignore", **options)
     c = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     (found,) = torch.autograd.grad((c * x).sum(), data)
-    return found, sum(kept.values())
+    return found, kept.total()
 
 
 def measure(energy, data, solver) -> dict:

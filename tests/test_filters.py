@@ -14,7 +14,7 @@ from bilevel.layers import (
 )
 from bilevel.layers.filters import dct_filters
 from bilevel.tasks import data, evaluation, images, runs
-from bilevel.tasks.shipped import ShippedDenoiser
+from bilevel.tasks.shipped import ShippedDenoiser, denoisers
 from command_line import bilevel, psnr, said
 
 POTENTIALS = {
@@ -142,18 +142,22 @@ def test_filters_for_a_range_of_noise_are_refused(here):
     assert result.exit_code == 1 and "is for one noise level, such as 25" in said(result)
 
 
-@pytest.mark.parametrize("level", [12, 25, 45])
-def test_denoise_without_a_model_takes_the_filters_of_the_package(here, level):
+def test_a_bank_for_each_of_three_levels_ships():
+    assert set(denoisers()) == {15.0, 25.0, 50.0}
+
+
+@pytest.mark.parametrize(("level", "bank"), [(12, 15), (20, 25), (45, 50)])
+def test_denoise_without_a_model_takes_the_filters_of_the_nearest_level(here, level, bank):
     clean = images.read(here / "photos" / "a0.png")
     rng = np.random.default_rng(0)
     seen = clean.with_channels(data.noisy(clean.channels, level, rng))
     images.write(here / "seen.npy", seen)
     result = bilevel("denoise", "seen.npy", "-o", "out.npy", "--noise", level)
     assert result.exit_code == 0, result.output
-    assert "filters learned at 25" in said(result)
+    assert f"filters learned at {bank}" in said(result)
     assert psnr(here / "out.npy", here / "photos" / "a0.png") > -20 * np.log10(level / 255) + 2
 
 
 def test_noise_far_from_what_the_filters_have_learned_is_told(here):
-    with pytest.warns(UserWarning, match="its noise of 5.0 is far from 25"):
+    with pytest.warns(UserWarning, match="its noise of 5.0 is far from 15"):
         ShippedDenoiser(5.0)(images.read(here / "photos" / "a0.png"))

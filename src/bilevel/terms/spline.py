@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ class Spline(Weighted, Smooth, Proximable):
     slopes and widths (..., pieces); all but the last dim broadcast against x: (K, 1, 1, pieces) is
     one rho for each of K channels. Convex where no slope is negative; else weakly convex.
 
-    grad   weight sign(x) sum_j slopes[j] clip(|x| - knot[j], 0, widths[j])
-    prox   its inverse at step: each piece 1 + s slopes[j] times as wide, s = step weight; for
-           s < 1 / -min(slopes)
+    grad   weight sum_j (slopes[j] - slopes[j + 1]) clip(x, -knot[j], knot[j])
+    prox   the inverse of 1 + s rho', s = step weight: pieces 1 + s slopes[j] times as wide, with
+           slopes 1 / (1 + s slopes[j]), then 1; for s < 1 / -min(slopes)
+    prox_conjugate, at sigma   pieces sigma + w slopes[j] times as wide, w the weight, with slopes
+           w slopes[j] / (sigma + w slopes[j]), then 0; for sigma > w (-min(slopes))
     L, mu  weight times the largest |slope|, and times the least slope or 0
 
-    Cost: some passes over x a piece.
+    Cost: two passes over x a piece.
 
     [1] Goujon, Neumayer, Bohra, Ducotterd, Unser. A neural-network-based convex regularizer for
         inverse problems. IEEE TCI, 2023.
@@ -48,42 +51,60 @@ class Spline(Weighted, Smooth, Proximable):
                 "function a channel of images: (channels, 1, 1, pieces)."
             )
 
-    def _pieces(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.slopes.unbind(-1), self.widths.unbind(-1), strict=True)
-
     def density(self, x: Tensor) -> Tensor:
-        left, slope_here, total = x.abs(), torch.zeros_like(x), torch.zeros_like(x)
-        for slope, width in self._pieces():
-            inside = torch.minimum(left, width)
-            total = total + inside * (slope_here + slope * inside / 2)
-            slope_here, left = slope_here + slope * inside, left - inside
-        return total + slope_here * left
+        parts = _ramps(x, self.slopes.unbind(-1), self.widths.unbind(-1))
+        return sum((share * ramp * (x - ramp / 2) for share, ramp in parts), torch.zeros_like(x))
 
     def grad(self, x: Tensor) -> Tensor:
-        left, total = x.abs(), torch.zeros_like(x)
-        for slope, width in self._pieces():
-            inside = torch.minimum(left, width)
-            total, left = total + slope * inside, left - inside
-        return self.weight * x.sign() * total
+        slopes = [self.weight * slope for slope in self.slopes.unbind(-1)]
+        return _odd(x, slopes, self.widths.unbind(-1))
 
     def admissible(self, step: Tensor) -> Tensor:
         return step  # separable
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
-        s, left, u = expand(step, x) * self.weight, x.abs(), torch.zeros_like(x)
-        for slope, width in self._pieces():
-            stretch = 1 + s * slope
-            if not bool((torch.as_tensor(stretch) > 0).all()):
-                raise ValueError(
-                    "the prox of a Spline that is not convex needs step * weight < 1 / -slope for "
-                    f"every slope; the least slope is {float(self.slopes.min()):.6g}."
-                )
-            inside = torch.minimum(left / stretch, width)
-            u, left = u + inside, left - stretch * inside
-        return x.sign() * (u + left)
+        stretch = self._stretch(1.0, expand(step, x))
+        widths = self._stretched(stretch)
+        end = sum(widths, torch.zeros_like(widths[0]))
+        return (x - x.clamp(-end, end)) + _odd(x, [1 / t for t in stretch], widths)
+
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
+        stretch = self._stretch(expand(step, y), 1.0)
+        slopes = self.slopes.unbind(-1)
+        shares = [self.weight * slope / t for slope, t in zip(slopes, stretch, strict=True)]
+        return _odd(y, shares, self._stretched(stretch))
+
+    def _stretch(self, own: Scalar, step: Scalar) -> list[Tensor]:
+        """own + step weight slopes[j], each > 0."""
+        stretch = [own + step * self.weight * slope for slope in self.slopes.unbind(-1)]
+        if not all(bool((t > 0).all()) for t in stretch):
+            raise ValueError(
+                "the prox of a Spline that is not convex needs step * weight < 1 / -slope for "
+                f"every slope; the least slope is {float(self.slopes.min()):.6g}."
+            )
+        return stretch
+
+    def _stretched(self, stretch: Sequence[Tensor]) -> list[Tensor]:
+        return [t * width for t, width in zip(stretch, self.widths.unbind(-1), strict=True)]
 
     def lipschitz(self, x: Tensor) -> Scalar:
         return largest(self.weight, x) * self.slopes.detach().abs().max().to(x)
 
     def strong_convexity(self, x: Tensor) -> Scalar:
         return largest(self.weight, x) * like(self.slopes.detach().min(), x).clamp(max=0)
+
+
+def _ramps(
+    x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(slopes[j] - slopes[j + 1], x clipped to [-knot j, knot j]), 0 the slope after the last."""
+    for slope, after, knot in zip(slopes, (*slopes[1:], 0.0), accumulate(widths), strict=True):
+        yield slope - after, x.clamp(-knot, knot)
+
+
+def _odd(x: Tensor, slopes: Sequence[Tensor], widths: Sequence[Tensor]) -> Tensor:
+    """The odd, continuous function with these slopes on the pieces, constant after them."""
+    total = torch.zeros_like(x)
+    for share, ramp in _ramps(x, slopes, widths):
+        total = torch.addcmul(total, share, ramp)
+    return total
