@@ -51,7 +51,8 @@ def pytest_make_parametrize_id(config, val, argname):
 @pytest.fixture
 def short_slider(monkeypatch):
     """Three pictures in the reports of tests that are about something else."""
-    monkeypatch.setattr(sweep, "FACTORS", (0.5, 1.0, 2.0))
+    for name in ("FACTORS", "FEW"):
+        monkeypatch.setattr(sweep, name, (0.5, 1.0, 2.0))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Penalties of singular values, and a term beside a square: what the laws do not see."""
 
+import gc
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -70,6 +72,27 @@ def test_second_derivatives_in_the_matrix_and_the_penalty_at_once():
         return bl.argmin(data + bl.SingularValues(w * bl.LogSum(k)), tol=1e-12)
 
     assert gradgradcheck(solution, (w, k), fast_mode=True)
+
+
+def test_nothing_is_left_behind():
+    """Nodes that hold their own output live until the collector comes."""
+    w, y = torch.tensor(0.4, requires_grad=True), normal(1, 4, 3)
+
+    def tensors():
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors()
+        for _ in range(3):
+            x = bl.argmin(bl.LeastSquares(y) + w * bl.SingularValues(bl.MCP(0.5)))
+            (slope,) = torch.autograd.grad(x.square().sum(), w, create_graph=True)
+            torch.autograd.grad(slope, w)
+        del x, slope
+        assert tensors() == before
+    finally:
+        gc.enable()
 
 
 def test_a_rank_is_found_without_bias():

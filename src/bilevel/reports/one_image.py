@@ -65,7 +65,7 @@ def _pictures(restored: Restored, restorer: Restorer) -> str:
         [figures.picture(last)], ["The result"], "result"
     )
     others = tile([figures.error_map(last, first)], ["What has changed"], "what has changed")
-    for name, pixels in restorer.told().items():
+    for name, pixels in restorer.known().items():
         others += tile([figures.picture(larger(pixels))], [name], escape(name))
     note = f"Of the change black is none, the brightest colour {figures.WORST:g} or more of white."
     if times > 1:

@@ -69,7 +69,7 @@ class Restoration(Restorer):
         asks = "sigma" in self.model.asks  # type: ignore[operator]
         return noise_of(image, self.noise) if asks else (math.nan, "")
 
-    def told(self) -> dict[str, np.ndarray]:
+    def known(self) -> dict[str, np.ndarray]:
         return {f"the {name}": (v / v.max()).numpy() for name, v in self.task.told().items()}
 
     def by_weight(self, image: Image) -> ByWeight:

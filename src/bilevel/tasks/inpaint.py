@@ -77,7 +77,7 @@ class Inpainter(Restorer):
         filled = _inpainted(image.channels, self.missing, self.weight)
         return filled, f" ({self.missing.mean():.1%} filled in)"
 
-    def told(self) -> dict[str, np.ndarray]:
+    def known(self) -> dict[str, np.ndarray]:
         return {"what was missing": self.missing.astype(float)}
 
     def by_weight(self, image: Image) -> ByWeight | None:

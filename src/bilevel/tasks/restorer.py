@@ -26,7 +26,7 @@ class Restorer(ABC):
     @abstractmethod
     def __call__(self, image: Image) -> tuple[np.ndarray, str]: ...
 
-    def told(self) -> dict[str, np.ndarray]:
+    def known(self) -> dict[str, np.ndarray]:
         """What it knows beside the image: names, and pictures (h, w) in [0, 1]."""
         return {}
 

@@ -101,15 +101,15 @@ class _Spectrum(Function):
         ctx.save_for_backward(x)
         ctx.save_for_forward(x)
         ctx.frame = frame
-        return frame.spectrum
+        return frame.spectrum.clone()  # else the node would hold its own output: a cycle
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor, _: None) -> Tensor:  # type: ignore[override]
-        return _along(_recorded(*ctx.saved_tensors, ctx.frame), x)
+        return _along(_recorded(ctx.saved_tensors[0], ctx.frame), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _recorded(*ctx.saved_tensors, ctx.frame).matrix(gradients[0]), None
+        return _recorded(ctx.saved_tensors[0], ctx.frame).matrix(gradients[0]), None
 
 
 class _Turned(Function):
@@ -125,14 +125,14 @@ class _Turned(Function):
     @staticmethod
     def jvp(ctx: Any, x: Tensor | None, values: Tensor | None, *_: None) -> Any:
         frame, function = ctx.at
-        frame = _recorded(*ctx.saved_tensors, frame)
+        frame = _recorded(ctx.saved_tensors[0], frame)
         pushed = 0.0 if values is None else frame.matrix(values)
         return pushed if x is None else pushed + _turned(frame, function, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,), (frame, function), needed = gradients, ctx.at, ctx.needs_input_grad
-        frame = _recorded(*ctx.saved_tensors, frame)
+        frame = _recorded(ctx.saved_tensors[0], frame)
         of_x = _turned(frame, function, g) if needed[0] else None
         return of_x, _along(frame, g) if needed[1] else None, None, None
 
