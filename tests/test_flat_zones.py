@@ -85,6 +85,28 @@ def test_float32_and_separate_channels():
     torch.testing.assert_close(gradient, torch.ones_like(y), atol=1e-3, rtol=0)  # means keep sums
 
 
+def test_the_adjoint_is_as_accurate_as_the_gap_unless_asked():
+    y, report, asked = image(16).requires_grad_(), bl.Certificate(), []
+    x = bl.argmin(energy(y, 0.1), tol=1e-5, diff=bl.FlatZones(), report=report)
+    (loose,) = torch.autograd.grad(x.square().sum() + x[0, 0, 3].sum(), y)
+    assert report.adjoint_residual.item() <= min(report.gap.item() ** 0.5, 1e-3)
+    with bl.accuracy(1e-5, adjoint_tol=1e-10, report=asked):
+        x = bl.argmin(energy(y, 0.1), diff=bl.FlatZones())
+    (tight,) = torch.autograd.grad(x.square().sum() + x[0, 0, 3].sum(), y)
+    assert asked[0].adjoint_residual.item() <= 1e-10
+    assert 0 < (loose - tight).norm() <= 1e-2 * tight.norm()
+
+
+def test_a_residual_that_no_look_measured_is_worked_out_when_read():
+    problem = energy(torch.cat([image(16), image(16, seed=1, noise=0.3)]), 0.1)
+    solution = bl.solve(problem, tol=1e-3)  # ended by the gap, one sample before the other
+    assert len(solution.iterations.unique()) == 2
+    z = (solution.x, solution.x, *solution.dual)
+    t = Fixpoint(problem, solution.solver).T(z)
+    moved = (z[0] - t[0]).flatten(1).norm(dim=1) / t[0].flatten(1).norm(dim=1)
+    assert (0 < moved).all() and (moved <= 1.01 * solution.residual).all()
+
+
 def test_what_it_does_not_cover_is_refused():
     y = image(6)
     for other in (

@@ -227,7 +227,7 @@ class _Adjoint(Function):
         run: Run,
     ):
         p, found = zones.solve(g)
-        _judge(run, torch.from_numpy(found), torch.tensor(zones.tols))
+        _judge(run, torch.from_numpy(found), torch.tensor(zones.tols, dtype=torch.float64))
         of_target = mu[:, None, None, None] * p
         of_mu = -((x - target) * p).flatten(1).sum(1)
         slopes = zones.slopes(p)
