@@ -10,8 +10,9 @@ from torch import Tensor
 from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
-from .linear_solvers import CG, LinearSolver, Neumann, Unit
+from .linear_solvers import CG, LinearSolver, Neumann
 from .series import Series
+from .unit import Unit
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
