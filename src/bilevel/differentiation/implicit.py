@@ -10,8 +10,9 @@ from torch import Tensor
 from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
-from .linear_solvers import LinearSolver, Neumann, Unit
+from .linear_solvers import LinearSolver, Neumann
 from .series import Series
+from .unit import Unit
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -74,13 +75,11 @@ class Implicit(Strategy):
     """dz/dθ = -(∂F/∂z)^+ ∂F/∂θ for the optimality conditions F(z) = 0, whichever solver found the
     solution.
 
-    Smooth energies: F = grad f(x), and the Hessian is solved by CG. With prox-able and composed
+    Smooth energies: F = grad f(x), and a large Hessian is solved by CG. With prox-able and composed
     terms: F is the KKT residual of `Problem.kkt` in (x, y).
     """
 
-    linear_solver: LinearSolver | None = (
-        None  # default: CG for large smooth energies, else as FixedPoint
-    )
+    linear_solver: LinearSolver | None = None  # default: by the size and kind of the system
     order: int = 2
 
     def __post_init__(self) -> None:

@@ -72,18 +72,6 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:  # a / b, and 0 where b is 0
 
 
 @dataclass(frozen=True)
-class Unit(LinearSolver):
-    """w = b: for an M that is known to be I, and so not measured."""
-
-    def __call__(self, product: Product, b: Tensor, **_: object) -> LinearSolution:
-        none = b.new_zeros(len(b))
-        return LinearSolution(b, none, 0, none == 0)
-
-    def solve(self, product: Product, b: Tensor, goal: Tensor, x: Tensor) -> tuple[Tensor, int]:
-        return b, 0
-
-
-@dataclass(frozen=True)
 class CG(LinearSolver):
     """Conjugate gradients (Hestenes, Stiefel 1952): for symmetric positive semidefinite M only.
 

@@ -23,10 +23,10 @@ from .linear_solvers import (
     LinearSolution,
     LinearSolver,
     Product,
-    Unit,
     pseudo_solve,
 )
 from .series import Series
+from .unit import Unit
 
 if TYPE_CHECKING:
     from ..problem import Problem

@@ -40,7 +40,8 @@ class Support:
     def fits(self, signs: Tensor) -> bool:  # (B, n)
         """Whether they are these: on these columns, and 0 elsewhere."""
         there = signs[:, self.columns]
-        return torch.equal(there, self.signs) and signs.count_nonzero() == there.count_nonzero()
+        outside = signs.count_nonzero() - there.count_nonzero()
+        return torch.equal(there, self.signs) and not bool(outside)
 
     @property
     def sound(self) -> bool:
