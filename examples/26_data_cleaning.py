@@ -120,7 +120,7 @@ for ax, i in zip(right.subplots(4, 4).flat, chosen, strict=True):
     ax.imshow(images[i].reshape(8, 8), cmap="gray_r")
     ax.set_title(f'"{given[i]}"', fontsize=9, color="C1" if wrong[i] else "C0")
     ax.axis("off")
-right.suptitle("least weight (above), most weight (below), with the label given")
+right.suptitle("least weight (above), most (below); the label given")
 
 # %%
 # How many passes over the data?
