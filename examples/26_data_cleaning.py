@@ -77,7 +77,7 @@ result = bl.learn_stochastic(
     Weights.energy,
     Weights.loss,
     torch.zeros(1, 64, 10),
-    method=bl.SABA(0.1, 100.0),
+    method=bl.SABA(0.1, 1000.0),  # as the benchmark below chooses
     steps=2000,
     batch_size=50,
     on_step=lambda k, x: k % 50 or curve.append((k, auc(-model.theta.detach()))),
