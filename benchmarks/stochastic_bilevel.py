@@ -37,10 +37,10 @@ from bilevel.learning.batches import Batch, stack
 from bilevel.learning.stochastic import StochasticMethod
 
 NOTES = (
-    "value: h at the end; the curves are in the .json. The outer step size is mostly the largest of "
-    "the three. sparse: where a coefficient is 0 the gradient in its weight is 0, so ends differ. One "
-    "thread, float64, one seed. Seconds of the processor, with the looks, on a machine in use: a "
-    "pass in batches of 64 costs far more of them than one of the whole."
+    "value: h at the end; the curves are in the .json. The outer step size is mostly the largest "
+    "of the three. sparse: where a coefficient is 0 the gradient in its weight is 0, so ends "
+    "differ. One thread, float64, one seed. Seconds of the processor, with the looks, on a machine "
+    "in use: a pass in batches of 64 costs far more of them than one of the whole."
 )
 BATCH, RIDGE, DIMS, OUTER_DIMS, FEATURES = 64, 0.01, 100, 10, 22
 Data = list[dict[str, Tensor]]
