@@ -2,7 +2,7 @@
 
 python benchmarks/tv_1d.py        results in benchmarks/results/tv_1d.md
 
-Other programs run in an interpreter of their own (tv_1d_peers.py) and are named as absent where
+Other programs run in an interpreter of their own (tv_peers.py) and are named as absent where
 they are not installed. All in one thread, in alternation; the least time of the processor in some
 rounds, as a shared machine only ever adds to it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from measure import processor_seconds, store
 from torch import Tensor
-from tv_1d_peers import PEERS, Peers
+from tv_peers import PEERS, Peers
 
 import bilevel as bl
 

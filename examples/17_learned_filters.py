@@ -23,7 +23,7 @@ import skimage.data
 import torch
 
 import bilevel as bl
-from bilevel.report_filters import atlas
+from bilevel.reports.filters import atlas
 from bilevel.tasks.shipped import denoisers
 
 # %%

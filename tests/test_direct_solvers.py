@@ -8,7 +8,7 @@ import torch
 
 import bilevel as bl
 from bilevel import testing
-from bilevel.looks import Looking
+from bilevel.iteration.looks import Looking
 from problems import BY_NAME
 from test_strategies import gradient_error
 

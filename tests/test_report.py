@@ -7,12 +7,13 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from bilevel import report, report_figures
+from bilevel.reports import figures, page, restoration
 from bilevel.tasks import evaluation, grid, images, runs, sweep
 from bilevel.tasks.task import weight_at
 from photos import cartoon, write_photos
@@ -69,11 +70,11 @@ def evaluated(run):
         {evaluation.LEARNED[job.model]: model}, pictures, [25.0], job.task, grids=grids
     )
     evaluation.save(result, run, force=True)
-    return Page(report.write(run).read_text(encoding="utf-8"))
+    return Page(restoration.write(run).read_text(encoding="utf-8"))
 
 
 def test_page_before_an_evaluation(run):
-    page = Page(report.write(run).read_text(encoding="utf-8"))
+    page = Page(restoration.write(run).read_text(encoding="utf-8"))
     assert "Not evaluated yet" in page.text and "Learning" in page.text
 
 
@@ -86,7 +87,7 @@ def test_page_needs_nothing_else(evaluated):
 
 
 def test_style_loads_nothing(evaluated):
-    style = (report.Path(report.__file__).parent / "report.html.template").read_text()
+    style = (Path(page.__file__).parent / "page.html.template").read_text()
     assert "@import" not in style and "url(" not in style
 
 
@@ -119,7 +120,7 @@ def moved(run):
     model, task = runs.load(run)[0], runs.Job.of_run(run).task
     result = sweep.sweep(task, model, picture, 25.0)
     sweep.save(result, run)
-    return result, report.write(run).read_text(encoding="utf-8")
+    return result, restoration.write(run).read_text(encoding="utf-8")
 
 
 def test_sweep_goes_through_the_learned_weight(run, moved):
@@ -199,7 +200,7 @@ def test_numbers_are_those_of_the_run(run, evaluated):
     certificate = json.loads((run / "certificate.json").read_text())
     for name, value in certificate.items():
         assert name.replace("_", " ") in evaluated.text
-        assert report._number(value) in evaluated.text
+        assert page._number(value) in evaluated.text
     model, _ = runs.load(run)
     assert "offset = " in evaluated.text and "slope = " in evaluated.text
 
@@ -209,8 +210,8 @@ def test_every_number_of_the_certificate_is_explained():
 
     from bilevel import Certificate
 
-    missing = {field.name for field in fields(Certificate)} - set(report.CERTIFICATE)
-    assert not missing, "say in report.CERTIFICATE what they mean"
+    missing = {field.name for field in fields(Certificate)} - set(page.CERTIFICATE)
+    assert not missing, "say in page.CERTIFICATE what they mean"
 
 
 def test_names_are_escaped(evaluated):
@@ -224,7 +225,7 @@ def test_phone_and_language(evaluated):
 
 def test_report_of_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no config.toml"):
-        report.write(tmp_path)
+        restoration.write(tmp_path)
 
 
 def decoded(uri):
@@ -234,7 +235,7 @@ def decoded(uri):
 
 def test_error_map_is_brighter_where_the_error_is_larger():
     clean = np.zeros((2, 3))
-    errors = decoded(report_figures.error_map(clean + [[0, 0.1, 0.2]], clean)).sum(2)
+    errors = decoded(figures.error_map(clean + [[0, 0.1, 0.2]], clean)).sum(2)
     assert errors[0, 0] < errors[0, 1] < errors[0, 2] and errors[0, 0] < 20
     colour = np.zeros((2, 3, 3))
-    assert decoded(report_figures.error_map(colour + 0.25, colour)).sum(2).min() > 600
+    assert decoded(figures.error_map(colour + 0.25, colour)).sum(2).min() > 600

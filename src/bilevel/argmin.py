@@ -17,13 +17,13 @@ from .checks import boundary, check_modes, check_options
 from .choice import default_solver, default_strategy
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
-from .driver import Run, default_tol
 from .errors import (
     NotConverged,
     OnFail,
     fail,
 )
 from .fixpoint import Fixpoint
+from .iteration.driver import Run, default_tol
 from .problem import Problem
 from .solvers.base import Solver, Z
 from .solvers.external import External

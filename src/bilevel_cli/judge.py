@@ -50,7 +50,8 @@ def evaluate(
     Prints PSNR and SSIM, or mean squared errors, and puts them with pictures and a new report.html
     into the run folder. The images should not be those it learned from.
     """
-    from bilevel import learning, report
+    from bilevel import learning
+    from bilevel.reports import restoration
     from bilevel.tasks import data, dequantize, evaluation, grid, runs, sweep
     from bilevel.tasks.deblur import Deblur
 
@@ -81,7 +82,7 @@ def evaluate(
     evaluation.save(result, run, force)
     sweep.save(moved, run)
     say(_table(result.rows))
-    say(f"Report: {report.write(run)}")
+    say(f"Report: {restoration.write(run)}")
 
 
 @command(app, "info", "bilevel info runs/tv")

@@ -118,8 +118,8 @@ def learn_deblur(
 
 
 def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool) -> None:
-    from bilevel import report
     from bilevel.learning.processes import is_first
+    from bilevel.reports import restoration
     from bilevel.tasks import data, runs, sweep
 
     given = {option: value for option, value in given.items() if value is not None}
@@ -148,7 +148,7 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
             picture = sweep.worth_showing(job.task, data.photographs(job.images))
             level = job.levels[len(job.levels) // 2]
             sweep.save(sweep.sweep(job.task, result.model, picture, level, tick), out)
-    path = report.write(out)
+    path = restoration.write(out)
     say(f"Learned in {result.steps} steps: {parameters(out)}")
     say(f"Report: {path}")
     kernel = " --kernel K" * (job.task.name == "deblur")

@@ -65,7 +65,7 @@ def learn_segment(
     Strokes are made up inside the regions that people have drawn; the model learns to give the
     other pixels their region. Every fifth image is left out, for the report.
     """
-    from bilevel import report_segment
+    from bilevel.reports import segment as report
     from bilevel.tasks import regions, segment
 
     given = {"images": images and str(images.resolve()), "seed": seed}
@@ -86,5 +86,5 @@ def learn_segment(
     say("Learned: " + ", ".join(f"{name} {model.value(name):.4g}" for name in segment.NAMES))
     mean = ", ".join(f"{method} {iou:.3f}" for method, iou in regions.means(scores).items())
     say(f"Mean intersection over union on {len(held)} other images: {mean}")
-    say(f"Report: {report_segment.write(out)}")
+    say(f"Report: {report.write(out)}")
     say(f"Next: bilevel segment IMAGE --scribbles S -o OUT --model {out}")

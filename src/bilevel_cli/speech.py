@@ -107,7 +107,7 @@ def _sounds(folder: Path) -> list[Audio]:
 
 def _listen(run: Path, sounds: list[Audio], bits: int) -> None:
     """Judges the run on these sounds, and writes its report."""
-    from bilevel import report_speech
+    from bilevel.reports import speech
     from bilevel.tasks import dequantize, hearing
 
     with progress(len(sounds), "listening") as tick:
@@ -116,4 +116,4 @@ def _listen(run: Path, sounds: list[Audio], bits: int) -> None:
     say(f"Mean squared error on {len(sounds)} sounds:")
     for line in hearing.described(run)[-len(rows) :]:
         say(line)
-    say(f"Report: {report_speech.write(run)}")
+    say(f"Report: {speech.write(run)}")

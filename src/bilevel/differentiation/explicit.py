@@ -13,8 +13,8 @@ from .base import Strategy
 from .system import System
 
 if TYPE_CHECKING:
-    from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..iteration.driver import Run
     from .base import Z
 
 

@@ -17,8 +17,8 @@ from .base import Strategy
 from .implicit import solution
 
 if TYPE_CHECKING:
-    from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..iteration.driver import Run
     from ..kernels.denoising import Denoising
 
 Z = tuple[Tensor, ...]

@@ -14,8 +14,8 @@ from .linear_solvers import LinearSolver, Neumann
 from .series import Series
 
 if TYPE_CHECKING:
-    from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..iteration.driver import Run
     from .system import Direct
 
 Z = tuple[Tensor, ...]

@@ -18,8 +18,8 @@ from .flat_zones import covered, on_zones
 from .implicit import at_optimality, check_order, solution
 
 if TYPE_CHECKING:
-    from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..iteration.driver import Run
     from ..problem import Problem
     from .base import Z
 

@@ -25,7 +25,7 @@ from .base import Strategy
 
 if TYPE_CHECKING:
     from ..acceleration import Acceleration
-    from ..driver import Run
+    from ..iteration.driver import Run
 
 
 @dataclass(frozen=True, eq=False)

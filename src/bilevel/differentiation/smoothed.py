@@ -15,7 +15,7 @@ from .base import Strategy
 from .implicit import Implicit
 
 if TYPE_CHECKING:
-    from ..driver import Run
+    from ..iteration.driver import Run
 
 Z = tuple[Tensor, ...]
 

@@ -13,8 +13,8 @@ from .._tangents import constant
 from .base import Strategy
 
 if TYPE_CHECKING:
-    from ..driver import Run
     from ..fixpoint import Fixpoint
+    from ..iteration.driver import Run
 
 Z = tuple[Tensor, ...]
 

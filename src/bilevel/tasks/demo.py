@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bilevel import report
+from bilevel.reports import restoration
 from bilevel.tasks import data, evaluation, grid, runs, sweep
 from bilevel.tasks.images import Image
 
@@ -37,7 +37,7 @@ def judge(run: Path, tick: Callable[[], object] = lambda: None) -> list[evaluati
     evaluation.save(result, run, force=True)
     middle_level = LEVELS[len(LEVELS) // 2]
     sweep.save(sweep.sweep(JOB.task, runs.load(run)[0], pictures[0], middle_level, tick), run)
-    report.write(run)
+    restoration.write(run)
     return result.rows
 
 

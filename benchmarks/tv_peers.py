@@ -1,4 +1,4 @@
-"""Other programs for 1-D total variation, timed in an interpreter of their own, without torch.
+"""Other programs for total variation, run in an interpreter of their own, without torch.
 
 fastprox needs Python >= 3.12: BILEVEL_PEERS_PYTHON names an interpreter with
 
@@ -11,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 from clock import processor_seconds
+
+Modules = dict[str, ModuleType]  # by name
 
 PEERS = ("fastprox", "TVDCondat2013", "prox_tv")
 
@@ -32,9 +35,18 @@ class Peers:
     def seconds(
         self, what: str, x: np.ndarray, weight: float, names: list[str]
     ) -> dict[str, float]:
-        """Of one call of each; what: 'forward' or 'backward'."""
+        """Of one call of each in one dimension; what: 'forward' or 'backward'."""
+        return self._ask(_seconds, what, x, weight, names)
+
+    def image(
+        self, name: str, x: np.ndarray, weight: float, isotropic: bool, iterations: int
+    ) -> np.ndarray:
+        """The two-dimensional x denoised."""
+        return self._ask(_image, name, x, weight, isotropic, iterations)
+
+    def _ask(self, request: Callable[..., object], *arguments: object):
         assert self._process.stdin is not None
-        pickle.dump((what, x, weight, names), self._process.stdin)
+        pickle.dump((request.__name__, *arguments), self._process.stdin)
         self._process.stdin.flush()
         return self._answer()
 
@@ -60,9 +72,26 @@ def _backward(name: str, module, x: np.ndarray, weight: float) -> Callable[[], o
     return lambda: operator.vjp(context, g)
 
 
+def _seconds(
+    modules: Modules, what: str, x: np.ndarray, weight: float, names: list[str]
+) -> dict[str, float]:
+    make = {"forward": _forward, "backward": _backward}[what]
+    calls = {name: make(name, modules[name], x, weight) for name in names}
+    return {name: processor_seconds(call, 0.05) for name, call in calls.items()}
+
+
+def _image(
+    modules: Modules, name: str, x: np.ndarray, weight: float, isotropic: bool, iterations: int
+) -> np.ndarray:
+    if name == "prox_tv":  # anisotropic only
+        return modules[name].tv1_2d(x, weight, n_threads=1, max_iters=iterations, method="dr")
+    solve = modules[name].tv_iso if isotropic else modules[name].tv_aniso
+    return solve(x, weight, tol=1e-30, max_iter=iterations, threads=1, warn=False)[0]
+
+
 def _serve() -> None:
     """Answer requests until there are no more."""
-    modules = {}
+    modules: Modules = {}
     for name in PEERS:
         try:
             modules[name] = __import__(name)
@@ -73,12 +102,11 @@ def _serve() -> None:
     channel.flush()
     while True:
         try:
-            what, x, weight, names = pickle.load(sys.stdin.buffer)
+            request, *arguments = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        make = {"forward": _forward, "backward": _backward}[what]
-        calls = {name: make(name, modules[name], x, weight) for name in names}
-        pickle.dump({n: processor_seconds(call, 0.05) for n, call in calls.items()}, channel)
+        answer = {"_seconds": _seconds, "_image": _image}[request]
+        pickle.dump(answer(modules, *arguments), channel)
         channel.flush()
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ._broadcast import eps, norm_event
-from ._tangents import constant
-from .acceleration.base import Acceleration, Plain, where
-from .differentiation.certificate import Certificate
-from .fixpoint import Fixpoint
-from .problem import relative_change
-from .solvers.base import Solver, Z
-from .solvers.external import External
+from .._broadcast import eps, norm_event
+from .._tangents import constant
+from ..acceleration.base import Acceleration, Plain, where
+from ..differentiation.certificate import Certificate
+from ..fixpoint import Fixpoint
+from ..problem import relative_change
+from ..solvers.base import Solver, Z
+from ..solvers.external import External
 
 if TYPE_CHECKING:
     from .driver import Run

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ._broadcast import eps
-from ._tangents import constant
-from .acceleration.base import Plain, State, merge, where
-from .differentiation.active import declared
-from .differentiation.system import DENSE
-from .differentiation.unrolled import stretch
-from .fixpoint import Fixpoint
+from .._broadcast import eps
+from .._tangents import constant
+from ..acceleration.base import Plain, State, merge, where
+from ..differentiation.active import declared
+from ..differentiation.system import DENSE
+from ..differentiation.unrolled import stretch
+from ..fixpoint import Fixpoint
+from ..solvers.base import Z
+from ..solvers.external import External
 from .identification import Watch
 from .looks import ALL, Look, Looking, Rows
 from .polish import by_points, polish
-from .solvers.base import Z
-from .solvers.external import External
 
 if TYPE_CHECKING:
     from .driver import Run

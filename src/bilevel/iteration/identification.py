@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .differentiation.active import Active
+from ..differentiation.active import Active
 
 if TYPE_CHECKING:
-    from .fixpoint import Fixpoint
+    from ..fixpoint import Fixpoint
+    from ..solvers.base import Z
     from .looks import Look, Rows
-    from .solvers.base import Z
 
 
 @dataclass(eq=False)

@@ -1,54 +1,21 @@
-"""report.html: a run folder as one page that needs no other file and no network.
-
-It is made from what lies in the run folder, so it can be made again at any time:
-`write(run)`, which `bilevel learn`, `bilevel evaluate` and `bilevel demo` do at their end.
-"""
+"""The report of a model learned to restore images: to denoise or deblur them."""
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import metadata
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from bilevel import report_figures as figures
-from bilevel import report_filters, report_slider
 from bilevel.layers import FilterDenoise
-from bilevel.learning import read_config, read_metrics
-from bilevel.learning.checkpoint import write_bytes
+from bilevel.learning import read_config
 from bilevel.tasks import evaluation, images, runs
 from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
 from bilevel.tasks.task import weight_at
 
-VERSIONS = ("bilevel", "torch", "numpy", "scipy", "safetensors", "scikit-image")
-
-CERTIFICATE = {
-    "step": "the step of learning that it belongs to",
-    "solver": "what solved the lower-level problems",
-    "strategy": "what differentiated the solutions",
-    "gap": "relative duality gap of the worst sample: how far its energy can be from the least",
-    "residual": "change that one more step of the solver would make, relative, worst sample",
-    "iterations": "steps of the solver, worst sample",
-    "converged": "1: every sample reached its tolerance",
-    "contraction": "factor by which a step near the solution shrinks the error; 1 is no progress",
-    "identified": "steps for which the active set has not changed at the end, worst sample",
-    "margin": "how far the active set is from changing, worst sample; 0 is a kink",
-    "distance": "bound of the distance of a solution to the true one, worst sample",
-    "pull": "length of the loss's derivative by the solution, worst sample",
-    "loss_error": "estimate of what the error of a solution adds to the loss, largest",
-    "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
-    "adjoint_iterations": "steps that the linear system took",
-    "inconsistency": "relative change of the gradient with another solution of that system",
-    "influence": "relative change of the gradient if doubtful kinks fall on the other side",
-    "drift": "relative change of the gradient if the solution were exact, to first order",
-    "bound": "bound of the relative error of the gradient",
-    "estimate": "estimate, not a bound, of the relative error of the gradient",
-}
+from . import figures, filters, slider
+from .page import html_table, learning_curves, page, provenance, tile
 
 
 def write(run: str | Path) -> Path:
@@ -57,29 +24,14 @@ def write(run: str | Path) -> Path:
     config = read_config(run)
     rows = evaluation.read_rows(run)
     sections = [
-        ("What the weight does", report_slider.section(run)),
-        ("The filters", report_filters.section(run)),
+        ("What the weight does", slider.section(run)),
+        ("The filters", filters.section(run)),
         ("Before and after", _pictures(run, rows, _classical(config))),
         ("How good", _table(rows)),
         ("Learning", _learning(run)),
         *provenance(run, config),
     ]
     return page(run, _heading(config), _summary(rows, _classical(config)), sections)
-
-
-def page(run: Path, heading: str, summary: str, sections: Iterable[tuple[str, str]]) -> Path:
-    """Writes RUN/report.html from (title, HTML) pairs; those without HTML are left out."""
-    body = "".join(f"<section><h2>{title}</h2>{html}</section>" for title, html in sections if html)
-    template = Path(__file__).parent / "report.html.template"
-    html = Template(template.read_text(encoding="utf-8")).substitute(
-        title=escape(f"bilevel: {run.resolve().name}"), heading=heading, summary=summary, body=body
-    )
-    path = run / "report.html"
-    write_bytes(path, html.encode())
-    return path
-
-
-# ------------------------------------------------------------------------------------- sections
 
 
 def _heading(config: Mapping[str, Any]) -> str:
@@ -203,29 +155,6 @@ def _learning(run: Path) -> str:
     return "".join(html) + _weights(run)
 
 
-def learning_curves(run: Path, loss: str, caption: str) -> str:
-    """The loss and the parameters over the steps; empty if none was made."""
-    history, config = read_metrics(run), read_config(run)
-    if not history:
-        return ""
-    steps = [row["step"] for row in history]
-    lines = {"loss": (steps, [row["loss"] for row in history])}
-    image = figures.curves(lines, xlabel="step", ylabel=loss)
-    alt = (
-        f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
-        f"in {len(history)} steps."
-    )
-    tiles = [tile([image], [alt], escape(caption, quote=False))]
-    names = config.get("learn", {}).get("parameters", {})
-    lines = {name: (steps, [row[name] for row in history]) for name in names if name in history[0]}
-    if lines:
-        ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
-        image = figures.curves(lines, xlabel="step", ylabel="parameter")
-        alt = f"The parameters over the steps; at the end {ends}."
-        tiles.append(tile([image], [alt], escape(ends)))
-    return f'<div class="tiles wide">{"".join(tiles)}</div>'
-
-
 def _weights(run: Path) -> str:
     """The grid search, and the weight over the noise level: learned and best of the grid."""
     grids = evaluation.read_grids(run)
@@ -248,67 +177,6 @@ def _weights(run: Path) -> str:
         alt = "The learned weight over the noise level, and the best weights of the grid search."
         tiles.append(tile([image], [alt], "the learned weight over the noise level"))
     return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
-
-
-def provenance(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The sections that end every report."""
-    return [
-        ("How far the last gradient can be trusted", _certificate(run)),
-        ("Configuration", _pre((run / "config.toml").read_text(encoding="utf-8"))),
-        ("Versions", _versions(config)),
-    ]
-
-
-def _certificate(run: Path) -> str:
-    path = run / "certificate.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lines = [
-        [name.replace("_", " "), _number(value), CERTIFICATE.get(name, "")]
-        for name, value in values.items()
-    ]
-    return html_table(["", "", "what it says"], lines) if lines else ""
-
-
-def _versions(config: Mapping[str, Any]) -> str:
-    lines = [["Python", platform.python_version()], ["system", platform.platform()]]
-    for name in VERSIONS:
-        try:
-            lines.append([name, metadata.version(name)])
-        except metadata.PackageNotFoundError:  # run from a source tree, or without an extra
-            lines.append([name, "not installed"])
-    if "bilevel" in config:
-        lines.append(["learned with bilevel", str(config["bilevel"])])
-    return html_table(["", ""], lines)
-
-
-# ----------------------------------------------------------------------------------------- html
-
-
-def tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
-    pictures = "".join(
-        f'<img src="{uri}" alt="{escape(alt)}">' for uri, alt in zip(uris, alts, strict=True)
-    )
-    return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
-
-
-def html_table(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:
-    safe = str if escaped else escape
-    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{safe(text)}</td>" for text in line) + "</tr>" for line in lines
-    )
-    header = f"<thead><tr>{top}</tr></thead>" if any(head) else ""
-    return f'<div class="scroll"><table>{header}<tbody>{body}</tbody></table></div>'
-
-
-def _pre(text: str) -> str:
-    return f'<pre class="scroll">{escape(text)}</pre>'
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.2e}"
-    return str(value)
 
 
 def _middle(rows: Sequence[evaluation.Row]) -> float:

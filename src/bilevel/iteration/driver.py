@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ._memory import keep_freed
-from ._tangents import constant
-from .acceleration.base import Acceleration
-from .differentiation.certificate import Certificate
-from .errors import OnFail
-from .fixpoint import Fixpoint
+from .._memory import keep_freed
+from .._tangents import constant
+from ..acceleration.base import Acceleration
+from ..differentiation.certificate import Certificate
+from ..errors import OnFail
+from ..fixpoint import Fixpoint
+from ..solvers.base import Solver, Z
 from .looks import look_later
 from .loops import Free, Recorded
-from .solvers.base import Solver, Z
 
 
 def default_tol(dtype: torch.dtype, composed: bool) -> float:

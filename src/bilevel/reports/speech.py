@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bilevel import report
-from bilevel import report_figures as figures
 from bilevel.learning import read_config, read_metrics
 from bilevel.tasks import audio, hearing
 from bilevel.tasks.audio import Audio
 from bilevel.tasks.dequantize import load
+
+from . import figures
+from .page import html_table, page, provenance, tile
 
 _WINDOW = 320  # samples of a column of the spectrogram
 _DECIBELS = (-100.0, -20.0)  # the darkest and the brightest of its colours
@@ -29,9 +30,9 @@ def write(run: str | Path) -> Path:
         ("How it looks and sounds", _sounds(run, rows)),
         ("How good", _errors(rows)),
         ("Learning", _learning(run)),
-        *report.provenance(run, config),
+        *provenance(run, config),
     ]
-    return report.page(run, escape(heading), _summary(rows), sections)
+    return page(run, escape(heading), _summary(rows), sections)
 
 
 def _summary(rows: list[hearing.Errors]) -> str:
@@ -55,7 +56,7 @@ def _sounds(run: Path, rows: list[hearing.Errors]) -> str:
         sound = audio.read(path)
         player = figures.uri("audio/wav", path.read_bytes())
         caption = f'{escape(name)}<audio controls preload="none" src="{player}"></audio>'
-        tiles.append(report.tile([spectrogram(sound)], [f"Spectrogram, {name}"], caption))
+        tiles.append(tile([spectrogram(sound)], [f"Spectrogram, {name}"], caption))
     pairs = (tiles[k : k + 2] for k in range(0, len(tiles), 2))
     return "".join(f'<div class="tiles wide">{"".join(pair)}</div>' for pair in pairs)
 
@@ -93,7 +94,7 @@ def _errors(rows: list[hearing.Errors]) -> str:
         "Mean squared errors, full scale 1. Frames of 20 ms count as speech where a sample lies "
         "outside the two innermost cells; in the others 0 is as simple as a signal can be."
     )
-    return report.html_table(head, lines) + f'<p class="note">{note}</p>'
+    return html_table(head, lines) + f'<p class="note">{note}</p>'
 
 
 def _learning(run: Path) -> str:
@@ -108,7 +109,7 @@ def _learning(run: Path) -> str:
     )
     alt = f"The loss falls from {means[0]:.4g} to {means[-1]:.4g} in {len(history)} steps."
     caption = f"mean over {width} steps each: squared error over that of a value anywhere in a cell"
-    tiles = report.tile([image], [alt], caption) + _weights(run)
+    tiles = tile([image], [alt], caption) + _weights(run)
     return f'<div class="tiles wide">{tiles}</div>'
 
 
@@ -118,4 +119,4 @@ def _weights(run: Path) -> str:
     rows = {"weight": (list(range(len(weights))), weights)}
     image = figures.curves(rows, xlabel="row of K, from low to high frequencies", ylabel="weight")
     alt = f"The weights of K's rows, {min(weights):.3g} to {max(weights):.3g}."
-    return report.tile([image], [alt], "the weight of each row of K in |K u|")
+    return tile([image], [alt], "the weight of each row of K in |K u|")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from bilevel import report
-from bilevel import report_figures as figures
 from bilevel.learning import read_config
 from bilevel.tasks import images, regions
 from bilevel.tasks.evaluation import picture_path
+
+from . import figures
+from .page import html_table, learning_curves, page, provenance, tile
 
 SHOWN = 4  # images
 
@@ -18,17 +19,17 @@ def write(run: str | Path) -> Path:
     """Writes RUN/report.html and returns its path."""
     run = Path(run)
     config, scores = read_config(run), regions.read_scores(run)
-    curves = report.learning_curves(
+    curves = learning_curves(
         run, "doubt", "loss: -log of the right region's share, averaged over the pixels"
     )
     sections = [
         ("Regions", _pictures(run, scores)),
         ("How good", _table(scores)),
         ("Learning", curves),
-        *report.provenance(run, config),
+        *provenance(run, config),
     ]
     heading = f"A segmenter learned from {config.get('count', '?')} images"
-    return report.page(run, escape(heading), _summary(scores), sections)
+    return page(run, escape(heading), _summary(scores), sections)
 
 
 def _summary(scores: list[regions.Score]) -> str:
@@ -52,7 +53,7 @@ def _pictures(run: Path, scores: list[regions.Score]) -> str:
         for method in (regions.STROKES, regions.PEOPLE, regions.HAND, regions.LEARNED):
             pixels = images.read(picture_path(run / "evaluation", name, method)).pixels
             caption = escape(f"{method} {told.get((name, method), '')}")
-            tiles.append(report.tile([figures.picture(pixels)], [f"{name}, {method}"], caption))
+            tiles.append(tile([figures.picture(pixels)], [f"{name}, {method}"], caption))
         html.append(f'<h3>{escape(name)}</h3><div class="tiles">{"".join(tiles)}</div>')
     return "".join(html)
 
@@ -68,5 +69,5 @@ def _table(scores: list[regions.Score]) -> str:
         "Intersection over union with the regions of people, over the pixels without strokes, "
         "averaged over the regions; larger is better. The strokes are made up."
     )
-    table = report.html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
+    table = html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
     return table + f'<p class="note">{note}</p>'

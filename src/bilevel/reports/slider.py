@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bilevel import report_figures as figures
 from bilevel.learning import read_metrics
 from bilevel.tasks import runs, sweep
 from bilevel.tasks.sweep import CLEAN, SEEN, Frame, Sweep
 from bilevel.tasks.task import weight_at
+
+from . import figures
 
 
 def section(run: Path) -> str:

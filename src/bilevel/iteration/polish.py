@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ._broadcast import eps, norm_event, tiny
-from .acceleration.base import Z, where
-from .differentiation.certificate import Certificate
-from .differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
-from .differentiation.system import DENSE, System
-from .fixpoint import Fixpoint
+from .._broadcast import eps, norm_event, tiny
+from ..acceleration.base import Z, where
+from ..differentiation.certificate import Certificate
+from ..differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
+from ..differentiation.system import DENSE, System
+from ..fixpoint import Fixpoint
 
 if TYPE_CHECKING:
     from .driver import Run

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from bilevel import report_figures as figures
 from bilevel.layers import FilterDenoise
 from bilevel.tasks import runs
+
+from . import figures
 
 ZOOM, COLUMNS = 6, 12
 
