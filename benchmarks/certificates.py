@@ -80,10 +80,10 @@ def report(found: list[dict]) -> None:
         f"{len(found)} problems drawn. measurable: the true error is above 1e-10, below which it "
         "is the references' own. bounds broken: beyond that, too. An estimate with its share "
         "within 10x of the true error, and the median of estimate / error. no kink warned of: "
-        f"influence up to 1e-3. without probe: of the last {since} problems, since the estimate is "
-        "by the Newton step left. support found: the solution has as many nonzeros as the exact one "
-        "(classes with exact zeros). degenerate: a lasso at a kink, or with two equal columns of "
-        "which the loss reads one; told: by KinkWarning or NotUnique. Refused aloud: "
+        f"influence up to 1e-3. without probe: of the last {since} problems, since the estimate "
+        "is by the Newton step left. support found: the solution has as many nonzeros as the "
+        "exact one (classes with exact zeros). degenerate: a lasso at a kink, or with two equal "
+        "columns of which the loss reads one; told: by KinkWarning or NotUnique. Refused aloud: "
         f"{len(refused)} ({kinds if len(kinds) < 9 else 'several reasons'})."
     )
     store("certificates", "Certificates against true errors", table, list(table[0]), notes)

@@ -35,6 +35,7 @@ CERTIFICATE = {
     "loss_error": "estimate of what the error of a solution adds to the loss, largest",
     "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
     "adjoint_iterations": "steps that the linear system took",
+    "newton": "estimate of the relative distance of a solution to the true one, worst sample",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
     "drift": "relative change of the gradient if the solution were exact, to first order",
