@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._broadcast import expand, norm_event
+from ._broadcast import expand, like, norm_event
 from ._remembered import Remembered
 from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
@@ -162,7 +162,7 @@ class Problem:
             return None
         primal, dual = self._values(x, y)
         size = torch.maximum(primal.abs(), dual.abs()).clamp_min(torch.finfo(x.dtype).tiny)
-        return (primal - dual) / torch.maximum(size, torch.as_tensor(floor).to(size))
+        return (primal - dual) / torch.maximum(size, like(floor, size))
 
     def distance(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor | None:  # -> (B,)
         """|x - x*| <= sqrt(2 (P - D) / mu): a bound, up to rounding, where there is a gap and the
@@ -204,7 +204,7 @@ def relative_change(
     floor (B,), counted against that.
     """
     sizes = [norm_event(part) for part in t]
-    least = torch.as_tensor(floor).to(sizes[0]).clamp_min(torch.finfo(t[0].dtype).tiny)
+    least = like(floor, sizes[0]).clamp_min(torch.finfo(t[0].dtype).tiny)
     if len(t) > 1:
         least = torch.maximum(least, 1e-3 * reduce(torch.maximum, sizes))
     changes = [

@@ -56,7 +56,7 @@ class Run:
             return Recorded(self, fixpoint, z0).loop(segment)
         if fixpoint.solver.explicit and len(z0[0]):
             return self._evaluate(fixpoint, z0)
-        if fixpoint.solver.flat and len(z0[0]):
+        if fixpoint.solver.flat and len(z0[0]) and self.max_iter > 1:
             with constant():
                 z = self._at_once(fixpoint, z0)
             if z is not None:

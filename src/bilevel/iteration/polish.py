@@ -48,8 +48,9 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
         new = fixpoint.change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
-        grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, every relative change is small
-        better = (new * grown <= residual / 2) & (residual > goal)  # NaN is not better
+        grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, a relative change is small, or 0
+        moves = new.clamp_min(eps(new)) * grown
+        better = (moves <= residual / 2) & (residual > goal)  # NaN is not better
         if not bool(better.any()):
             break
         z, residual = where(better, trial, z), torch.where(better, new, residual)
