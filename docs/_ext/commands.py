@@ -35,8 +35,8 @@ def described(parameter) -> str:
 
 
 def marked(text: str) -> str:
-    """Options as literals, so that two hyphens stay two."""
-    return re.sub(r"(?<![\w-])(--?[a-z][\w-]*)", r"``\1``", text)
+    """Options as literals, so that two hyphens stay two; the bars of a norm are no markup."""
+    return re.sub(r"(?<![\w-])(--?[a-z][\w-]*)", r"``\1``", text.replace("|", "\\|"))
 
 
 def lines(name: str, command) -> Iterator[str]:

@@ -11,6 +11,8 @@ import re
 import textwrap
 import tokenize
 
+REFERENCE = re.compile(r"\[\d+\] ")
+
 
 def escape(line: str) -> str:
     """Literals kept, what reST would read as markup escaped."""
@@ -24,10 +26,10 @@ def paragraph(lines: list[str]) -> list[str]:
     if lines[0].lstrip().startswith(">>>"):
         return lines
     aligned = any(re.search(r"\S {3,}\S", line) for line in lines)
-    if aligned or lines[0].startswith("    "):
-        return [".. code-block:: text", "", *("    " + line for line in lines)]
-    if all(re.match(r"\[\d+\]", line) for line in lines[:1]):
+    if REFERENCE.match(lines[0]):
         return ["| " + escape(line) for line in _references(lines)]
+    if aligned or any(line.startswith("    ") for line in lines):
+        return [".. code-block:: text", "", *("    " + line for line in lines)]
     return [escape(line) for line in lines]
 
 
@@ -39,11 +41,12 @@ def _references(lines: list[str]) -> list[str]:
 def plain(lines: list[str]) -> list[str]:
     out, current = [], []
     for line in [*lines, ""]:
-        if line.strip():
-            current.append(line)
-        elif current:
+        begins = REFERENCE.match(line) and not (current and REFERENCE.match(current[0]))
+        if current and (begins or not line.strip()):
             out += [*paragraph(current), ""]
             current = []
+        if line.strip():
+            current.append(line)
     return out
 
 
