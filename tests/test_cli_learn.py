@@ -94,6 +94,7 @@ def test_interruption_saves_and_resume_gives_the_same_numbers(here, monkeypatch)
 
 
 def learn_for_long(folder):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     os.chdir(folder)
     with open("stderr.txt", "w") as told:
         os.dup2(told.fileno(), 2)

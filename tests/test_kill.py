@@ -68,6 +68,7 @@ def test_twenty_kills_at_random_instants(tmp_path):
 
 
 def interrupted_child(folder, report):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     learn_module.PATIENCE = 1
     try:
         child(folder, steps=100_000)
