@@ -65,9 +65,9 @@ def main() -> None:
     rows = [{"what": what, "ms": ms} for what, ms in times.items()]
     rows += [{"what": f"stored for {what}", "MB": mb} for what, mb in megabytes(y).items()]
     notes = (
-        "float32, one thread, milliseconds of the processor, the least of many, on a machine busy "
-        "with other work. Aims: a gradient step in 23 ms by torch operations and 12 ms by a "
-        "compiled kernel (there is none); 20 MB for implicit differentiation (missed)."
+        "float32, one thread, milliseconds of the processor, the least of many. Aims: a gradient "
+        "step in 23 ms by torch operations and 12 ms by a compiled kernel (there is none); 20 MB "
+        "for implicit differentiation (missed)."
     )
     store("filters_step", "A step of denoising by filters", rows, ["what", "ms", "MB"], notes)
 

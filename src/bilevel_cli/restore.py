@@ -161,10 +161,10 @@ def _restore_files(
                 count += 1
                 images.write(target, restored.result, force)
                 say(f"{target}{restored.told}")
-            if restored is not None and page is not None:
-                heading = f"{source.name}, {done}"
-                made = {"input": source, "output": target, **options}
-                say(f"Report: {one_image.write(page, heading, restored, restorer, made)}")
+                if page is not None:
+                    heading = f"{source.name}, {done}"
+                    made = {"input": source, "output": target, **options}
+                    say(f"Report: {one_image.write(page, heading, restored, restorer, made)}")
             tick()
     if not count:
         raise ValueError(f"None of the {len(pairs)} images could be {done}: see the warnings.")

@@ -100,8 +100,9 @@ class Zones:
         n, c, h, w = energy.target.shape
         error = problem.distance(x, (y,))
         assert error is not None, "the problem has a gap and is strongly convex"
+        each = n // max(len(x), 1)  # images a sample
         # a root mean square, of a sample and so of its images
-        floor = (error / max(x[0].numel(), 1) ** 0.5).repeat_interleave(n // max(len(x), 1))
+        floor = (error / max(x[0].numel(), 1) ** 0.5).repeat_interleave(each)
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
         mu = energy.even()
         assert mu is not None, "covered"
@@ -109,7 +110,7 @@ class Zones:
         images = [
             Image.at(xs[i], ys[i], weight[i], mus[i], energy.isotropic, floors[i]) for i in range(n)
         ]
-        return Zones(images, _tols(run).repeat_interleave(n // max(len(x), 1)).tolist())
+        return Zones(images, _tols(run).repeat_interleave(each).tolist())
 
     def solve(self, g: Tensor) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""

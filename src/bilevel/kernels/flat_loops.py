@@ -124,9 +124,8 @@ def bonds(direction, stiff, labels, zones, rows):
             zones[e, 0], zones[e, 1], zones[e, 2] = here, below, beside
             n, root = direction[:, :, i, j], np.sqrt(stiff[i, j])
             sign = 1.0 if n[0, 0] >= 0 else -1.0
-            for q in range(
-                1, 2 * channels
-            ):  # t = axis q - n_q v / (1 + |n_0|), v = n + sign axis 0
+            # t = axis q - n_q v / (1 + |n_0|), v = n + sign axis 0
+            for q in range(1, 2 * channels):
                 for c in range(channels):
                     part = n[q // 2, q % 2] / (1 + abs(n[0, 0]))
                     down = (q == 2 * c) - part * (n[c, 0] + (sign if c == 0 else 0.0))

@@ -80,8 +80,7 @@ class Restoration(Restorer):
             model = self.task.with_weight(self.model, weight)
             return self.task.apply(model, given[None], math.nan)[0]
 
-        found = sweep.around(weight, sweep.FEW, restored)
-        return ByWeight(given, {factor * weight: picture for factor, picture in found})
+        return sweep.by_weight(given, weight, restored)
 
 
 def check_noise(noise: float | None) -> None:

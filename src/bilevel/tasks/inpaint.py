@@ -84,10 +84,9 @@ class Inpainter(Restorer):
         given, missing = (sweep.middle(a, SHOWN) for a in (image.gray(), self.missing))
         if self.weight is None or missing.all():
             return None
-        pictures = {
-            f * self.weight: _inpainted(given[None], missing, f * self.weight)[0] for f in sweep.FEW
-        }
-        return ByWeight(given, pictures)
+        return sweep.by_weight(
+            given, self.weight, lambda weight: _inpainted(given[None], missing, weight)[0]
+        )
 
 
 def _inpainted(channels: np.ndarray, missing: np.ndarray, weight: float | None) -> np.ndarray:

@@ -21,6 +21,7 @@ from bilevel.tasks import images
 from bilevel.tasks.data import noisy
 from bilevel.tasks.evaluation import quality
 from bilevel.tasks.images import Image
+from bilevel.tasks.restorer import ByWeight
 from bilevel.tasks.tables import read_csv, replacing, write_csv
 from bilevel.tasks.task import Task, weight_at
 from bilevel.warm_start import WarmStarts, warm_starts
@@ -86,6 +87,14 @@ def around(
         with warm_starts(store, index):
             result = restored(factor * weight)
         yield factor, result
+
+
+def by_weight(
+    given: np.ndarray, weight: float, restored: Callable[[float], np.ndarray]
+) -> ByWeight:
+    """What is restored with this weight, and with FEW others around it."""
+    found = around(weight, FEW, restored)
+    return ByWeight(given, {factor * weight: picture for factor, picture in found})
 
 
 def worth_showing(task: Task, pictures: Sequence[Image]) -> Image:

@@ -39,7 +39,7 @@ class Box(Proximable, Dualizable):
 
     def value(self, x: Tensor) -> Tensor:
         slack = torch.minimum(x - self.lower, self.upper - x)  # numbers: bools are slow
-        return x.new_zeros(len(x)).masked_fill(~(slack.flatten(1).amin(1) >= 0), torch.inf)
+        return _indicator(slack.flatten(1).amin(1, keepdim=True) >= 0, x)
 
     def admissible(self, step: Tensor) -> Tensor:
         return step  # separable
