@@ -621,6 +621,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.Implicit(recompute=True),
     bl.FlatZones(),
     bl.PartlySmooth(),
     bl.Unroll(),

@@ -51,10 +51,12 @@ class System:
         certificate: Certificate,
         direct: Direct | None = None,
         energy: Problem | None = None,  # whose gradient the residual is
+        recompute: bool = False,  # the graph, for each solve
     ) -> None:
         self.equation, self.direct, self.energy = equation, direct, energy
+        self.recompute = recompute
         self.z = tuple(part.detach().requires_grad_() for part in z)
-        if not isinstance(solver, Unit):
+        if not (recompute or isinstance(solver, Unit)):
             self.residual  # noqa: B018  at the parameters of now: they may change before backward
         self.solver, self.certificate = solver, certificate
         self.on_fail: OnFail = on_fail
@@ -74,6 +76,11 @@ class System:
     def residual(self) -> Z:
         with constant(), torch.enable_grad():
             return self.equation(self.z)
+
+    def forget(self) -> None:
+        """Lets go of what is recorded: it will be again where it is needed."""
+        self.__dict__.pop("residual", None)
+        self._jvp = None
 
     def flatten(self, z: Z) -> Tensor:  # -> (B, N)
         return z[0].flatten(1) if len(z) == 1 else torch.cat([part.flatten(1) for part in z], 1)
