@@ -9,6 +9,8 @@ import bilevel as bl
 import registry
 from elsewhere import NAME, There, elsewhere
 from bilevel import layers
+from bilevel.learning import learn
+from learning_problem import Denoiser, Signals, squared_error
 from problems import BY_NAME, EXAMPLES
 from registry import IMAGE, Draw
 
@@ -42,7 +44,7 @@ def same(here, there):
     for name, expected in here.items():
         assert isinstance(there[name], There), f"{name} lies on {there[name].device}"
         assert there[name].dtype == expected.dtype, name
-        off = 2e-5 if expected.dtype in (torch.float32, torch.complex64) else 1e-9
+        off = 2e-5 if expected.dtype in (torch.float32, torch.complex64) else 1e-7
         size = 1 + float(expected.abs().nan_to_num(posinf=0).max())
         torch.testing.assert_close(
             there[name].cpu(), expected, rtol=off, atol=off * size, equal_nan=True
@@ -96,6 +98,11 @@ def answers(example, device, few=20, **options):
     theta = {k: t.clone().to(device) for k, t in example.theta(batch=2)[0].items()}
     free = {k: t.requires_grad_() for k, t in theta.items() if k not in example.fixed}
     x = bl.argmin(example.energy(theta), max_iter=few, on_fail="ignore", **options)
+    return answer(x, free)
+
+
+def answer(x, free):
+    """{name: tensor}: x, and its gradients in the tensors it depends on."""
     slopes = torch.autograd.grad(x.square().sum(), free.values(), allow_unused=True)
     named = zip(free, slopes, strict=True)
     return {"x": x.detach()} | {k: slope for k, slope in named if slope is not None}
@@ -173,17 +180,40 @@ LAYERS = {
 }
 
 
+def floating(value):
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers(name):
     layer, inputs, event = LAYERS[name]
 
     def run(device):
         net = copy.deepcopy(layer).to(device, torch.float64)
-        y = net(*inputs(Draw(2, event, device=device)))
+        given = inputs(Draw(2, event, device=device))
         free = dict(net.named_parameters())
-        slopes = torch.autograd.grad(y.square().sum(), free.values(), allow_unused=True)
-        named = zip(free, slopes, strict=True)
-        return {"y": y.detach()} | {k: slope for k, slope in named if slope is not None}
+        free |= {f"input {i}": t.requires_grad_() for i, t in enumerate(given) if floating(t)}
+        return answer(net(*given), free)
+
+    expected = run("cpu")
+    with elsewhere():
+        same(expected, run(NAME))
+
+
+OPTIMIZERS = {
+    "default": None,
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.1),
+    "AdaptiveInexact": bl.AdaptiveInexact,
+    "GradientSampling": bl.GradientSampling,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_learning(name):
+    def run(device):
+        model = Denoiser().to(device, torch.float64)
+        learn(model, Signals()[:2], squared_error, optimizer=OPTIMIZERS[name], steps=2, progress=False)
+        return {k: p.detach() for k, p in model.named_parameters()}
 
     expected = run("cpu")
     with elsewhere():
