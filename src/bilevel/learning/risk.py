@@ -71,8 +71,8 @@ def gsure(
     least-squares problem by `argmin`, probes + 1 of them beside the model's probes + 1 runs; its
     tolerance that of the surrounding `accuracy`, and NotConverged where it ends early.
 
-    Singular values s of A near 0 blow the variance up, by 1 / s^4. For a blur estimate the error of
-    A x instead, the *prediction risk*: `sure(lambda y: A(model(y)), y, sigma)`, the same thing where
+    Singular values s of A near 0 blow the variance up, by 1 / s^4. For a blur estimate the error
+    of A x instead, the *prediction risk*: `sure(lambda y: A(model(y)), y, sigma)`, the same where
     A A* = 1. Errors in the kernel of A are seen by neither.
 
     [1] Eldar. Generalized SURE for exponential families. IEEE TSP, 2009.
