@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .argmin import solve
-from .solvers.forward_backward import ForwardBackward
+from .solvers.lawson_hanson import LawsonHanson
 from .terms import NonNegative, Quadratic, Simplex
 
 
@@ -47,7 +47,7 @@ def unmix(
     pixels = b.reshape(-1, len(E))
     energy = Quadratic(E.mT @ E, weight - pixels @ E) + (NonNegative() if normalise else Simplex())
     start = torch.full((len(pixels), E.shape[1]), 1 / E.shape[1], dtype=E.dtype)
-    a = solve(energy, x0=start, solver=ForwardBackward(), tol=tol).x
+    a = solve(energy, x0=start, solver=LawsonHanson(), tol=tol).x
     if normalise:
         dark = (pixels @ E <= weight).all(1, keepdim=True)  # there 0 is the solution
         a = torch.where(dark, 0.0, a / a.sum(1, keepdim=True))
