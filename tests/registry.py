@@ -562,6 +562,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LawsonHanson,
     bl.LinearProgram,
     bl.SplitPenalties,
     bl.Newton,

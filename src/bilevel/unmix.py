@@ -22,7 +22,8 @@ def unmix(
 
     normalise: without the sum, 1/2 |E a - b|^2 + weight |a|_1 with a >= 0, then a divided by its
     sum: a pixel may be brighter or darker than the spectra, which is often the better model of real
-    light. All pixels are solved as one batch; a pixel without signal has no abundances: 0.
+    light. All pixels are solved as one batch, also with hundreds of spectra, more than bands, of
+    which a pixel uses a few; a pixel without signal has no abundances: 0.
 
     [1] Heinz, Chang. Fully constrained least squares linear spectral mixture analysis. TGRS, 2001.
 
