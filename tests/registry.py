@@ -567,6 +567,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LawsonHanson,
     bl.LinearProgram,
     bl.SplitPenalties,
     bl.Newton,

@@ -14,6 +14,7 @@ from ..operators.matrix import Matrix
 from ..operators.sparse_matrix import SparseMatrix
 from ..terms.base import Smooth, Weighted
 from ..terms.composition import SmoothComposition, SmoothSum
+from ..terms.quadratic import Quadratic
 from ..terms.smooth import LeastSquares, Logistic
 
 
@@ -27,6 +28,8 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
         return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
     if isinstance(f, LeastSquares):
         return torch.diag_embed(weight_of(f, x).flatten(1))
+    if isinstance(f, Quadratic):
+        return weight_of(f, x)[:, :1, None] * f.symmetric.detach()
     if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
         curvature = second_derivative(f.outer, f.operator(x))
         if curvature is not None:
