@@ -67,7 +67,8 @@ class Inverse:
         done = first.converged
         if bool(done.all()):
             return first
-        rest = self._by_size(product, b, scale, transposed)
+        start = torch.where((first.residual < 1)[:, None], first.x, 0.0)
+        rest = self._by_size(product, b, start, scale, transposed)
         return LinearSolution(
             torch.where(done[:, None], first.x, rest.x),
             torch.where(done, first.residual, rest.residual),
@@ -84,30 +85,30 @@ class Inverse:
         return None if self.direct is None else self.direct(self.M.z)
 
     def _steps(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
-        """x + (b - M x), while that leaves a share at most: M = I where T is a Newton step, and
-        M ~ I where T contracts strongly. No Krylov method beats it where the spectrum of dT/dz
-        fills a disc, and none costs as little beside its products."""
-        share = 0.1 if b.shape[1] <= DENSE else 0.5  # less where M may be written out
+        """x + (b - M x), while that promises to end within as many products as it is worth: M = I
+        where T is a Newton step, and M ~ I where T contracts. No Krylov method beats it where the
+        spectrum of dT/dz fills a disc, and none costs as little beside its products."""
+        worth = 10 if b.shape[1] <= DENSE else 100  # fewer where M may be written out
+        goal = self.tol * scale
         x, rest, products = b, b - product(b), 1
         left, before = torch.linalg.vector_norm(rest, dim=1), torch.linalg.vector_norm(b, dim=1)
-        while True:
-            going = (left > self.tol * scale) & (left <= share * before)
+        while products <= worth:
+            going = (left > goal) & (left * (left / before) ** worth <= goal)
             if not bool(going.any()):
                 break
-            x, before = torch.where(going[:, None], x + rest, x), torch.where(going, left, before)
+            x = x + rest if bool(going.all()) else torch.where(going[:, None], x + rest, x)
+            before = torch.where(going, left, before)
             rest, products = b - product(x), products + 1
             left = torch.linalg.vector_norm(rest, dim=1)
-        return LinearSolution(
-            x, left / scale.clamp_min(tiny(b)), products, left <= self.tol * scale
-        )
+        return LinearSolution(x, left / scale.clamp_min(tiny(b)), products, left <= goal)
 
     def _by_size(
-        self, product: Product, b: Tensor, scale: Tensor, transposed: bool
+        self, product: Product, b: Tensor, start: Tensor, scale: Tensor, transposed: bool
     ) -> LinearSolution:
         """By M written out where that is small, or asked for; else by its products, and what these
         leave of an ill-conditioned Hessian of up to a thousand unknowns by M written out."""
         if self.solver is None and b.shape[1] > DENSE:
-            solution = self._krylov(product, b, scale)
+            solution = self._krylov(product, b, start, scale)
             if not self._written_out(b) or bool((solution.residual <= self.accepted).all()):
                 return solution
         matrix = self.M.matrix().mT if transposed else self.M.matrix()
@@ -136,14 +137,14 @@ class Inverse:
         residual = torch.linalg.vector_norm(b - product(x), dim=1) / scale.clamp_min(tiny(b))
         return LinearSolution(x, residual, count, residual <= 1.5 * self.tol)
 
-    def _krylov(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
+    def _krylov(self, product: Product, b: Tensor, start: Tensor, scale: Tensor) -> LinearSolution:
         """GMRES up to a thousand unknowns, for a Hessian CG; else short recurrences, and GMRES from
         where they stall."""
         size = b.shape[1]
         if size <= _SMALL and not self.symmetric:
-            return GMRES()(product, b, tol=self.tol, scale=scale)
+            return GMRES()(product, b, tol=self.tol, start=start, scale=scale)
         short = BiCGStab() if not self.symmetric else CG(max_iter=min(2 * size, 1000))
-        solution = short(product, b, tol=self.tol, scale=scale)
+        solution = short(product, b, tol=self.tol, start=start, scale=scale)
         if self._written_out(b) or bool(solution.converged.all()):
             return solution
         basis = 1000 if size <= _MEDIUM else 100
