@@ -7,9 +7,9 @@ import torch
 
 import bilevel as bl
 import registry
-from elsewhere import NAME, There, elsewhere
 from bilevel import layers
 from bilevel.learning import learn
+from elsewhere import NAME, There, elsewhere
 from learning_problem import Denoiser, Signals, squared_error
 from problems import BY_NAME, EXAMPLES
 from registry import IMAGE, Draw
@@ -212,7 +212,9 @@ OPTIMIZERS = {
 def test_learning(name):
     def run(device):
         model = Denoiser().to(device, torch.float64)
-        learn(model, Signals()[:2], squared_error, optimizer=OPTIMIZERS[name], steps=2, progress=False)
+        learn(
+            model, Signals()[:2], squared_error, optimizer=OPTIMIZERS[name], steps=2, progress=False
+        )
         return {k: p.detach() for k, p in model.named_parameters()}
 
     expected = run("cpu")

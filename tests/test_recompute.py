@@ -1,4 +1,4 @@
-"""Implicit(recompute=True): the same derivatives, and nothing kept between solution and backward."""
+"""Implicit(recompute=True): the same derivatives, and nothing is kept for backward."""
 
 import weakref
 

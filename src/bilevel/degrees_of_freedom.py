@@ -10,7 +10,7 @@ from torch import Tensor
 from ._tangents import constant
 from .differentiation.active import Active
 from .differentiation.tangent import Spanned
-from .terms.base import Term
+from .terms.base import Smooth
 from .terms.composition import SmoothComposition
 from .terms.smooth import LeastSquares
 
@@ -31,7 +31,7 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
     coordinates that can move.
     """
     with constant():
-        data = [term for term in problem.terms if _measures(term)]
+        data = [t for t in problem.terms if isinstance(t, Smooth) and _measures(t)]
         if not data:
             raise ValueError(
                 "degrees of freedom are counted for LeastSquares(b) @ A, b a tensor, got "
@@ -51,6 +51,6 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
         return tangent.trace(bent)
 
 
-def _measures(term: Term) -> bool:
+def _measures(term: Smooth) -> bool:
     outer = term.outer if isinstance(term, SmoothComposition) else term
     return isinstance(outer, LeastSquares) and isinstance(outer.target, Tensor)
