@@ -10,6 +10,7 @@ from torch import Tensor
 from ._tangents import constant
 from .differentiation.active import Active
 from .differentiation.tangent import Spanned
+from .terms.base import Smooth
 from .terms.composition import SmoothComposition
 from .terms.smooth import LeastSquares
 
@@ -30,7 +31,7 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
     coordinates that can move.
     """
     with constant():
-        data = _data(problem)
+        data = [t for t in problem.terms if isinstance(t, Smooth) and _measures(t)]
         if not data:
             raise ValueError(
                 "degrees of freedom are counted for LeastSquares(b) @ A, b a tensor, got "
@@ -50,11 +51,6 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
         return tangent.trace(bent)
 
 
-def _data(problem: Problem) -> list[LeastSquares | SmoothComposition]:
-    """The terms that hold data: a LeastSquares without a target is a ridge."""
-    found = []
-    for term in problem.terms:
-        outer = term.outer if isinstance(term, SmoothComposition) else term
-        if isinstance(outer, LeastSquares) and isinstance(outer.target, Tensor):
-            found.append(term)
-    return found
+def _measures(term: Smooth) -> bool:
+    outer = term.outer if isinstance(term, SmoothComposition) else term
+    return isinstance(outer, LeastSquares) and isinstance(outer.target, Tensor)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from .._broadcast import norm_event, tiny
 from .linear_solvers import GMRES
-from .system import System
 
 if TYPE_CHECKING:
     from .probes import AdjointSolve
+    from .system import System
 
 _LOOSE = GMRES(tol=1e-2, basis=100, max_iter=100)
 
@@ -28,12 +28,12 @@ def newton_step(solve: AdjointSolve) -> tuple[Tensor, Tensor]:  # -> (B,), (B,)
     [1] Kantorovich. On Newton's method for functional equations. 1948.
     [2] Qi, Sun. A nonsmooth version of Newton's method. Math. Program., 1993.
     """
-    system = solve.system
-    e, *duals = system.split(_solved(system, system.flatten(system.residual).detach(), False))
-    size = norm_event(e) / norm_event(system.z[0]).clamp_min(tiny(e))
+    M = solve.system.M
+    e, *duals = M.split(_solved(solve.system, M.flatten(M.residual).detach(), False))
+    size = norm_event(e) / norm_event(M.z[0]).clamp_min(tiny(e))
     if not duals:
         return size, torch.ones_like(size)
-    return size, _seen(solve, system.flatten((e, *(0 * part for part in duals))))
+    return size, _seen(solve, M.flatten((e, *(0 * part for part in duals))))
 
 
 def _seen(solve: AdjointSolve, e: Tensor) -> Tensor:  # -> (B,)
@@ -42,14 +42,14 @@ def _seen(solve: AdjointSolve, e: Tensor) -> Tensor:  # -> (B,)
     of e that brings it there moves the gradient in second order only."""
 
     def passed(w: Tensor, v: Tensor) -> Tensor:
-        return norm_event(solve.system.split(w)[0]) / norm_event(v)
+        return norm_event(solve.system.M.split(w)[0]) / norm_event(v)
 
     share = passed(_solved(solve.system, e, True), e) / passed(solve.w, solve.b)
     return share.nan_to_num(1.0).clamp_max(1.0)
 
 
 def _solved(system: System, b: Tensor, transposed: bool) -> Tensor:
-    if system.direct is not None:
-        return system.resolve(b) if transposed else system.newton_step(b)[0]
-    solution = _LOOSE(system.transposed_product if transposed else system.product, b)
+    if system.inverse.direct is not None:
+        return system.inverse(b, transposed).x
+    solution = _LOOSE(system.M.products(transposed), b)
     return torch.where((solution.residual <= 0.1)[:, None], solution.x, torch.nan)
