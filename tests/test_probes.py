@@ -71,6 +71,27 @@ def test_the_newton_step_left_is_the_error(n):
     assert torch.equal(certificate.estimate, certificate.newton + certificate.adjoint_residual)
 
 
+def test_of_a_dual_method_s_step_counts_what_the_gradient_sees():
+    """Its x is not constant on the segments yet, but the gradient averages over them."""
+    steps, seen, whole = torch.tensor([0.0, 2, 1, 3], dtype=D).repeat_interleave(20), [], []
+    for seed in range(3):
+        noise = torch.randn(80, generator=torch.Generator().manual_seed(seed), dtype=D)
+        y = (steps + 0.3 * noise)[None].requires_grad_()
+        energy = bl.LeastSquares(y) + 0.8 * bl.L1() @ bl.Gradient(1)
+
+        def gradient(energy=energy, y=y, **options):
+            x = bl.argmin(energy, **options)
+            return bl.hypergradient(x.square().sum() / 2, [y])
+
+        (exact,), _ = gradient(tol=1e-13)
+        (found,), certificate = gradient(solver=bl.PrimalDual(), tol=1e-4, on_fail="ignore")
+        error = (found - exact).norm() / exact.norm()
+        seen.append(float(certificate.estimate / error))
+        whole.append(float(certificate.newton / error))
+    assert 0.5 < min(seen) and max(seen) < 4
+    assert min(whole) > 3 * min(seen) and max(whole) > 3
+
+
 def test_contraction_is_measured():
     """Gradient descent on |x - target|^2 / 2 with step 0.4 contracts by 0.6."""
     w, target = weight(1.0), torch.randn(1, 3, dtype=D)

@@ -65,7 +65,8 @@ def hypergradient(
     with probing(Probe()) as solved:
         found = gradient(graph, True if graph or lipschitz else None)
     for solve in solved.solves:
-        solve.system.certificate.newton = newton_step(solve.system)
+        own = solve.system.certificate
+        own.newton, own.seen = newton_step(solve)
     certificate = merge(found_in_graph)
     if lipschitz is not None:
         certificate.bound = _bound(found, solved, parameters, lipschitz)

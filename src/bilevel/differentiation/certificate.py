@@ -58,6 +58,7 @@ class Certificate:
     adjoint_residual: Tensor | None = None  # |g - M* w| / |g|: of the last adjoint solve
     adjoint_iterations: int | None = None
     newton: Tensor | None = None  # ESTIMATE of |x - solution| / |x|: the Newton step that is left
+    seen: Tensor | None = None  # the share of that step which moves the gradient, 1 at most
     # probes: the relative change of the gradient ...
     inconsistency: float | None = None  # ... with another adjoint solution
     influence: float | None = None  # ... when doubtful kinks fall on the other side
@@ -69,17 +70,17 @@ class Certificate:
         self.estimate = Certificate._fill_estimate
 
     def _fill_estimate(self) -> None:
-        """What is left of the solution's error (the drift, else the Newton step, else the
-        contraction's guess) plus the adjoint's residual: first order, and the constants of the
-        second unknown."""
+        """What is left of the solution's error (the drift, else what the gradient sees of the
+        Newton step, else the contraction's guess) plus the adjoint's residual: first order, and
+        the constants of the second unknown."""
         estimate = self.residual
         if estimate is not None and self.drift is not None:
             estimate = torch.full_like(estimate, self.drift)
         elif estimate is not None:
             rate = torch.zeros_like(estimate) if self.contraction is None else self.contraction
             estimate = estimate / (1 - rate.nan_to_num(0.0).clamp(0, 1 - 1e-6))
-            if self.newton is not None:
-                estimate = torch.where(self.newton.isnan(), estimate, self.newton)
+            if self.newton is not None and self.seen is not None:
+                estimate = torch.where(self.newton.isnan(), estimate, self.newton * self.seen)
         if estimate is not None and self.adjoint_residual is not None:
             estimate = estimate + self.adjoint_residual
         self.estimate = estimate

@@ -36,6 +36,7 @@ CERTIFICATE = {
     "adjoint_residual": "relative residual of the linear system behind the gradient, worst sample",
     "adjoint_iterations": "steps that the linear system took",
     "newton": "estimate of the relative distance of a solution to the true one, worst sample",
+    "seen": "the share of that distance which moves the gradient, estimated",
     "inconsistency": "relative change of the gradient with another solution of that system",
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
     "drift": "relative change of the gradient if the solution were exact, to first order",
