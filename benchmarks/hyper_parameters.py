@@ -15,6 +15,7 @@ import scipy.io
 import scipy.sparse
 import torch
 from celer.homotopy import celer_path
+from logistic_gradients import logistic
 from measure import DATA, processor_seconds, store
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LassoCV, LogisticRegressionCV
@@ -205,7 +206,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of grids that end early
     rows = []
-    for part in (gradients, ridges, searches, text):
+    for part in (gradients, ridges, logistic, searches, text):
         rows += part()
     columns = ["problem", "what", "ms", "test loss", "difference"]
     notes = (
