@@ -17,7 +17,7 @@ from .acceleration import (
     Plain,
 )
 from .accuracy import accuracy
-from .argmin import Solution, argmin, solve
+from .argmin import argmin, solve
 from .declarative import DeclarativeNode
 from .denoise_tv import denoise_tv
 from .differentiation import (
@@ -94,6 +94,7 @@ from .operators import (
     to_pylops,
 )
 from .problem import Problem
+from .solution import Solution
 from .solvers import (
     ADMM,
     BregmanPrimalDual,
