@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -34,10 +34,7 @@ class Fixpoint:
     @cached_property
     def _step(self) -> Callable[..., Z]:
         """A step with a matrix of its own is not made twice, for a look and to go on from there."""
-
-        def step(*z: Tensor) -> Z:
-            return self.solver.step(self.problem, z)
-
+        step = partial(_step, self.solver, self.problem)
         return Remembered(step) if self.solver.newton else step
 
     def kernel(self, z: Z) -> ROF | None:
@@ -88,3 +85,7 @@ class Fixpoint:
         indexed."""
         problem = self.problem.take(index, self.primal(z))
         return None if problem is None else Fixpoint(problem, self.solver.take(index))
+
+
+def _step(solver: Solver, problem: Problem, *z: Tensor) -> Z:
+    return solver.step(problem, z)
