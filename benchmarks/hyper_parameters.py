@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LassoCV, LogisticRegressionCV
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.preprocessing import StandardScaler
+from sparho_search import full_searches
 from torch import Tensor
 
 import bilevel as bl
@@ -206,7 +207,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of grids that end early
     rows = []
-    for part in (gradients, ridges, logistic, searches, text):
+    for part in (gradients, ridges, logistic, full_searches, searches, text):
         rows += part()
     columns = ["problem", "what", "ms", "test loss", "difference"]
     notes = (
