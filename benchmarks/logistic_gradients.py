@@ -22,18 +22,22 @@ Call = Callable[[], np.ndarray | Tensor]
 def logistic() -> list[dict]:
     X, y = load_digits(return_X_y=True)
     X, y, half = X / 16, 2.0 * (y % 2) - 1, np.arange(len(X)) % 2 == 0
-    found = _side_by_side("digits, 899 x 64", X, y, half, bl.Newton(), newton_by_hand)
+    by_newton = {"solver": bl.Newton(), "diff": bl.FixedPoint(order=1)}
+    found = _side_by_side("digits, 899 x 64", X, y, half, by_newton, newton_by_hand)
     generator = np.random.default_rng(0)
     X = generator.standard_normal((5000, 2000))
     y = np.where(X[:, :100].sum(1) + 5 * generator.standard_normal(5000) > 0, 1.0, -1.0)
     half = np.arange(5000) < 2500
-    return found + _side_by_side("logistic 2500 x 2000", X, y, half, bl.GradientDescent(), by_scipy)
+    by_gradients = {
+        "solver": bl.GradientDescent(), "acceleration": bl.LBFGS(), "diff": bl.Implicit(order=1)
+    }  # fmt: skip
+    return found + _side_by_side("logistic 2500 x 2000", X, y, half, by_gradients, by_scipy)
 
 
-def _side_by_side(name: str, X, y, half, solver: bl.Solver, peer: Callable) -> list[dict]:
+def _side_by_side(name: str, X, y, half, options: dict, peer: Callable) -> list[dict]:
     parts = X[half], y[half], X[~half], y[~half]
     logs = np.full(X.shape[1], np.log(1e-2))
-    calls = {peer.__name__: lambda: peer(*parts, logs), "ours": _ours(*parts, logs, solver)}
+    calls = {peer.__name__: lambda: peer(*parts, logs), "ours": _ours(*parts, logs, options)}
     rows = []
     for what, call in calls.items():
         rows.append({"problem": name, "what": what, "ms": 1e3 * processor_seconds(call, 3.0)})
@@ -43,14 +47,11 @@ def _side_by_side(name: str, X, y, half, solver: bl.Solver, peer: Callable) -> l
     return rows
 
 
-def _ours(A, b, A_held, b_held, logs: np.ndarray, solver: bl.Solver) -> Call:
+def _ours(A, b, A_held, b_held, logs: np.ndarray, options: dict) -> Call:
     matrix, held, w = (torch.from_numpy(part) for part in (A, A_held, logs))
     labels, labels_held = (torch.from_numpy(part)[None] for part in (b, b_held))
     w.requires_grad_()
     x0 = torch.zeros(1, A.shape[1], dtype=torch.float64)
-    options = {"solver": solver, "diff": bl.FixedPoint(order=1)}
-    if isinstance(solver, bl.GradientDescent):
-        options = {"solver": solver, "acceleration": bl.LBFGS(), "diff": bl.Implicit(order=1)}
 
     def call() -> Tensor:
         data = bl.Logistic(labels, weight=1 / len(b)) @ bl.Matrix(matrix)
