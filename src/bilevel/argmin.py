@@ -179,8 +179,10 @@ def differentiated(
 
 def _settles(fixpoint: Fixpoint, z: Z) -> bool:
     """Whether a small gap will not do: a tensor behind T requires a gradient, as one recorded step
-    tells, of one sample. An external solver's answer is held to it anyway, and Newton's."""
-    held = isinstance(fixpoint.solver, External) or fixpoint.solver.newton
+    tells, of one sample. An external solver's answer is held to it anyway, and Newton's; and where
+    there is no gap, all are."""
+    solver, problem = fixpoint.solver, fixpoint.problem
+    held = isinstance(solver, External) or solver.newton or not problem.has_gap
     if not differentiates() or held:
         return differentiates()
     if len(z[0]) > 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .acceleration import Acceleration
+from .degrees_of_freedom import degrees_of_freedom
 from .differentiation.certificate import Certificate
 from .errors import NotConverged, fail
 from .iteration.driver import Run
@@ -31,6 +32,21 @@ class Solution:
     def unique(self) -> tuple[Unique, ...]:
         """Whether it is the only solution, one answer a sample: see `Unique`; worked out here."""
         return unique(self.problem, self.x, self.dual)
+
+    @property
+    def degrees_of_freedom(self) -> Tensor:
+        """The trace of d(Ax)/db for the data terms LeastSquares(b) @ A, of an accurate solution:
+        how many parameters it fits. In closed form on the active manifold [1]; worked out here.
+
+        [1] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
+            regularizers. Ann. Inst. Stat. Math., 2017.
+
+        >>> import torch, bilevel as bl
+        >>> y = torch.tensor([[3.0, 0.5, -2.0], [4.0, 2.0, 0.0]])
+        >>> bl.solve(bl.LeastSquares(y) + 1.0 * bl.L1()).degrees_of_freedom
+        tensor([2., 2.])
+        """
+        return degrees_of_freedom(self.problem, self.x, self.dual)
 
     @property
     def gap(self) -> Tensor | None:

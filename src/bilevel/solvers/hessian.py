@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
-from ..differentiation.certificate import Certificate
-from ..differentiation.system import System
+from ..differentiation.linearisation import Linearisation
 from ..operators.base import Operator
 from ..operators.matrix import Matrix
 from ..operators.sparse_matrix import SparseMatrix
@@ -35,8 +34,7 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
         curvature = second_derivative(f.outer, f.image(x))
         if curvature is not None:
             return f.operator.gram(curvature)  # type: ignore[attr-defined]
-    system = System((x,), lambda z: (f.grad(z[0]),), None, 0.0, "ignore", Certificate())
-    return system.matrix()
+    return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix()
 
 
 def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:
