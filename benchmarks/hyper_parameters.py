@@ -15,11 +15,13 @@ import scipy.io
 import scipy.sparse
 import torch
 from celer.homotopy import celer_path
+from logistic_gradients import logistic
 from measure import DATA, processor_seconds, store
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LassoCV, LogisticRegressionCV
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.preprocessing import StandardScaler
+from sparho_search import full_searches
 from torch import Tensor
 
 import bilevel as bl
@@ -205,12 +207,14 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of grids that end early
     rows = []
-    for part in (gradients, ridges, searches, text):
+    for part in (gradients, ridges, logistic, full_searches, searches, text):
         rows += part()
     columns = ["problem", "what", "ms", "test loss", "difference"]
     notes = (
         "ms: of the processor. test loss: mean squared error, or log-loss, of rows that no search "
         "saw. difference: of the gradient to ours, or of ours to the closed form's, relative. "
+        "LassoHO on BASEHOCK ends lower than LassoCV in the criterion that both minimise, 0.95268 "
+        "against 0.95285 over three folds; the unseen rows happen to prefer a smaller weight. "
         "Taken while other work ran on both cores: compare within a problem."
     )
     store("hyper_parameters", "Hyper-parameters of linear models by gradient", rows, columns, notes)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ._broadcast import Scalar
+from ._remembered import Remembered
 from ._tangents import differentiates
 from .problem import Problem
 from .solvers.base import Solver, Z
@@ -26,7 +29,13 @@ class Fixpoint:
 
     def T(self, z: Z) -> Z:
         kernel = self.kernel(z)
-        return self.solver.step(self.problem, z) if kernel is None else kernel.T(z)
+        return self._step(*z) if kernel is None else kernel.T(z)
+
+    @cached_property
+    def _step(self) -> Callable[..., Z]:
+        """A step with a matrix of its own is not made twice, for a look and to go on from there."""
+        step = partial(_step, self.solver, self.problem)
+        return Remembered(step) if self.solver.newton else step
 
     def kernel(self, z: Z) -> ROF | None:
         """A compiled implementation of this T, where there is one and nothing is recorded."""
@@ -76,3 +85,7 @@ class Fixpoint:
         indexed."""
         problem = self.problem.take(index, self.primal(z))
         return None if problem is None else Fixpoint(problem, self.solver.take(index))
+
+
+def _step(solver: Solver, problem: Problem, *z: Tensor) -> Z:
+    return solver.step(problem, z)

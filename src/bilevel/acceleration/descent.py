@@ -30,23 +30,24 @@ def _smooth_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> Smooth:
     return problem.f
 
 
-def _line_search(f: Smooth, x: Tensor, gradient: Tensor, d: Tensor) -> Tensor:  # -> (B,)
-    """t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding.
+def _line_search(f: Smooth, x: Tensor, gradient: Tensor, d: Tensor) -> Tensor:
+    """x + t d with t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding.
 
     The next t is the minimum of a parabola, at most half and at least a tenth of the last.
     """
     value, slope = f.value(x), inner(gradient, d)
     slack = 4 * eps(value) * value.abs()
-    t = torch.ones_like(value)
+    t, new = torch.ones_like(value), x + d
     for _ in range(40):
-        fresh = f.value(x + expand(t, x) * d)
+        fresh = f.value(new)
         bad = ~(fresh <= value + _FALL * t * slope + slack)  # NaN counts as bad
         if not bool(bad.any()):
             break
         best = -slope * t.square() / (2 * (fresh - value - slope * t)).clamp_min(tiny(x))
         less = torch.where(fresh.isfinite(), best, 0.0).clamp(0.1 * t, 0.5 * t)
         t = torch.where(bad, less, t)
-    return t
+        new = x + expand(t, x) * d
+    return new
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Armijo(Acceleration):
         downhill = inner(gradient, d) < 0
         if not bool(downhill.all()):
             d = torch.where(expand(downhill, x).bool(), d, -gradient)  # type: ignore[union-attr]
-        return (x + expand(_line_search(f, x, gradient, d), x) * d,), state
+        return (_line_search(f, x, gradient, d),), state
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class LBFGS(Acceleration):
         solver: Any = fixpoint.solver
         assert f is not None
         d = -self._product(gradient.flatten(1), s, y, rho, solver.step_size).reshape(x.shape)
-        new = x + expand(_line_search(f, x, gradient, d), x) * d
+        new = _line_search(f, x, gradient, d)
         fresh = f.grad(new)
         change, turn = new - x, fresh - gradient
         curved = inner(change, turn)

@@ -1,0 +1,52 @@
+"""A whole search of the lasso's weight on one held-out set: sparho's, and LassoHO's."""
+
+import numpy as np
+import scipy.sparse
+from measure import processor_seconds
+from sklearn.metrics import mean_squared_error
+from sklearn.model_selection import PredefinedSplit
+
+import bilevel.sklearn as bls
+
+
+def full_searches() -> list[dict]:
+    """A third of the rows to train on, one to choose the weight by, one that no search sees."""
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((1500, 2000))
+    rows = _search("a search, 500 x 2000", X, 1.0, generator)
+    X = scipy.sparse.random(15_000, 50_000, 1e-3, "csr", rng=generator)
+    return rows + _search("a search, 5000 x 50000", X, 0.1, generator)
+
+
+def _search(name: str, X, noise: float, generator) -> list[dict]:
+    m, n = X.shape
+    truth = np.zeros(n)
+    truth[:100] = generator.standard_normal(100)
+    y = X @ truth + noise * generator.standard_normal(m)
+    both = 2 * m // 3
+    X_seen, y_seen = X[:both], y[:both]
+    X_seen = scipy.sparse.csc_matrix(X_seen) if scipy.sparse.issparse(X) else X_seen
+    parts = np.where(np.arange(both) < m // 3, -1, 0)  # -1: never held out
+    ours = bls.LassoHO(cv=PredefinedSplit(parts), fit_intercept=False)
+    searches = {"LassoHO": lambda: ours.fit(X_seen, y_seen).coef_}
+    try:
+        import sparho
+        from sparho.adapters.celer import CelerLasso
+    except ImportError:
+        print("sparho is absent")
+    else:
+        split = sparho.HeldOutMSE(np.flatnonzero(parts < 0), np.flatnonzero(parts == 0))
+        problem = sparho.Problem(sparho.SquaredLoss(), sparho.L1(), X_seen, y_seen)
+        largest = np.abs(X_seen.T @ y_seen).max() / both
+
+        def theirs() -> np.ndarray:
+            options = {"solver": CelerLasso(tol=1e-6), "criterion": split, "n_iter": 10}
+            return sparho.hoag_search(problem, largest / 5, **options).best_coef  # of all rows
+
+        searches = {"sparho, 10 steps": theirs, **searches}
+    rows = []
+    for what, search in searches.items():
+        rows.append({"problem": name, "what": what, "ms": 1e3 * processor_seconds(search, 3.0)})
+        rows[-1]["test loss"] = float(mean_squared_error(y[both:], X[both:] @ search()))
+        print(rows[-1], flush=True)
+    return rows
