@@ -16,6 +16,7 @@ from .active import Active
 from .base import Strategy
 from .flat_zones import covered, on_zones
 from .implicit import at_optimality, check_order, solution
+from .vertex import by_vertices
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -64,7 +65,7 @@ class PartlySmooth(Strategy):
 def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
-    return (active if same else Active(problem, point)).solve
+    return by_vertices(active if same else Active(problem, point))
 
 
 def _warn(active: Active, run: Run) -> None:
