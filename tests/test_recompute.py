@@ -1,4 +1,4 @@
-"""Implicit(recompute=True): the same derivatives, and nothing kept between solution and backward."""
+"""Implicit(recompute=True): the same derivatives, nothing kept from the solution to backward."""
 
 import weakref
 

@@ -32,7 +32,8 @@ class PartlySmooth(Strategy):
     included.
 
     M is read off the solution and its duals (`Proximable.manifold`), and the system has its
-    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active. Dense where at most
+    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active, an LU factor at the
+    vertex of a linear program, L1 @ Matrix with x in a Box. Else dense where at most
     512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms;
     with them as `Implicit`, but for `FlatZones` where that covers the problem: first derivatives of
     images denoised by total variation. The numbers are those of `Implicit`, right up to derivative

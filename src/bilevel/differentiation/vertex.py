@@ -26,9 +26,9 @@ def by_vertices(active: Active) -> Callable[[Z, bool], Z]:
     system = linear_system(active)
     if system is None:
         return active.solve
-    index, rest = system.sound.nonzero()[:, 0], (~system.sound).nonzero()[:, 0]
+    rest = (~system.sound).nonzero()[:, 0]
     others = active.take(rest)
-    if not len(index) or others is None:
+    if len(rest) == len(system.sound) or others is None:
         return active.solve
 
     def solve(b: Z, transposed: bool) -> Z:
@@ -99,7 +99,9 @@ class Vertices:
         """C*^-1 of what stands in P, put into D."""
         return self._solved(r, self.columns, self.rows, self.zero, True)
 
-    def _solved(self, r: Tensor, here: Tensor, there: Tensor, like: Tensor, adjoint: bool) -> Tensor:
+    def _solved(
+        self, r: Tensor, here: Tensor, there: Tensor, like: Tensor, adjoint: bool
+    ) -> Tensor:
         inner = (r.gather(1, here) * self.real)[..., None]
         found = torch.linalg.lu_solve(self.lu, self.pivots, inner, adjoint=adjoint)[..., 0]
         return torch.zeros_like(like, dtype=r.dtype).scatter(1, there, found * self.real)
