@@ -1,4 +1,4 @@
-"""Implicit(recompute=True): the same derivatives, nothing kept from the solution to backward."""
+"""Implicit(recompute=True): the same derivatives, and nothing is kept for backward."""
 
 import weakref
 

@@ -14,8 +14,9 @@ from .._tangents import depends
 from ..errors import OnFail
 from . import probes
 from .certificate import Certificate
+from .inverse import Direct
 from .linear_solvers import LinearSolver
-from .system import Direct, System
+from .system import System
 from .unrolled import stretch
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ class Solve(torch.autograd.Function):
         rhs = tensors[:count]
         ctx.save_for_backward(*tensors[count:])
         ctx.save_for_forward(*tensors[count:])
-        if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
+        if level == 0 or system.quiet(flat := system.M.flatten(tuple(rhs))):
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
-            solved = system.split(system.solve(flat, transposed))
+            solved = system.M.split(system.solve(flat, transposed))
         if system.recompute:
-            system.forget()
+            system.M.forget()
         return solved
 
     @staticmethod
