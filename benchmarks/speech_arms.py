@@ -155,7 +155,8 @@ def _store(rows: list[dict]) -> None:
     notes = (
         f"Mean squared errors on {TEST} speech frames of dev files with odd list numbers, from the "
         f"weighted DCT, after {STEPS} steps of {BATCH} train frames by Adam, step size 1e-3 "
-        f"(weights 1e-2) halved every {HALVED}; one seed. Seconds of the processor, one thread."
+        f"(weights 1e-2) halved every {HALVED}; one seed. Seconds of the processor, one "
+        "thread, shared with others."
     )
     store("speech_arms", "Learning to dequantise: the gradients side by side", rows, columns, notes)
 
