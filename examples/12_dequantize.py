@@ -148,7 +148,7 @@ plt.show()
 
 # %%
 # The DCT with each row divided by the mean size of its coefficient, which needs no learning by
-# gradients, is a good operator for three steps, and a poor one for many.
+# gradients, comes within 6 % of what is learned, if it is stopped after 20 to 30 steps.
 #
 # Which gradient to learn by
 # --------------------------

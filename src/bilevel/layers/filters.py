@@ -118,7 +118,7 @@ class FilterDenoise(nn.Module):
         return SplitPenalties() if sharp and self.sigma is None else None
 
     def default_diff(self) -> Strategy | None:
-        """Of a smooth energy, which has 48 responses a pixel, nothing is kept for the backward
+        """Of a smooth energy, of many responses a pixel, nothing is kept for the backward
         pass."""
         smooth = self.sigma is None and not isinstance(self.potential, AbsolutePotential)
         return Implicit(recompute=True) if smooth else None
