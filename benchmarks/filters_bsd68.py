@@ -1,8 +1,9 @@
 """The filters that come with the package on BSD68, beside total variation: same noise for all.
 
-python benchmarks/filters_bsd68.py [EVERY [LEVEL]]   on every EVERY-th image, 4 if not told: half a
-minute of the processor each and level; LEVEL: of the noise, of 255, all that ship if not told, else
-the other levels' rows stay; results in benchmarks/results/filters_bsd68.md; needs the shared data
+python benchmarks/filters_bsd68.py [EVERY [LEVEL [SEEDS]]]   on every EVERY-th image, 4 if not told:
+half a minute of the processor each and level; LEVEL: of the noise, of 255, all that ship if not
+told; SEEDS: of the noise, how many, 1 if not told. Rows of other levels or numbers of images stay;
+results in benchmarks/results/filters_bsd68.md; needs the shared data
 """
 
 import sys
@@ -15,11 +16,16 @@ from tv_bsd68 import CHUNK, batches, denoised, learned_weight, noisy, photograph
 
 from bilevel.tasks.shipped import denoisers
 
-SEED, SCALED = 11, 25.0  # SCALED: the level whose filters are tried at the others, too
-COLUMNS = ["sigma", "images", "filters", "those of 25, scaled", "TV", "gain", "least gain"]
+SEED = 11  # the first
+SCALED = 25.0  # the level whose filters are tried at the others, too
+COLUMNS = [
+    "sigma", "images", "seeds", "filters", "spread", "those of 25, scaled", "TV", "gain",
+    "least gain",
+]  # fmt: skip
 NOTES = (
     "PSNR in dB, mean over the images: all 68 of BSD68 or evenly chosen ones (compare figures of "
-    f"the same images only), noise not clipped, seed {SEED}, float32, the same noise for all. "
+    f"the same images only), noise not clipped, of seed {SEED} and those after it, float32, the "
+    "same for all. Spread: from the least to the largest mean of a seed, 0 of one. "
     "Filters: 2449 parameters, learned at this sigma; scaled: those of sigma 25, on the image "
     "scaled so that its noise is theirs. TV: its weight learned at this sigma from 18 or more "
     "photographs. Gain: of the filters over TV, and the least one of an image. BSD68 was never "
@@ -36,9 +42,10 @@ def tv_weight(sigma: float) -> float:
 
 
 @torch.no_grad()
-def figures(level: float, every: int, weight: float) -> dict:
+def figures(level: float, every: int, seeds: int, weight: float) -> dict:
     clean, known = photographs(sorted((DATA / "bsd68").glob("*.png"))), denoisers()
-    pairs = list(zip(clean, noisy(clean, SEED, level / 255), strict=True))[::every]
+    noises = [noisy(clean, SEED + k, level / 255) for k in range(seeds)]
+    pairs = [pair for y in noises for pair in list(zip(clean, y, strict=True))[::every]]
     scale = SCALED / level
 
     def each(method) -> list[float]:
@@ -51,8 +58,10 @@ def figures(level: float, every: int, weight: float) -> dict:
     gains = np.subtract(own, tv)
     return {
         "sigma": level,
-        "images": len(pairs),
+        "images": len(pairs) // seeds,
+        "seeds": seeds,
         "filters": np.mean(own).item(),
+        "spread": np.ptp(np.reshape(own, (seeds, -1)).mean(1)).item(),
         "those of 25, scaled": np.mean(own if scale == 1 else each(scaled)).item(),
         "TV": np.mean(tv).item(),
         "gain": gains.mean().item(),
@@ -60,15 +69,19 @@ def figures(level: float, every: int, weight: float) -> dict:
     }
 
 
-def main(every: int = 4, *levels: float) -> None:
+def main(every: int = 4, level: float | None = None, seeds: int = 1) -> None:
     if not (DATA / "bsd68").exists():
         raise SystemExit(f"{DATA / 'bsd68'} is absent: this benchmark needs the photographs.")
-    for level in levels or sorted(denoisers()):
-        row = figures(level, every, tv_weight(level / 255))
-        others = [other for other in former("filters_bsd68") if other["sigma"] != level]
-        rows = sorted([*others, row], key=lambda one: one["sigma"])
+    for sigma in sorted(denoisers()) if level is None else [level]:
+        row = figures(sigma, every, seeds, tv_weight(sigma / 255))
+        others = [other for other in former("filters_bsd68") if _place(other) != _place(row)]
+        rows = sorted([*others, row], key=_place)
         store("filters_bsd68", "Learned filters on BSD68", rows, COLUMNS, NOTES)
 
 
+def _place(row: dict) -> tuple[float, int]:
+    return row["sigma"], row["images"]
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]), *map(float, sys.argv[2:3]))
+    main(*map(int, sys.argv[1:2]), *map(float, sys.argv[2:3]), *map(int, sys.argv[3:4]))

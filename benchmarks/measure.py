@@ -83,6 +83,19 @@ def stored_bytes() -> Iterator[Counter[int]]:
         yield kept
 
 
+@contextmanager
+def allocated() -> Iterator[list[int]]:
+    """[what is left of what is allocated inside, the most there was at a time]: bytes of torch's on
+    the CPU."""
+    sizes = [0, 0]
+    with torch.profiler.profile(profile_memory=True) as seen:
+        yield sizes
+    events = (e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]")
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        sizes[0] += event.nbytes()
+        sizes[1] = max(sizes)
+
+
 def peak_mib() -> float:
     """The most memory this process has held, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

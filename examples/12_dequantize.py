@@ -148,7 +148,7 @@ plt.show()
 
 # %%
 # The DCT with each row divided by the mean size of its coefficient, which needs no learning by
-# gradients, is a good operator for three steps, and a poor one for many.
+# gradients, comes within 6 % of what is learned, if it is stopped after 20 to 30 steps.
 #
 # Which gradient to learn by
 # --------------------------
@@ -173,12 +173,16 @@ for row in stored("speech_gradients"):
     print(f"{row['steps']:5}" + "".join(f"{row[column]:17.2f}" for column in columns))
 
 # %%
-# Without the walls the error is 5 % less, one seed, after 2400 steps of learning; after the first
-# 400 it was a third less. A reason that fits what is known: as :math:`K` moves, samples hit walls
-# and leave them, and the exact derivative, which holds between two such events, tells nothing of
-# what lies behind the next, while one step of learning passes many. Leaving out the walls gives the
-# derivative of a problem whose solution moves freely: it tells where the samples are drawn to,
-# which stays true over a long way.
+# Which wins depends on how one learns. Here, 2400 steps in about the same time each, step sizes
+# halved every 600, one seed: the exact gradient, its average over :math:`K` nearby and those
+# without walls end within 1 % of each other after 30 steps of the solver. Those with walls are 3 %
+# better at the solution, and 7 % worse after 100 steps. With step sizes that fell linearly, those
+# without walls were 5 % ahead in the end, and a third after the first 400 steps. A reason for a
+# head start that fits what is known: as :math:`K` moves, samples hit walls and leave them, and the
+# exact derivative, which holds between two such events, tells nothing of what lies behind the next,
+# while one long step of learning passes many. Leaving out the walls gives the derivative of a
+# problem whose solution moves freely: it tells where the samples are drawn to, which stays true
+# over a long way. Short steps need it less.
 #
 # How many steps to learn through
 # -------------------------------

@@ -71,12 +71,13 @@ for axis, (name, bank) in zip(axes, banks.items(), strict=True):
 # How good
 # --------
 #
-# On photographs of BSD68, measured by `benchmarks/filters_bsd68.py`: PSNR in dB, also of the
-# filters for noise of 25 scaled to the other levels.
+# On photographs of BSD68, measured by `benchmarks/filters_bsd68.py`: PSNR in dB, mean
+# over images and seeds of the noise, also of the filters for 25 scaled to the other levels.
 
 here = Path(__file__).parent if "__file__" in globals() else Path.cwd()
 stored = json.loads((here.parent / "benchmarks/results/filters_bsd68.json").read_text())
-print("noise   images   filters   those of 25, scaled   total variation")
+print("noise   images   seeds   filters   those of 25, scaled   total variation")
 for row in stored["rows"]:
-    numbers = (row[name] for name in ("sigma", "images", "filters", "those of 25, scaled", "TV"))
-    print("{:5.0f}   {:6}   {:7.2f}   {:19.2f}   {:15.2f}".format(*numbers))
+    columns = ("sigma", "images", "seeds", "filters", "those of 25, scaled", "TV")
+    numbers = (row[name] for name in columns)
+    print("{:5.0f}   {:6}   {:5}   {:7.2f}   {:19.2f}   {:15.2f}".format(*numbers))

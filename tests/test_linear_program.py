@@ -6,6 +6,8 @@ import torch
 from scipy.optimize import linprog
 
 import bilevel as bl
+from bilevel.differentiation.active import Active
+from bilevel.differentiation.vertex import by_vertices, linear_system
 
 D = torch.float64
 
@@ -66,7 +68,9 @@ def test_float32_and_zero_are_solved():
     assert solution.x.dtype == torch.float32 and solution.value[1] < 1e-6
 
 
-@pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=repr)
+@pytest.mark.parametrize(
+    "diff", [None, bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth()], ids=repr
+)
 def test_its_derivative_is_that_of_the_vertex(diff):
     K, x = drawn(8, 8, seed=5), drawn(3, 8)
 
@@ -81,6 +85,19 @@ def test_its_derivative_is_that_of_the_vertex(diff):
     difference = (loss(K + step * direction) - loss(K - step * direction)) / (2 * step)
     assert leaf.grad is not None
     assert abs((leaf.grad * direction).sum() - difference) < 1e-5 * abs(difference)
+
+
+def test_vertices_are_solved_by_one_batch_of_factors_and_other_samples_as_ever():
+    K, x = drawn(3, 7, 6, seed=2), drawn(3, 6)
+    K[2, 1:4] = K[2, 0]  # three times the same row: four of them 0, in one direction
+    energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 0.3, x + 0.3)
+    solution = bl.solve(energy, x0=x, solver=bl.LinearProgram(), tol=1e-12)
+    active = Active(energy, (solution.x, *solution.dual))
+    assert linear_system(active).sound.tolist() == [True, True, False]
+    for transposed in (False, True):
+        b = drawn(3, 6, seed=7), drawn(3, 7, seed=8)
+        both = by_vertices(active)(b, transposed), active.solve(b, transposed)
+        torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

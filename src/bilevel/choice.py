@@ -7,6 +7,7 @@ from torch import Tensor
 from .differentiation.base import Strategy
 from .differentiation.explicit import Explicit
 from .differentiation.implicit import FixedPoint, Implicit
+from .differentiation.partly_smooth import PartlySmooth
 from .problem import Problem
 from .solvers.active_set import InteriorPoint
 from .solvers.base import Solver
@@ -14,6 +15,7 @@ from .solvers.descent import GradientDescent
 from .solvers.direct_prox import DirectProx, single_prox
 from .solvers.forms import diagonalised
 from .solvers.forward_backward import ForwardBackward
+from .solvers.linear_program import LinearProgram
 from .solvers.newton import Newton
 from .solvers.primal_dual import PrimalDual
 from .solvers.quadratic_program import is_quadratic_program, rows_of
@@ -77,11 +79,13 @@ def _small(x: Tensor, most: int = _SMALL) -> bool:
 
 
 def default_strategy(problem: Problem, solver: Solver) -> Strategy:
-    """An explicit solver: its formula. A smooth energy: Implicit, by its Hessian. Else, for a
-    VectorField, or where a step of the solver solves with that Hessian, FixedPoint. All right to
-    second order."""
+    """An explicit solver: its formula. A linear program: PartlySmooth, by a factor at the vertex. A
+    smooth energy: Implicit, by its Hessian. Else, for a VectorField, or where a step of the solver
+    solves with that Hessian, FixedPoint. All right to second order."""
     if solver.explicit:
         return Explicit()
+    if isinstance(solver, LinearProgram):
+        return PartlySmooth()
     f = problem.f
     smooth = f is not None and f.potential and problem.g is None and not problem.h
     return Implicit() if smooth and not solver.newton else FixedPoint()

@@ -59,6 +59,12 @@ class Active:
             ]
         self._slope: tuple[Tensor, Tensor] | None = None
 
+    def take(self, index: Tensor) -> Active | None:
+        """Of the samples `index`; None if a term cannot be indexed."""
+        problem = self.problem.take(index, self.x)
+        point = tuple(part[index] for part in (self.x, *self.y))
+        return None if problem is None else Active(problem, point)
+
     @property
     def manifolds(self) -> list[Manifold]:
         own = [] if self.own is None else [self.own]

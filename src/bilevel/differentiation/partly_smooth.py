@@ -16,6 +16,7 @@ from .active import Active
 from .base import Strategy
 from .flat_zones import covered, on_zones
 from .implicit import at_optimality, check_order, solution
+from .vertex import by_vertices
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -31,7 +32,8 @@ class PartlySmooth(Strategy):
     included.
 
     M is read off the solution and its duals (`Proximable.manifold`), and the system has its
-    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active. Dense where at most
+    dimension: 4 unknowns for a lasso of 1000 features of which 4 are active, an LU factor at the
+    vertex of a linear program, L1 @ Matrix with x in a Box. Else dense where at most
     512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms;
     with them as `Implicit`, but for `FlatZones` where that covers the problem: first derivatives of
     images denoised by total variation. The numbers are those of `Implicit`, right up to derivative
@@ -64,7 +66,7 @@ class PartlySmooth(Strategy):
 def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
-    return (active if same else Active(problem, point)).solve
+    return by_vertices(active if same else Active(problem, point))
 
 
 def _warn(active: Active, run: Run) -> None:

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..argmin import argmin
+from ..differentiation import Implicit
 from ..differentiation.base import Strategy
 from ..errors import OnFail
 from ..operators import Convolution
 from ..problem import Problem
 from ..solvers import Solver, SplitPenalties
 from ..terms import L2Ball, LeastSquares
-from .potentials import FilterPotential, FirmPotential, HuberPotential
+from .potentials import AbsolutePotential, FilterPotential, FirmPotential, HuberPotential
 
 
 def dct_filters(size: int) -> Tensor:
@@ -116,6 +117,12 @@ class FilterDenoise(nn.Module):
         sharp = isinstance(self.potential, HuberPotential | FirmPotential)
         return SplitPenalties() if sharp and self.sigma is None else None
 
+    def default_diff(self) -> Strategy | None:
+        """Of a smooth energy, of many responses a pixel, nothing is kept for the backward
+        pass."""
+        smooth = self.sigma is None and not isinstance(self.potential, AbsolutePotential)
+        return Implicit(recompute=True) if smooth else None
+
     def forward(self, noisy: Tensor) -> Tensor:
         border = self.basis.shape[-1] - 1
         if noisy.ndim != 4 or noisy.shape[1] != 1 or min(noisy.shape[2:]) <= border:
@@ -128,7 +135,7 @@ class FilterDenoise(nn.Module):
             self.energy(wide),
             x0=wide.detach(),
             solver=self.default_solver() if self.solver is None else self.solver,
-            diff=self.diff,
+            diff=self.default_diff() if self.diff is None else self.diff,
             tol=self.tol,
             on_fail=self.on_fail,
         )

@@ -52,7 +52,7 @@ class Manifold(ABC):
 
     def basis(self) -> Tensor:  # (B, n, t)
         """Orthonormal columns that span T; for samples with a smaller T, columns of 0 follow."""
-        index, valid = _places(self.support.flatten(1))
+        index, valid = places(self.support.flatten(1))
         shape, (batch, k) = self.support.shape, index.shape
         columns = []
         for j in range(k):
@@ -80,7 +80,7 @@ def segments(p: Tensor, slack: Tensor, dim: int = -1) -> Clusters:
     return Clusters(ones > 0, margin, number.movedim(-1, dim).flatten(1), ones)
 
 
-def _places(mask: Tensor) -> tuple[Tensor, Tensor]:  # (B, n) -> (B, k), (B, k)
+def places(mask: Tensor) -> tuple[Tensor, Tensor]:  # (B, n) -> (B, k), (B, k)
     """(where the mask is true, whether that entry counts): k the most over the batch."""
     k = int(mask.sum(1).max()) if mask.numel() else 0
     valid, index = mask.to(torch.int8).sort(dim=1, descending=True, stable=True)
@@ -123,7 +123,7 @@ class Coordinates(Manifold):
         return self.curvature * v
 
     def basis(self) -> Tensor:
-        index, valid = _places(self.support.flatten(1))
+        index, valid = places(self.support.flatten(1))
         whole = self.margin.new_zeros(len(index), self.support.flatten(1).shape[1], index.shape[1])
         return whole.scatter(1, index[:, None], valid[:, None].to(whole))
 
@@ -149,7 +149,7 @@ class Clusters(Manifold):
 
     def basis(self) -> Tensor:
         some = self._sums(self.support.to(self.margin)) > 0
-        index, valid = _places(some)
+        index, valid = places(some)
         member = (self.label[..., None] == index[:, None]) & valid[:, None]  # (B, n, t)
         column = (self.sign * self.support).flatten(1) / self._sizes().gather(1, self.label).sqrt()
         return member * column[..., None]
