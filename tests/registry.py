@@ -462,7 +462,10 @@ OPERATORS = [
         "Matrix, sparse, columns", lambda d: bl.Matrix(d.normal(3, d.event[0]).to_sparse()), (5, 2)
     ),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
-    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense().cpu()))),
+    Case(
+        "SparseMatrix",
+        lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense().cpu())),
+    ),
     Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
@@ -551,7 +554,9 @@ def sparse(d: Draw) -> Tensor:
 
 
 def centred(d: Draw) -> bl.SparseMatrix:
-    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense().cpu()), d.normal(*d.event).cpu().numpy())
+    return bl.SparseMatrix(
+        scipy.sparse.csr_array(sparse(d).to_dense().cpu()), d.normal(*d.event).cpu().numpy()
+    )
 
 
 def csr(d: Draw) -> Tensor:
