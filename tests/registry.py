@@ -572,6 +572,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LawsonHanson,
     bl.LinearProgram,
     bl.SplitPenalties,
     bl.Newton,
@@ -631,6 +632,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.Implicit(recompute=True),
     bl.FlatZones(),
     bl.PartlySmooth(),
     bl.Unroll(),

@@ -203,27 +203,38 @@ def test_what_goes_wrong_is_said():
 
 
 def test_f_is_evaluated_little_more_than_once_a_step():
-    """Beside the steps: for the shapes, for what is learned, for the size of the first step, twice
-    for the contraction, and twice recorded for the derivative; a hundred samples end apart."""
+    """Beside the steps: recorded for the derivative's two orders, and for its system; a hundred
+    samples end apart."""
     f, calls = Sigma(0.8), []
     layer = Equilibrium(f, acceleration=bl.Plain(), tol=1e-5)
     f.register_forward_hook(lambda *_: calls.append(1))
     x = layer(torch.randn(100, N))
     (told,) = certificates(x.sum())
     assert told.iterations.max() > told.iterations.min()
-    assert len(calls) <= int(told.iterations.max()) + 7
+    assert len(calls) <= int(told.iterations.max()) + 3
+    assert 0 < told.contraction.nan_to_num(0.5).min() < 1  # worked out now
+    assert len(calls) <= int(told.iterations.max()) + 5
 
 
-def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed():
-    """No Krylov basis where dT/dx = 0.4 Q, Q orthogonal: 0.4^20 is 1e-8."""
+def test_plain_steps_can_be_recorded():
+    a = torch.tensor(0.5, requires_grad=True)
+    layer = Equilibrium(lambda x, y: a * x + y, acceleration=bl.Plain(), diff=bl.Unroll(), tol=1e-9)
+    x = layer(torch.ones(1, 2))
+    assert torch.allclose(x, torch.full((1, 2), 2.0))
+    assert torch.allclose(torch.autograd.grad(x[0, 0], a)[0], torch.tensor(4.0))
+
+
+@pytest.mark.parametrize(("rate", "products"), [(0.4, 22), (0.8, 86)])
+def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed(rate, products):
+    """No Krylov basis where dT/dx = rate Q, Q orthogonal: 0.4^20 and 0.8^83 are 1e-8."""
     n = 200
-    W = (0.4 * torch.linalg.qr(torch.randn(n, n)).Q).requires_grad_()
+    W = (rate * torch.linalg.qr(torch.randn(n, n)).Q).requires_grad_()
     x = Equilibrium(lambda x, b: x @ W.T + b, acceleration=bl.Plain(), tol=1e-7)(torch.ones(1, n))
     (gradient,) = torch.autograd.grad(x.sum(), W)
     (told,) = certificates(x.sum())
     w = torch.linalg.solve(torch.eye(n) - W.detach().T, torch.ones(n))
     assert torch.allclose(gradient, w[:, None] * x.detach(), rtol=1e-6, atol=1e-7)
-    assert told.adjoint_iterations <= 22
+    assert told.adjoint_iterations <= products
 
 
 def test_an_answer_that_is_its_start_has_memory_of_its_own():

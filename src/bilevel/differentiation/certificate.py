@@ -47,7 +47,7 @@ class Certificate:
     iterations: Tensor | None = None  # steps of the solver
     converged: Tensor | None = None  # bool
     # |T(T(z)) - T(z)| / |T(z) - z| near the solution; nan once at rounding level
-    contraction: Tensor | None = None
+    contraction: Later = Later()
     # where all terms declare their manifolds, and a gradient is asked for:
     identified: Tensor | None = None  # steps for which the active set has been seen unchanged
     margin: Tensor | None = None  # least slack of what holds the active set; 0 at a kink

@@ -93,6 +93,8 @@ class Looking:
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
+        if z is self.z:
+            self._first_move = _length_of_step(fixpoint, z, t)
         return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
@@ -152,9 +154,8 @@ class Looking:
 
     @cached_property
     def _first_move(self) -> Tensor:  # (B,)
-        """|T(start) - start|"""
-        t = self.fixpoint.T(self.z)
-        return relative_change(self.z, t) * norm_event(self.fixpoint.primal(t))
+        """|T(start) - start|, where no look at the start has told it."""
+        return _length_of_step(self.fixpoint, self.z, self.fixpoint.T(self.z))
 
     def _stuck(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
         """Whether twice as many steps have not lessened the gap: a weight far from the scale of the
@@ -215,6 +216,24 @@ def look_later(run: Run, fixpoint: Fixpoint, z0: Z, z: Z, *names: str) -> None:
 
     for name in names:
         setattr(run.certificate, name, fill)
+
+
+def contraction_later(certificate: Certificate, fixpoint: Fixpoint, z: Z) -> None:
+    """Let it tell |T(T(z)) - T(z)| / |T(z) - z| of an answer z, once that is read; nan where it is
+    rounding, or 1 and more: no rate then."""
+
+    def fill(certificate: Certificate) -> None:
+        with constant():
+            once = fixpoint.T(z)
+            change, again = fixpoint.change(z, once), fixpoint.change(once, fixpoint.T(once))
+        measured = (change > 1e3 * eps(change)) & (again < change)
+        certificate.contraction = torch.where(measured, again / change, torch.nan)
+
+    certificate.contraction = fill
+
+
+def _length_of_step(fixpoint: Fixpoint, z: Z, t: Z) -> Tensor:  # -> (B,)
+    return relative_change(z, t) * norm_event(fixpoint.primal(t))
 
 
 def _named(solver: Solver, acceleration: Acceleration) -> str:

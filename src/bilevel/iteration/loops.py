@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import eps
 from .._tangents import constant
 from ..acceleration.base import Plain, State, merge, where
 from ..differentiation.active import declared
-from ..differentiation.system import DENSE
+from ..differentiation.linearisation import DENSE
 from ..differentiation.unrolled import stretch
 from ..fixpoint import Fixpoint
 from ..solvers.base import Z
 from ..solvers.external import External
 from .identification import Watch
-from .looks import ALL, Look, Looking, Rows, look_later
+from .looks import ALL, Look, Looking, Rows, contraction_later, look_later
 from .polish import by_points, polish
 
 if TYPE_CHECKING:
@@ -33,9 +32,13 @@ class Free(Looking):
     def __init__(self, run: Run, fixpoint: Fixpoint, z: Z, identified: int | None) -> None:
         super().__init__(run, fixpoint, z)
         self._steady = identified
-        steps = run.settle and not isinstance(fixpoint.solver, External)  # to be watched
-        watched = identified is not None or (steps and declared(fixpoint.problem))
-        self._watch = Watch.of(z) if watched else None
+        self._watch = Watch.of(z) if identified is not None or self._watched() else None
+
+    def _watched(self) -> bool:
+        """Whether a derivative is asked for, by steps, where an active set can change."""
+        problem, solver = self.fixpoint.problem, self.fixpoint.solver
+        kinks = problem.g is not None or bool(problem.h)
+        return self.run.settle and kinks and declared(problem) and not isinstance(solver, External)
 
     def loop(self) -> Z:
         run, fixpoint, z, batch = self.run, self.fixpoint, self.z, len(self.z[0])
@@ -96,7 +99,7 @@ class Free(Looking):
         if self._unmeasured:
             look_later(self.run, self.fixpoint, self.z, out, "residual")
         if self.run.settle and self.k and not self.fixpoint.solver.newton:
-            self.certificate.contraction = self._contraction(out)
+            contraction_later(self.certificate, self.fixpoint, out)
         if self._watch is None:
             return out
         self.certificate.identified = self._watch.steady
@@ -140,13 +143,6 @@ class Free(Looking):
         state = merge(better, self.run.acceleration.start(fixpoint, trial), state)
         return look, where(better, trial, z), state
 
-    def _contraction(self, z: Z) -> Tensor:  # -> (B,)
-        """|T(T(z)) - T(z)| / |T(z) - z|; nan where it is rounding, or 1 and more: no rate then."""
-        fixpoint, once = self.fixpoint, self.fixpoint.T(z)
-        change, again = fixpoint.change(z, once), fixpoint.change(once, fixpoint.T(once))
-        measured = (change > 1e3 * eps(change)) & (again < change)
-        return torch.where(measured, again / change, torch.nan)
-
 
 def _nearer(which: Tensor, found: tuple[Z, Tensor], known: tuple[Z, Tensor]) -> tuple[Z, Tensor]:
     """(z, residual): those found where they have the smaller residual, of the samples `which`."""
@@ -162,7 +158,7 @@ class Recorded(Looking):
         alive = torch.ones(len(z[0]), dtype=torch.bool, device=z[0].device)
         state = run.acceleration.start(fixpoint, z)
         while len(alive):
-            new, state = self._advance(z, state, self.steps(), segment)
+            new, state = self._advance(z, state, self.steps() or 1, segment)
             with constant():
                 look = self.look(fixpoint, new)
             z = new if bool(alive.all()) else where(alive, new, z)
