@@ -26,7 +26,9 @@ NOTES = (
     f"Isotropic TV, {COUNT} crops of {SIZE} x {SIZE} from BSD training photographs, float64, mean "
     f"squared error, from the weight {START}, up to {STEPS} outer steps. Denoising: sigma 25/255. "
     "Deblurring: other photographs, under a 3 x 3 mean and sigma 10/255, a weight for each crop; "
-    "it was set aside before the rule that ends a run was chosen, and run once. Work: steps of the "
+    "set aside before the rule that ends a run was chosen, and not used for it. There the start is "
+    "within 0.04 dB of the best, and to be sure of so small a decrease costs more than the fixed "
+    "1e-2 pays that takes it in doubt; 1e-3 and L-BFGS end where they start. Work: steps of the "
     "lower solver plus products of the adjoint solver, over all samples; Newton finishes, which "
     "only accuracies of 1e-6 and tighter have, are not counted. PSNR at accurate solutions. 'Same "
     "method, fixed' is AdaptiveInexact with tol = tightest, its adjoints to sqrt(tol); L-BFGS "
@@ -120,14 +122,17 @@ def trace(task: Task, optimizer: object, tol: float | None) -> list[tuple]:
     return [(work, task.psnr(log_weights)) for work, log_weights in visited]
 
 
-def arms(fixed: list[float]) -> list[tuple[str, object, float | None]]:
+def arms(task: Task) -> list[tuple[str, object, float | None]]:
     def pinned(tol: float):
         return lambda p: bl.AdaptiveInexact(p, tol=tol, tightest=tol)
 
+    bounded = lambda p: bl.AdaptiveInexact(p, worst_case=True)  # noqa: E731
     return [
         ("adaptive", bl.AdaptiveInexact, None),
-        ("adaptive, worst case", lambda p: bl.AdaptiveInexact(p, worst_case=True), None),
-        *((f"same method, fixed {tol:.0e}", pinned(tol), None) for tol in fixed),
+        *(
+            [] if task.blurred else [("adaptive, worst case", bounded, None)]
+        ),  # no bound of |x - x*|
+        *((f"same method, fixed {tol:.0e}", pinned(tol), None) for tol in task.fixed),
         *((f"L-BFGS, fixed {tol:.0e}", None, tol) for tol in BY_LBFGS),
     ]
 
@@ -136,7 +141,7 @@ def main() -> None:
     rows = []
     for task in TASKS:
         traces = {}
-        for name, optimizer, tol in arms(task.fixed):
+        for name, optimizer, tol in arms(task):
             traces[name] = trace(task, optimizer, tol)
             print(task.name, name, traces[name][-1], flush=True)
         best = max(points[-1][1] for points in traces.values())

@@ -1,5 +1,7 @@
 """AdaptiveInexact: the minimum, no tolerance, little work; and what it refuses."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -74,8 +76,8 @@ def test_every_step_lowers_the_true_loss():
     rows, true = learned().history, []
     batch = {k: torch.stack([image[k] for image in images()]) for k in ("clean", "noisy")}
     for row in rows:
-        energy = bl.LeastSquares(batch["noisy"])
-        x = bl.solve(energy + torch.tensor(row["log_weight"]).exp() * bl.TotalVariation()).x
+        energy = bl.LeastSquares(batch["noisy"]) + math.exp(row["log_weight"]) * bl.TotalVariation()
+        x = bl.solve(energy, tol=1e-9).x  # the last steps differ by 1e-5 of the loss
         true.append(float((x - batch["clean"]).square().mean()))
     assert all(after < before for before, after in zip(true, true[1:], strict=False))
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import bilevel as bl
+from bilevel.terms.composition import Composition
 
 F64 = torch.float64
 A = torch.randn(7, 5, dtype=F64, generator=torch.Generator().manual_seed(1))
@@ -131,6 +132,24 @@ def test_a_learned_weight_may_go_astray(size, dtype):
     expected = images if size < 1 else images.mean((2, 3), keepdim=True).expand_as(images)
     assert torch.allclose(x, expected, atol=1e-6 if dtype == F64 else 1e-4)
     assert gradient.isfinite()
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-9, 0.3, 1e6])
+def test_an_energy_that_is_zero_from_the_start_has_a_gap_at_rounding(level):
+    y = torch.full((2, 1, 6, 7), level, dtype=F64)
+    blur = bl.Blur(torch.tensor([[0.2, 0.5, 0.3]], dtype=F64))
+    data = Composition(bl.LeastSquares(blur(y)), blur)  # by its prox
+    solution = bl.solve(data + 0.1 * bl.TotalVariation() + bl.Box(0.0, 1e7), x0=y)
+    assert torch.allclose(solution.x, y, rtol=1e-12, atol=0)
+    assert level == 0 or (solution.gap < 1e-13).all()
+
+
+def test_a_run_that_creeps_is_not_taken_for_rounding():
+    stiff = bl.Matrix(torch.tensor([[1.0, 0.0], [0.0, 1e-3]], dtype=F64))
+    energy = bl.LeastSquares(torch.ones(1, 2, dtype=F64)) @ stiff + 1e-5 * bl.L1()
+    options = dict(solver=bl.ForwardBackward(), acceleration=bl.Plain(), max_iter=2000)
+    solution = bl.solve(energy, on_fail="ignore", **options)
+    assert not solution.converged.any() and (solution.gap > 0.5).all()
 
 
 def test_a_weight_of_zero_leaves_the_other_terms(weight):

@@ -157,6 +157,14 @@ def test_deblur_solves_its_problem(float64, task, size):
     np.testing.assert_allclose(x[0].detach().numpy(), frame, atol=1e-2)
 
 
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0, 7.0])
+def test_a_constant_image_is_its_own_restoration(float64, level):
+    """Its energy is 0 from the start: what is left of the gap is the rounding of its values."""
+    seen = torch.full((1, 1, 12, 14), level)
+    x = TVDeblur(0.001)(seen, torch.from_numpy(uneven(5, 4)))
+    assert (x - seen).abs().max() < 1e-12
+
+
 def test_a_point_kernel_denoises(float64):
     seen = torch.from_numpy(data.noisy(CLEAN[None], 25, np.random.default_rng(0)))[None]
     a = TVDeblur(0.1, tol=1e-6)(seen, torch.ones(1, 1))

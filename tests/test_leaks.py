@@ -61,6 +61,16 @@ def argmin_and_backward(steps, look, folder):
         look(step)
 
 
+def newton_and_adjoint(steps, look, folder):
+    weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[1.0, -0.5]], dtype=torch.float64)
+    A = bl.Matrix(torch.tensor([[1.0, 0.2], [0.0, 1.0]], dtype=torch.float64))
+    for step in range(1, steps + 1):
+        x = bl.argmin(bl.LeastSquares(y) @ A + weight * bl.LeastSquares(), solver=bl.Newton())
+        x.square().sum().backward()
+        look(step)
+
+
 def second_derivatives(steps, look, folder):
     weight = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     y = torch.randn(2, 6, dtype=torch.float64)
@@ -89,8 +99,9 @@ def watch(report, job, first, last, folder):
 
 JOBS = [
     (learn_batches, 200, 1000),
-    (learn_denoiser, 20, 100),  # each solves: slower
-    (argmin_and_backward, 20, 100),
+    (argmin_and_backward, 200, 1000),
+    (newton_and_adjoint, 200, 1000),
+    (learn_denoiser, 20, 100),  # slower
     (second_derivatives, 20, 100),
 ]
 

@@ -139,7 +139,14 @@ class Looking:
         both = self.run.settle or at_once or fixpoint.solver.newton  # a residual that is the error
         finished = small & settled if both else small
         finished = torch.where(gap.isfinite(), finished, settled)
-        return Look(t, residual, gap, finished | self._stalled(gap, residual, rows))
+        stuck = self._stuck(gap, rows)
+        if bool(stuck.any()):  # z is at rounding level, or the gap is
+            last = fixpoint.gap(t, self._energy_at_zero[rows])
+            assert last is not None
+            rounding = 64 * eps(residual)
+            gap = torch.where(stuck & (last <= rounding), last, gap)
+            finished = finished | stuck & ((gap <= rounding) | (residual <= rounding))
+        return Look(t, residual, gap, finished)
 
     def _runs_away(self, x: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
         """Whether x is only far out, and moves as fast as at the start: |x - T(x)| / |x| is small
@@ -157,15 +164,22 @@ class Looking:
         """|T(start) - start|, where no look at the start has told it."""
         return _length_of_step(self.fixpoint, self.z, self.fixpoint.T(self.z))
 
-    def _stalled(self, gap: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
-        """Whether z is at rounding level and twice as many steps have not lessened the gap: a
-        weight far from the scale of the data leaves a gap that the dtype cannot close."""
+    def _stuck(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+        """Whether twice as many steps have not lessened the gap: a weight far from the scale of the
+        data, or an energy that is 0 from the start, leaves a gap that the dtype cannot close."""
         at, before, least = self._mark
         least[rows] = torch.minimum(least[rows], gap)
         if self.k < 2 * at:
             return torch.zeros_like(gap, dtype=torch.bool)
         self._mark = (self.k, least, torch.full_like(least, torch.inf))
-        return (residual <= 64 * eps(residual)) & (least > 0.5 * before)[rows]
+        return (least > 0.5 * before)[rows]
+
+    @cached_property
+    def _energy_at_zero(self) -> Tensor:  # (B,)
+        """What a gap that only rounding keeps open is relative to: of least squares, the data's."""
+        with constant():
+            value = self.fixpoint.problem.value(torch.zeros_like(self.fixpoint.primal(self.z)))
+        return torch.where(value.isfinite(), value.abs(), 0.0)
 
     def leaving(self, look: Look) -> Tensor:  # -> (B,) bool
         """Which samples go no further: finished, broken, or out of steps or time."""

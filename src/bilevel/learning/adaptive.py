@@ -49,8 +49,10 @@ class AdaptiveInexact(Descent):
     it.
 
     The run ends (a step moves nothing) where a step would lower the loss by less than
-    tolerance_change of its size, or at the tightest tolerance. Differs from [1], where every error
-    is bounded and losses are compared at the end of a whole search.
+    tolerance_change of its size, by less than a thousandth that only a tighter solve could tell, or
+    at the tightest tolerance; a last step in doubt is taken where it leaves a quarter of
+    |∇loss|^2. Differs from [1], where every error is bounded and losses are compared at the end of
+    a whole search.
 
     [1] Salehi, Mukherjee, Roberts, Ehrhardt. An adaptively inexact first-order method for bilevel
     optimization with application to hyperparameter learning. 2024.
