@@ -1,11 +1,13 @@
 """128 small quadratic programs with their gradient: InteriorPoint, the first-order solvers, qpth
-where it is installed, and one batched LU of the same size to compare machines by.
+and cvxpylayers where they are installed, and one batched LU of the same size to compare machines
+by.
 
 python benchmarks/quadratic_programs.py        results in benchmarks/results/quadratic_programs.md
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -29,7 +31,7 @@ class Case:
     parameter: Tensor
     target: Tensor  # the loss is |x - target|^2 / 2B
     exact: Callable[[Tensor], Tensor]  # the gradient, from x, by a dense solve on the active set
-    qpth: Callable[[Tensor], tuple[Tensor, ...]]  # Q, q, G, h, A, b with Gx <= h, Ax = b
+    standard: Callable[[Tensor], tuple[Tensor, ...]]  # Q, q, G, h, E, e with Gx <= h, Ex = e
 
 
 def unmixing(rng: np.random.Generator) -> Case:
@@ -112,16 +114,47 @@ def by(case: Case, solver: bl.Solver, **options) -> Run:
 def by_qpth(case: Case) -> Run:
     from qpth.qp import QPFunction
 
-    return differentiated(case, lambda p: QPFunction(verbose=-1)(*case.qpth(p)))
+    return differentiated(case, lambda p: QPFunction(verbose=-1)(*case.standard(p)))
+
+
+def by_cvxpylayers(case: Case, **solver_args) -> Run:
+    """min 1/2 |Fx|^2 + <q, x>, F*F = Q: the rules of parameters know no <x, Qx>."""
+    import cvxpy as cp
+    from cvxpylayers.torch import CvxpyLayer
+
+    Q, q, G, h, E, e = case.standard(case.parameter)
+    F = torch.linalg.cholesky(Q).mT
+    values = {"F": F, "q": q, "G": G, "h": h} | ({"E": E, "e": e} if len(E) else {})
+    vectors = ("q", "h", "e")
+    shapes = {k: v.shape[-1:] if k in vectors else v.shape[-2:] for k, v in values.items()}
+    p = {name: cp.Parameter(tuple(shape)) for name, shape in shapes.items()}
+    x = cp.Variable(N)
+    constraints = [p["G"] @ x <= p["h"]] + ([p["E"] @ x == p["e"]] if len(E) else [])
+    energy = cp.Minimize(cp.sum_squares(p["F"] @ x) / 2 + p["q"] @ x)
+    layer = CvxpyLayer(cp.Problem(energy, constraints), list(p.values()), [x])
+
+    def solution(t: Tensor) -> Tensor:
+        parameters = values | {"q": case.standard(t)[1]}
+        return layer(*parameters.values(), solver_args=solver_args)[0]
+
+    return differentiated(case, solution)
+
+
+PEERS = {
+    "qpth": by_qpth,
+    "cvxpylayers": by_cvxpylayers,
+    "cvxpylayers to 1e-9, dense adjoint": partial(
+        by_cvxpylayers, solve_method="SCS", eps=1e-9, mode="dense"
+    ),
+}
 
 
 def rows_of(case: Case, others: dict[str, Run]) -> list[dict]:
     ours = by(case, bl.InteriorPoint())
+    expected = case.exact(ours()[0])  # the others' x may be too coarse to tell what is active
 
     def error(run: Run) -> float:
-        x, gradient = run()
-        expected = case.exact(x)
-        return float((gradient - expected).norm() / expected.norm())
+        return float((run()[1] - expected).norm() / expected.norm())
 
     least = {
         "goal_ms": 60.0,
@@ -148,10 +181,10 @@ def main() -> None:
         case.name: {type(solver).__name__: by(case, solver, max_iter=200_000)}
         for case, solver in ((simplex, bl.ForwardBackward()), (polytope, bl.PrimalDual()))
     }
-    here = find_spec("qpth") is not None
-    if here:
-        for case in (simplex, polytope):
-            others[case.name]["qpth"] = by_qpth(case)
+    here = [name for name in PEERS if find_spec(name.split()[0]) is not None]
+    for case in (simplex, polytope):
+        others[case.name] |= {name: PEERS[name](case) for name in here}
+    missing = [name for name in PEERS if name not in here]
     K, b = torch.randn(B, N + 1, N + 1, dtype=D), torch.randn(B, N + 1, dtype=D)
     lu = ratio(lambda: torch.linalg.solve(K, b), lambda: torch.linalg.solve(K, b))
     rows = [
@@ -166,7 +199,7 @@ def main() -> None:
         "Forward and backward, float64, one thread, default tolerances. error: of the gradient, "
         "relative to that of a dense solve on the active set. processor_ms: the processor's time "
         "of ours, the least of some rounds, as a shared machine only adds to it. "
-        + ("" if here else "Not installed: qpth.")
+        + ("" if not missing else f"Not installed: {', '.join(missing)}.")
     )
     store("quadratic_programs", "Quadratic programs", rows, columns, notes)
 

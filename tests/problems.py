@@ -74,7 +74,7 @@ GD, FB, PD = bl.GradientDescent, bl.ForwardBackward, bl.PrimalDual
 XG, OG = bl.ExtraGradient, bl.Optimistic
 IP, NT, AD, CE = bl.InteriorPoint, bl.Newton, bl.ADMM, bl.Celer
 MD, BP = bl.MirrorDescent, bl.BregmanPrimalDual
-LP, SP = bl.LinearProgram, bl.SplitPenalties
+LP, SP, LH = bl.LinearProgram, bl.SplitPenalties, bl.LawsonHanson
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ EXAMPLES = [
     Example(
         "simplex_least_squares",
         lambda t: misfit(t) + bl.Simplex(each(t["radius"], 2)),
-        (IP, MD, BP, FB, PD),
+        (IP, LH, MD, BP, FB, PD),
         SMALL,
     ),
     Example(

@@ -25,18 +25,19 @@ class Draw:
     event: tuple[int, ...] = (5,)
     dtype: torch.dtype = torch.float64
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
 
     def normal(self, *shape: int) -> Tensor:
         wide = torch.complex128 if self.dtype.is_complex else torch.float64
-        return torch.randn(shape, generator=self.generator, dtype=wide).to(self.dtype)
+        return torch.randn(shape, generator=self.generator, dtype=wide).to(self.device, self.dtype)
 
     def positive(self, *shape: int) -> Tensor:
         """In [0.2, 1]."""
         uniform = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        return (0.2 + 0.8 * uniform).to(self.dtype)
+        return (0.2 + 0.8 * uniform).to(self.device, self.dtype)
 
     def x(self) -> Tensor:
         return self.normal(self.batch, *self.event)
@@ -384,7 +385,7 @@ def one_hot(d: Draw) -> Tensor:
 
 def psd(d: Draw, *batch: int) -> Tensor:
     a = d.normal(*batch, *d.event, *d.event)
-    return a @ a.mT + 0.1 * torch.eye(*d.event, dtype=d.dtype)
+    return a @ a.mT + 0.1 * torch.eye(*d.event).to(a)
 
 
 def truncated(d: Draw, weight: Tensor) -> bl.TruncatedQuadratic:
@@ -393,7 +394,7 @@ def truncated(d: Draw, weight: Tensor) -> bl.TruncatedQuadratic:
 
 def labels(d: Draw) -> Tensor:  # two groups, interleaved
     count = torch.Size(d.event).numel()
-    return (torch.arange(count) % 2).reshape(d.event)
+    return (torch.arange(count, device=d.device) % 2).reshape(d.event)
 
 
 def envelope(d: Draw) -> bl.MoreauEnvelope:
@@ -461,7 +462,10 @@ OPERATORS = [
         "Matrix, sparse, columns", lambda d: bl.Matrix(d.normal(3, d.event[0]).to_sparse()), (5, 2)
     ),
     Case("Matrix, CSR", lambda d: bl.Matrix(csr(d))),
-    Case("SparseMatrix", lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense()))),
+    Case(
+        "SparseMatrix",
+        lambda d: bl.SparseMatrix(scipy.sparse.csc_array(sparse(d).to_dense().cpu())),
+    ),
     Case("SparseMatrix, centred", lambda d: centred(d)),
     Case("Gradient, 1-D", lambda d: bl.Gradient(dims=1)),
     Case("Gradient, 2-D", lambda d: bl.Gradient(), IMAGE),
@@ -519,12 +523,16 @@ OPERATORS = [
     Case("FromPyLops", lambda d: bl.FromPyLops(slopes(d)), IMAGE),
     Case("FromPyLops, a matrix", lambda d: bl.FromPyLops(product(d))),
     Case("FromDeepinv", lambda d: bl.FromDeepinv(bl.to_deepinv(wide(d)))),
-    Case("Groups", lambda d: bl.Groups(torch.tensor([[0, 1, -1], [1, 0, 1]]), *d.event)),
+    Case("Groups", lambda d: bl.Groups(pairs(d), *d.event)),
     Case("Stack", lambda d: bl.Stack(wide(d), wide(d))),
     Case("Stack, one a sample", lambda d: bl.Stack(own(d), bl.Identity())),
     Case("Composite", lambda d: bl.Gradient(dims=1) @ wide(d)),
     Case("Composite, one a sample", lambda d: bl.Gradient(dims=1) @ own(d)),
 ]
+
+
+def pairs(d: Draw) -> Tensor:
+    return torch.tensor([[0, 1, -1], [1, 0, 1]], device=d.device)
 
 
 def small(d: Draw, height: int, width: int) -> tuple[int, int]:
@@ -537,7 +545,7 @@ def slopes(d: Draw) -> pylops.LinearOperator:
 
 
 def product(d: Draw) -> pylops.LinearOperator:
-    return pylops.MatrixMult(d.normal(3, *d.event).numpy())
+    return pylops.MatrixMult(d.normal(3, *d.event).cpu().numpy())
 
 
 def sparse(d: Draw) -> Tensor:
@@ -546,7 +554,9 @@ def sparse(d: Draw) -> Tensor:
 
 
 def centred(d: Draw) -> bl.SparseMatrix:
-    return bl.SparseMatrix(scipy.sparse.csr_array(sparse(d).to_dense()), d.normal(*d.event).numpy())
+    return bl.SparseMatrix(
+        scipy.sparse.csr_array(sparse(d).to_dense().cpu()), d.normal(*d.event).cpu().numpy()
+    )
 
 
 def csr(d: Draw) -> Tensor:
@@ -562,6 +572,7 @@ SOLVERS: list[type[bl.Solver]] = [
     bl.ForwardBackward,
     bl.PrimalDual,
     bl.InteriorPoint,
+    bl.LawsonHanson,
     bl.LinearProgram,
     bl.SplitPenalties,
     bl.Newton,
@@ -621,6 +632,7 @@ LINEAR_SOLVERS: list[bl.LinearSolver] = [
 STRATEGIES: list[bl.Strategy] = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.Implicit(recompute=True),
     bl.FlatZones(),
     bl.PartlySmooth(),
     bl.Unroll(),

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings(
 STRATEGIES = [
     bl.FixedPoint(),
     bl.Implicit(),
+    bl.Implicit(recompute=True),
     bl.PartlySmooth(),
     bl.Truncated(4),
     bl.OneStep(),

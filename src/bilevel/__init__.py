@@ -17,7 +17,7 @@ from .acceleration import (
     Plain,
 )
 from .accuracy import accuracy
-from .argmin import Solution, argmin, solve
+from .argmin import argmin, solve
 from .declarative import DeclarativeNode
 from .denoise_tv import denoise_tv
 from .differentiation import (
@@ -57,6 +57,7 @@ from .learning import (
     Interrupted,
     LearnResult,
     StochasticResult,
+    gsure,
     learn,
     learn_stochastic,
     sure,
@@ -94,6 +95,7 @@ from .operators import (
     to_pylops,
 )
 from .problem import Problem
+from .solution import Solution
 from .solvers import (
     ADMM,
     BregmanPrimalDual,
@@ -107,6 +109,7 @@ from .solvers import (
     ForwardBackward,
     GradientDescent,
     InteriorPoint,
+    LawsonHanson,
     LinearProgram,
     MirrorDescent,
     Newton,
@@ -288,6 +291,7 @@ __all__ = [
     "L2Ball",
     "LBFGS",
     "Laplacian",
+    "LawsonHanson",
     "LearnResult",
     "Largest",
     "LearnedLineSearch",
@@ -379,6 +383,7 @@ __all__ = [
     "argmin",
     "denoise_tv",
     "explain",
+    "gsure",
     "hypergradient",
     "layers",
     "learn",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,61 +13,18 @@ from ._compiling import eager
 from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
-from .checks import boundary, check_modes, check_options
+from .checks import Options, boundary, check_modes
 from .choice import default_solver, default_strategy
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
-from .errors import (
-    NotConverged,
-    OnFail,
-    fail,
-)
+from .errors import OnFail
 from .fixpoint import Fixpoint
 from .iteration.driver import Run, default_tol
 from .problem import Problem
+from .solution import Solution, judge
 from .solvers.base import Solver, Z
 from .solvers.external import External
 from .terms.base import Term
-from .uniqueness import Unique, unique
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """A solution with what is known of its error; all numbers one a sample, (B,)."""
-
-    x: Tensor  # (B, *event)
-    dual: tuple[Tensor, ...]  # one for each h_i(K_i x)
-    value: Tensor  # f(x) + g(x) + sum h_i(K_i x)
-    solver: Solver  # with its step sizes
-    acceleration: Acceleration
-    certificate: Certificate
-    problem: Problem = field(repr=False)
-
-    @property
-    def unique(self) -> tuple[Unique, ...]:
-        """Whether it is the only solution, one answer a sample: see `Unique`; worked out here."""
-        return unique(self.problem, self.x, self.dual)
-
-    @property
-    def gap(self) -> Tensor | None:
-        """Relative duality gap, where the problem has one."""
-        return self.certificate.gap
-
-    @property
-    def residual(self) -> Tensor:
-        """|z - T(z)| / |z|."""
-        assert self.certificate.residual is not None
-        return self.certificate.residual
-
-    @property
-    def iterations(self) -> Tensor:
-        assert self.certificate.iterations is not None
-        return self.certificate.iterations
-
-    @property
-    def converged(self) -> Tensor:  # bool
-        assert self.certificate.converged is not None
-        return self.certificate.converged
 
 
 @dataclass
@@ -79,18 +36,12 @@ class _Task:
     z0: Z
 
 
-def _prepare(
-    energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-) -> _Task:
+def _prepare(energy: Problem | Term, x0: Tensor | None, options: Options) -> _Task:
     check_modes()
-    check_options(
-        solver=solver, acceleration=acceleration, diff=diff, report=report, tol=tol,
-        max_iter=max_iter, max_time=max_time, on_fail=on_fail,
-    )  # fmt: skip
     with constant():
         problem, x0 = boundary(energy, x0)
-    level, certificate = current_accuracy(), report or Certificate()
-    adjoint_tol = None
+    level, certificate = current_accuracy(), options.report or Certificate()
+    tol, adjoint_tol = options.tol, None
     if level is not None and (tol is None or level.tol is None):
         tol, adjoint_tol = tol or level.tol, level.adjoint_tol
         if level.report is not None:
@@ -98,33 +49,33 @@ def _prepare(
     elif level is not None:
         level.others += 1
     tol = default_tol(x0.dtype, bool(problem.h)) if tol is None else tol
+    solver, rule = options.solver, options.acceleration
     if solver is not None:
         solver.check(problem)
     with constant():
         if solver is None:
-            iterates = acceleration is not None or (diff is not None and diff.records)
-            solver = default_solver(problem, x0, iterates)
+            solver = default_solver(problem, x0, options.iterates)
         else:
             solver = solver.prepare(problem, x0)
-        if acceleration is None:
-            acceleration = solver.acceleration(problem, x0, tol)
+        if rule is None:
+            rule = solver.acceleration(problem, x0, tol)
         z0 = solver.start(problem, x0)
     run = Run(
-        acceleration,
+        rule,
         tol,
-        max_iter,
-        max_time,
+        options.max_iter,
+        options.max_time,
         dtype=x0.dtype,
-        on_fail=on_fail,
+        on_fail=options.on_fail,
         certificate=certificate,
         asked_adjoint_tol=adjoint_tol,
     )
     return _Task(Fixpoint(problem, solver), run, z0)
 
 
-def prepared(energy, x0, solver, diff, tol, max_iter) -> _Task:
-    """A solve whose answer will be differentiated, ready to run, which judges nothing."""
-    task = _prepare(energy, x0, solver, None, diff, tol, max_iter, None, "ignore", None)
+def prepared(energy: Problem | Term, x0: Tensor | None, options: Options) -> _Task:
+    """A solve whose answer will be differentiated, ready to run."""
+    task = _prepare(energy, x0, options)
     task.run.settle = True
     return task
 
@@ -149,12 +100,11 @@ def solve(
     tensor([[0.1500, 0.1500, 0.9500, 0.9500]], dtype=torch.float64)
     """
     with constant(), full_precision():
-        task = _prepare(
-            energy, x0, solver, acceleration, None, tol, max_iter, max_time, on_fail, None
-        )
+        options = Options(solver, acceleration, None, tol, max_iter, max_time, on_fail)
+        task = _prepare(energy, x0, options)
         z = task.fixpoint.landed(task.run(task.fixpoint, task.z0), task.run.tol)
         solution = _solution(task, z)
-    _judge(task, solution)
+    judge(task.run, task.z0, solution)
     return solution
 
 
@@ -191,23 +141,20 @@ def argmin(
     tensor(0.5000, dtype=torch.float64)
     """
     with full_precision():
-        fixpoint, z, certificate = differentiated(
-            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-        )
+        options = Options(solver, acceleration, diff, tol, max_iter, max_time, on_fail, report)
+        fixpoint, z, certificate = differentiated(energy, x0, options)
         x = fixpoint.primal(z)
     return certified(x, certificate) if x.requires_grad else x
 
 
 def differentiated(
-    energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
+    energy: Problem | Term, x0: Tensor | None, options: Options
 ) -> tuple[Fixpoint, Z, Certificate]:
     """(the fixed point, its z with a derivative, what is known of its error): what `argmin` and
     `minimum` read their answers off, in full precision."""
-    task = _prepare(
-        energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-    )
+    task = _prepare(energy, x0, options)
     run, fixpoint, z0 = task.run, task.fixpoint, task.z0
-    strategy = default_strategy(fixpoint.problem, fixpoint.solver) if diff is None else diff
+    strategy = options.diff or default_strategy(fixpoint.problem, fixpoint.solver)
     context = warm_start.current()
     if context is not None:
         z0 = context.recall(like=z0)
@@ -223,10 +170,10 @@ def differentiated(
             x, y = fixpoint.primal(values), fixpoint.dual(values)
             run.certificate.distance = fixpoint.problem.distance(x, y)
             run.certificate.read()
-        if report is not None:
-            report.read()
+        if options.report is not None:
+            options.report.read()
         if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
-            _judge(task, _solution(task, values))
+            judge(run, task.z0, _solution(task, values))
     return fixpoint, z, run.certificate
 
 
@@ -257,44 +204,4 @@ def _solution(task: _Task, z: Z) -> Solution:
         task.run.acceleration,
         certificate,
         fixpoint.problem,
-    )
-
-
-def _judge(task: _Task, solution: Solution) -> None:
-    """Raise or warn where the loop ended before its tolerance."""
-    left = ~solution.converged
-    if not bool(left.any()):
-        return
-    broken = ~solution.residual.isfinite()
-    told = _diverged(task, solution, broken) if bool(broken.any()) else _late(task, solution, left)
-    fail(NotConverged(told, solution), task.run.on_fail)
-
-
-def _diverged(task: _Task, solution: Solution, broken: Tensor) -> str:
-    return (
-        f"the iteration diverged: {int(broken.sum())} of {len(broken)} samples are NaN or inf "
-        f"after {int(solution.iterations[broken].max())} steps of {task.run.certificate.solver}. A "
-        "step size above its limit, a Lipschitz constant set too small, or an energy that is not "
-        "convex, not bounded below, or NaN; leave the step sizes out to have them set."
-    )
-
-
-def _late(task: _Task, solution: Solution, left: Tensor) -> str:
-    gap = ""
-    if solution.gap is not None and bool(solution.gap[left].isfinite().all()):
-        gap = f"a relative gap of {float(solution.gap[left].max()):.1e} and "
-    limit = "max_time" if task.run.out_of_time() else "max_iter"
-    size, start = float(solution.x[left].abs().max()), float(task.z0[0].abs().max())
-    if size > 1e6 * max(start, 1.0):
-        advice = f"x has grown to {size:.0e}: has the energy a minimiser? "
-    elif bool(solution.value[left].isinf().any()):
-        advice = "x violates a constraint still: have the constraints a point in common? "
-    else:
-        advice = ""
-    return (
-        f"{int(left.sum())} of {len(left)} samples did not converge to tol = {task.run.tol:.0e}: "
-        f"{limit} ended the loop after {int(solution.iterations.max())} steps of "
-        f"{task.run.certificate.solver} at {gap}a relative residual of "
-        f"{float(solution.residual[left].max()):.1e}. {advice}Raise max_iter, loosen tol, try "
-        "another solver or acceleration, or accept it with on_fail='warn'."
     )

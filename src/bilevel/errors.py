@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from .argmin import Solution
+    from .solution import Solution
 
 OnFail = Literal["raise", "warn", "ignore"]
 

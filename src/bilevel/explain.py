@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ._tangents import constant
 from .argmin import prepared
+from .checks import Options
 from .choice import default_strategy
 from .differentiation.assumptions import Finding, Solved
 from .differentiation.base import Strategy
@@ -66,7 +67,10 @@ def explain(
     'Conservative Jacobian'
     """
     with constant():
-        task = prepared(energy, x0, solver, strategy, tol, max_iter)
+        options = Options(
+            solver=solver, diff=strategy, tol=tol, max_iter=max_iter, on_fail="ignore"
+        )
+        task = prepared(energy, x0, options)
         if not len(task.z0[0]):
             raise ValueError("explain needs a problem to solve, got an empty batch.")
         z = task.run(task.fixpoint, task.z0)

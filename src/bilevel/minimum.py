@@ -9,7 +9,7 @@ from ._compiling import eager
 from ._tangents import carried
 from .acceleration import Acceleration
 from .argmin import differentiated
-from .checks import as_problem
+from .checks import Options, as_problem
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .differentiation.stationary import stationary
@@ -70,9 +70,8 @@ def minimum(
             "equilibrium is found by argmin."
         )
     with full_precision():
-        fixpoint, z, certificate = differentiated(
-            energy, x0, solver, acceleration, diff, tol, max_iter, max_time, on_fail, report
-        )
+        options = Options(solver, acceleration, diff, tol, max_iter, max_time, on_fail, report)
+        fixpoint, z, certificate = differentiated(energy, x0, options)
         x, y = fixpoint.primal(z), fixpoint.dual(z)
         if x.requires_grad:
             x = certified(x, certificate)

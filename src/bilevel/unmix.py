@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .argmin import solve
-from .solvers.forward_backward import ForwardBackward
+from .solvers.lawson_hanson import LawsonHanson
 from .terms import NonNegative, Quadratic, Simplex
 
 
@@ -24,7 +24,8 @@ def unmix(
 
     normalise: without the sum, 1/2 |E a - b|^2 + weight |a|_1 with a >= 0, then a divided by its
     sum: a pixel may be brighter or darker than the spectra, which is often the better model of real
-    light. All pixels are solved as one batch; a pixel without signal has no abundances: 0.
+    light. All pixels are solved as one batch, also with hundreds of spectra, more than bands, of
+    which a pixel uses a few; a pixel without signal has no abundances: 0.
 
     [1] Heinz, Chang. Fully constrained least squares linear spectral mixture analysis. TGRS, 2001.
 
@@ -51,7 +52,7 @@ def unmix(
     pixels = b.reshape(-1, len(E))
     energy = Quadratic(E.mT @ E, weight - pixels @ E) + (NonNegative() if normalise else Simplex())
     start = torch.full((len(pixels), E.shape[1]), 1 / E.shape[1], dtype=E.dtype)
-    a = solve(energy, x0=start, solver=ForwardBackward(), tol=tol).x
+    a = solve(energy, x0=start, solver=LawsonHanson(), tol=tol).x
     if normalise:
         dark = (pixels @ E <= weight).all(1, keepdim=True)  # there 0 is the solution
         a = torch.where(dark, 0.0, a / a.sum(1, keepdim=True))

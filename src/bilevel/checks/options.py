@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from inspect import isabstract
 from numbers import Integral, Real
 
@@ -11,7 +13,7 @@ import torch
 from ..acceleration.base import Acceleration
 from ..differentiation.base import Strategy
 from ..differentiation.certificate import Certificate
-from ..errors import check_on_fail
+from ..errors import OnFail, check_on_fail
 from ..solvers.base import Solver
 
 
@@ -26,27 +28,43 @@ def check_modes() -> None:
         )
 
 
-def check_options(
-    *, solver, acceleration, diff, report, tol, max_iter, max_time, on_fail: str
-) -> None:
-    """The keyword arguments of argmin and solve, None standing for the default."""
-    _instance("solver", solver, Solver)
-    _instance("acceleration", acceleration, Acceleration)
-    _instance("diff", diff, Strategy)
-    _instance("report", report, Certificate)
-    check_on_fail(on_fail)
-    if tol is not None and not (isinstance(tol, Real) and 0 < float(tol) < 1):
-        raise _kind(tol, Real)(
-            f"tol must be a number between 0 and 1, got {tol!r}: a relative gap or residual."
-        )
-    if not isinstance(max_iter, Integral) or max_iter < 1:
-        raise _kind(max_iter, Integral)(
-            f"max_iter must be a whole number, at least 1, got {max_iter!r}."
-        )
-    if max_time is not None and not (isinstance(max_time, Real) and float(max_time) > 0):
-        raise _kind(max_time, Real)(
-            f"max_time must be a number of seconds > 0, or None for no limit, got {max_time!r}."
-        )
+@dataclass(frozen=True, eq=False)
+class Options:
+    """The keyword arguments of argmin, solve and minimum, checked; None stands for the default."""
+
+    solver: Solver | None = None
+    acceleration: Acceleration | None = None
+    diff: Strategy | None = None
+    tol: float | None = None
+    max_iter: int = 20_000
+    max_time: float | None = None
+    on_fail: OnFail = "raise"
+    report: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        _instance("solver", self.solver, Solver)
+        _instance("acceleration", self.acceleration, Acceleration)
+        _instance("diff", self.diff, Strategy)
+        _instance("report", self.report, Certificate)
+        check_on_fail(self.on_fail)
+        tol, steps, seconds = self.tol, self.max_iter, self.max_time
+        if tol is not None and not (isinstance(tol, Real) and 0 < float(tol) < 1):
+            raise _kind(tol, Real)(
+                f"tol must be a number between 0 and 1, got {tol!r}: a relative gap or residual."
+            )
+        if not isinstance(steps, Integral) or steps < 1:
+            raise _kind(steps, Integral)(
+                f"max_iter must be a whole number, at least 1, got {steps!r}."
+            )
+        if seconds is not None and not (isinstance(seconds, Real) and float(seconds) > 0):
+            raise _kind(seconds, Real)(
+                f"max_time must be a number of seconds > 0, or None for no limit, got {seconds!r}."
+            )
+
+    @property
+    def iterates(self) -> bool:
+        """Whether they speak of steps: a solver that makes none will not do."""
+        return self.acceleration is not None or (self.diff is not None and self.diff.records)
 
 
 def _leaves(kind: type) -> Iterator[type]:
@@ -69,8 +87,7 @@ def _instance(name: str, value: object, kind: type) -> None:
             f"{name} is the class {value.__name__}, an instance is needed: "
             f"{name}={value.__name__}()."
         )
-    from bilevel import __all__ as public
-
+    public = sys.modules[kind.__module__.rpartition(".")[0]].__all__  # of the kind's folder
     names = {c.__name__ for c in _leaves(kind)} & set(public)
     known = ", ".join(f"{name}()" for name in sorted(names)) or "none"
     raise TypeError(

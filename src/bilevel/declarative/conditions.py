@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._broadcast import norm_event, tiny
 from ..differentiation.linear_solvers import pseudo_solve
-from ..differentiation.system import DENSE
+from ..differentiation.linearisation import DENSE
 
 _NEAR = 1e-5  # the slack, against the constraint's gradient, below which an inequality is active
 _WEAK = 1e-6  # the pressure, against the objective's gradient, that hardly holds one active

@@ -15,8 +15,9 @@ from .._tangents import constant
 from ..checks import check_modes
 from ..differentiation.certificate import Certificate, certified
 from ..differentiation.chord import differentiable
+from ..differentiation.inverse import Inverse
 from ..differentiation.linear_solvers import LinearSolver
-from ..differentiation.system import System
+from ..differentiation.linearisation import Linearisation
 from ..errors import KinkWarning, NotConverged, OnFail, fail
 from .by_scipy import minimised
 from .conditions import Conditions
@@ -92,11 +93,9 @@ class DeclarativeNode:
         for _ in range(20):
             if bool((left <= max(self.tol / 100, 64 * eps(left))).all()):
                 break
-            system = System(
-                z, conditions.residual, self.linear_solver, 1e-12, "ignore", Certificate()
-            )
-            rest = system.flatten(tuple(part.detach() for part in system.residual))
-            step = system.split(system.newton_step(rest)[0])
+            M = Linearisation(z, conditions.residual)
+            rest = M.flatten(M.residual).detach()
+            step = M.split(Inverse(M, self.linear_solver)(rest, transposed=False).x)
             trial = tuple(a - b for a, b in zip(z, step, strict=True))
             new = conditions.error(trial)
             better = new <= left / 2

@@ -14,7 +14,7 @@ from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
 from .implicit import Implicit
-from .system import DENSE, System
+from .linearisation import DENSE, Linearisation
 from .unrolled import Unroll
 
 if TYPE_CHECKING:
@@ -50,17 +50,17 @@ class Solved:
     certificate: Certificate
 
     @cached_property
-    def system(self) -> System:
-        """M of the equation that the strategy differentiates."""
+    def M(self) -> Linearisation:
+        """That of the equation that the strategy differentiates."""
         problem, point, equation = self.fixpoint.problem, self.z, self.fixpoint.residual
         if isinstance(self.strategy, Implicit):
             point = (self.fixpoint.primal(self.z), *self.fixpoint.dual(self.z))
             equation = _conditions(problem)
-        return System(point, equation, None, 1e-12, "ignore", Certificate())
+        return Linearisation(point, equation)
 
     @property
     def unknowns(self) -> int:
-        return sum(shape[1:].numel() for shape in self.system.shapes)
+        return sum(shape[1:].numel() for shape in self.M.shapes)
 
 
 def _conditions(problem: Problem) -> Callable[[Z], Z]:
@@ -130,17 +130,17 @@ def no_kink(at: Solved) -> Finding:
     M* w at z and at z moved by 1e-6 of its size, at random, to both sides.
     """
     generator, step = torch.Generator().manual_seed(0), 1e-6
-    z = tuple(part.detach() for part in at.system.z)
+    z = tuple(part.detach() for part in at.M.z)
     step = step if z[0].dtype == torch.float64 else 1e-3
 
     def drawn(part: Tensor) -> Tensor:
         return torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
 
-    w = drawn(at.system.flatten(z))
+    w = drawn(at.M.flatten(z))
     noise = [drawn(part) * (part.square().mean().sqrt() or 1.0) for part in z]
-    still, worst = at.system.transposed_product(w), 0.0
+    still, worst = at.M.transposed_product(w), 0.0
     for sign in (1, -1):
-        beside = at.system.at(tuple(p + sign * step * r for p, r in zip(z, noise, strict=True)))
+        beside = at.M.at(tuple(p + sign * step * r for p, r in zip(z, noise, strict=True)))
         worst = max(worst, float((beside.transposed_product(w) - still).norm() / w.norm()))
     return Finding(
         sentence(no_kink),
@@ -158,7 +158,7 @@ def invertible(at: Solved) -> Finding:
     if at.unknowns > DENSE:
         told = f"{at.unknowns} unknowns a sample, more than {DENSE}, are not written out"
         return Finding(name, None, told, advice)
-    values = torch.linalg.svdvals(at.system.matrix())
+    values = torch.linalg.svdvals(at.M.matrix())
     ratio = float((values[:, -1] / values[:, 0]).min())
     told = f"least over largest singular value {ratio:.1e}"
     return Finding(name, ratio > 1e-10, told, advice)
@@ -171,7 +171,7 @@ def contracts(at: Solved) -> Finding:
         rate = float(at.certificate.contraction.nan_to_num(1.0).max())  # type: ignore[union-attr]
         holds, told = (True if rate < 1 else None), f"by {rate:.3g} in the last step, one direction"
         return Finding(name, holds, told if rate < 1 else "not measurable at the answer", advice)
-    matrix = at.system.matrix()
+    matrix = at.M.matrix()
     eye = torch.eye(at.unknowns).to(matrix)
     radius = float(torch.linalg.eigvals(eye - matrix).abs().max())
     return Finding(name, radius < 1 - 1e-9, f"the spectral radius of dT/dz is {radius:.6g}", advice)

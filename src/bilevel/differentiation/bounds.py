@@ -50,18 +50,17 @@ def error_bound(solve: AdjointSolve, parameters: Sequence[Tensor], known: Lipsch
     [1] Ehrhardt, Roberts. Analyzing inexact hypergradients for bilevel learning. IMA J. Appl.
         Math., 2024: their a-posteriori bound, with |q| where they have |v| / mu.
     """
-    system, q, v = solve
+    M, q, v = solve.system.M, solve.w, solve.b
     mu, bend = _constants(solve)
-    e = norm_event(system.flatten(system.residual).detach()) / mu
-    left, size = norm_event(v - system.transposed_product(q)), norm_event(q)
+    e = norm_event(M.flatten(M.residual).detach()) / mu
+    left, size = norm_event(v - M.transposed_product(q)), norm_event(q)
     a = known.loss * e.norm() / mu.min() + ((left + bend * e * size) / mu).norm()
     return _mixed_norm(solve, parameters) * a + known.mixed * e.norm() * (size.norm() + a)
 
 
 def _constants(solve: AdjointSolve) -> tuple[Tensor, Tensor]:
     """(mu, L_2), one a sample, or an error that says which assumption fails."""
-    system = solve.system
-    energy, x = system.energy, system.z[0].detach()
+    energy, x = solve.system.energy, solve.point[0]
     advice = "Leave lipschitz out, and read the estimate instead."
     if energy is None or energy.f is None:
         raise ValueError(
@@ -78,9 +77,8 @@ def _constants(solve: AdjointSolve) -> tuple[Tensor, Tensor]:
 
 def _mixed_norm(solve: AdjointSolve, parameters: Sequence[Tensor]) -> Tensor:
     """|d(grad E)/dθ|, by the smaller of its two sides written out."""
-    system = solve.system
     with torch.enable_grad():
-        slope = torch.cat([part.flatten() for part in system.equation(solve.point)])
+        slope = torch.cat([part.flatten() for part in solve.system.M.equation(solve.point)])
         unknowns, count = len(slope), sum(p.numel() for p in parameters)
         if min(unknowns, count) > _WRITTEN_OUT:
             raise ValueError(

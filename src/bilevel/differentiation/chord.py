@@ -14,8 +14,10 @@ from .._tangents import depends
 from ..errors import OnFail
 from . import probes
 from .certificate import Certificate
+from .inverse import Direct
 from .linear_solvers import LinearSolver
-from .system import Direct, System
+from .system import System
+from .unrolled import stretch
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -40,10 +42,13 @@ class Solve(torch.autograd.Function):
         rhs = tensors[:count]
         ctx.save_for_backward(*tensors[count:])
         ctx.save_for_forward(*tensors[count:])
-        if level == 0 or system.quiet(flat := system.flatten(tuple(rhs))):
+        if level == 0 or system.quiet(flat := system.M.flatten(tuple(rhs))):
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
-            return system.split(system.solve(flat, transposed))
+            solved = system.M.split(system.solve(flat, transposed))
+        if system.recompute:
+            system.M.forget()
+        return solved
 
     @staticmethod
     def backward(ctx, *cotangents: Tensor):
@@ -113,6 +118,7 @@ def differentiable(
     certificate: Certificate,
     direct: Direct | None = None,
     energy: Problem | None = None,  # whose gradient the residual is
+    recompute: bool = False,  # what the residual records, at each backward pass
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
     steps, recorded.
@@ -120,16 +126,20 @@ def differentiable(
     z_0 = z detached,  z_{k+1} = z_k - M^-1 residual(z_k),  M = d residual/dz at z_0, frozen. The
     values do not change.
     """
+
+    def recorded(*parts: Tensor) -> Z:
+        return residual(parts)
+
     with torch.enable_grad():
         fixed = tuple(part.detach() for part in z)
-        rest = residual(fixed)
+        rest = stretch(recorded, fixed, recompute)
         if not depends(rest):
             return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy)
+        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy, recompute)
         current = fixed
         for k in range(order):
             if k:
-                rest = residual(current)
+                rest = stretch(recorded, current, recompute)
             step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
             current = tuple(c - s for c, s in zip(current, step, strict=True))  # type: ignore[arg-type]
         return current

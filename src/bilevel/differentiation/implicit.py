@@ -77,17 +77,25 @@ class Implicit(Strategy):
 
     Smooth energies: F = grad f(x), and a large Hessian is solved by CG. With prox-able and composed
     terms: F is the KKT residual of `Problem.kkt` in (x, y).
+
+    With `recompute` nothing that F recorded is kept from the solution to the backward pass: F is
+    recorded once again for the adjoint system and once for ∂F/∂θ, and let go, for two evaluations
+    of F more and the memory of z. The tensors that the problem holds must not be changed in place
+    in between, as for torch.utils.checkpoint.
     """
 
     linear_solver: LinearSolver | None = None  # default: by the size and kind of the system
     order: int = 2
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         point = solution(run, fixpoint, z0)
-        return at_optimality(run, fixpoint, point, self.order, self.linear_solver)
+        return at_optimality(
+            run, fixpoint, point, self.order, self.linear_solver, recompute=self.recompute
+        )
 
 
 def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
@@ -104,6 +112,7 @@ def at_optimality(
     order: int,
     solver: LinearSolver | None = None,
     direct: Direct | None = None,
+    recompute: bool = False,
 ) -> Z:
     """z with the derivatives of the solution of `Problem.kkt` = 0."""
     problem = fixpoint.problem
@@ -117,6 +126,7 @@ def at_optimality(
         run.certificate,
         direct,
         problem if problem.g is None and not problem.h else None,
+        recompute,
     )
     return fixpoint.solver.assemble(problem, x, tuple(y))
 

@@ -22,11 +22,12 @@ def newton_step(system: System) -> Tensor:  # -> (B,)
     [1] Kantorovich. On Newton's method for functional equations. 1948.
     [2] Qi, Sun. A nonsmooth version of Newton's method. Math. Program., 1993.
     """
-    rest = system.flatten(system.residual).detach()
-    if system.direct is not None:
-        step = system.newton_step(rest)[0]
+    M = system.M
+    rest = M.flatten(M.residual).detach()
+    if system.inverse.direct is not None:
+        step = system.inverse(rest, transposed=False).x
     else:
-        solution = _LOOSE(system.product, rest)
+        solution = _LOOSE(M.product, rest)
         step = torch.where((solution.residual <= 0.1)[:, None], solution.x, torch.nan)
-    e, x = norm_event(system.split(step)[0]), norm_event(system.z[0])
+    e, x = norm_event(M.split(step)[0]), norm_event(M.z[0])
     return e / x.clamp_min(tiny(x))

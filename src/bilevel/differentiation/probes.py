@@ -30,7 +30,7 @@ class AdjointSolve(NamedTuple):
 
     @property
     def point(self) -> tuple[Tensor, ...]:
-        return tuple(part.detach() for part in self.system.z)
+        return tuple(part.detach() for part in self.system.M.z)
 
 
 @dataclass
@@ -87,19 +87,20 @@ def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     the adjoint is solved again on the side that moved.
     """
     (system, w, b), z = solve, solve.point
-    still = system.pull(z, w, parameters)
+    M = system.M
+    still = M.pull(z, w, parameters)
     size = float(torch.linalg.vector_norm(still))
     step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
     worst = 0.0
     noise = [torch.randn(p.shape, generator=_generator(), dtype=torch.float64).to(p) for p in z]
     for sign in (1, -1):
         point = tuple(p + sign * step * _rms(p) * r for p, r in zip(z, noise, strict=True))
-        beside = system.at(point)
-        moved = torch.linalg.vector_norm(beside.transposed_product(w) - b)
-        pull = system.pull(point, w, parameters)
+        beside = system.inverse.at(point)
+        moved = torch.linalg.vector_norm(beside.M.transposed_product(w) - b)
+        pull = M.pull(point, w, parameters)
         change = float(torch.linalg.vector_norm(pull - still))
         if moved > 1e2 * step * torch.linalg.vector_norm(b) or change > 1e2 * step * size:
-            pull = system.pull(point, beside.resolve(b), parameters)
+            pull = M.pull(point, beside(b, transposed=True).x, parameters)
             change = float(torch.linalg.vector_norm(pull - still))
             whole = size or float(torch.linalg.vector_norm(pull))
             worst = max(worst, change / max(whole, torch.finfo(w.dtype).tiny))

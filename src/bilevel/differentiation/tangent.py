@@ -94,6 +94,12 @@ class Spanned:
         inner = torch.where(self.some, inner / torch.where(self.some, self.values, 1.0), 0.0)
         return torch.einsum("bij,bj->bi", self.basis @ self.vectors, inner).reshape(r.shape)
 
+    def trace(self, image: Callable[[Tensor], Tensor]) -> Tensor:  # -> (B,)
+        """tr (B* A B)^+ B* image B."""
+        u = self.basis @ self.vectors
+        shares = (u * self._columns(u, image)).sum(1)
+        return torch.where(self.some, shares / torch.where(self.some, self.values, 1.0), 0.0).sum(1)
+
     def lift(self, d: Z) -> Tensor:
         """The shortest p in g's tangent space with N_i K_i p = d_i."""
         if not d:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._tangents import constant
 from ..acceleration.base import Plain, State, merge, where
 from ..differentiation.active import declared
-from ..differentiation.system import DENSE
+from ..differentiation.linearisation import DENSE
 from ..differentiation.unrolled import stretch
 from ..fixpoint import Fixpoint
 from ..solvers.base import Z

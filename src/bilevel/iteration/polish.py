@@ -11,8 +11,9 @@ from torch import Tensor
 from .._broadcast import eps, norm_event, tiny
 from ..acceleration.base import Z, where
 from ..differentiation.certificate import Certificate
+from ..differentiation.inverse import Inverse
 from ..differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
-from ..differentiation.system import DENSE, System
+from ..differentiation.linearisation import DENSE, Linearisation
 from ..fixpoint import Fixpoint
 
 if TYPE_CHECKING:
@@ -40,12 +41,11 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
     """
     residual = fixpoint.change(z, fixpoint.T(z))
     while products > 0 and bool((residual > tol).any()):
-        linear_solver = _linear_solver(z, products)
-        system = System(z, fixpoint.residual, linear_solver, 1e-12, "ignore", Certificate())
-        rest = tuple(part.detach() for part in system.residual)
-        step, used = system.newton_step(system.flatten(rest))
-        products -= max(used, 10)
-        trial = fixpoint.T(tuple(a - b for a, b in zip(z, system.split(step), strict=True)))
+        M = Linearisation(z, fixpoint.residual)
+        newton = Inverse(M, _linear_solver(z, products))
+        step = newton(M.flatten(M.residual).detach(), transposed=False)
+        products -= max(step.iterations, 10)
+        trial = fixpoint.T(tuple(a - b for a, b in zip(z, M.split(step.x), strict=True)))
         new = fixpoint.change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
         grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, a relative change is small, or 0

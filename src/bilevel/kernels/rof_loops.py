@@ -37,14 +37,30 @@ def _next_rows(i, rows, height):
 def _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny):
     """y = proj(y + sigma D x_bar) on row i of a gray image, every pixel in the disc of radius
     weight."""
+    m, one = x_bar.shape[2], y.dtype.type(1)
+    for j in range(m - 1):
+        w = weight[r, j]
+        down = y[0, 0, i, j] + sigma * (x_bar[0, below, j] - x_bar[0, i, j])
+        right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
+        t = min(w / math.sqrt(max(down * down + right * right, tiny)), one)
+        y[0, 0, i, j] = down * t
+        y[0, 1, i, j] = right * t
+    w = weight[r, m - 1]
+    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, below, m - 1] - x_bar[0, i, m - 1])
+    y[0, 0, i, m - 1] = min(max(down, -w), w)
+
+
+@_fast
+def _clip_row(x_bar, i, below, y, sigma, weight, r):
+    """y = clip(y + sigma D x_bar) on row i of a gray image, every difference in [-weight, weight].
+    """
     m = x_bar.shape[2]
     for j in range(m - 1):
         w = weight[r, j]
         down = y[0, 0, i, j] + sigma * (x_bar[0, below, j] - x_bar[0, i, j])
         right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
-        t = w / math.sqrt(max(down * down + right * right, w * w, tiny))
-        y[0, 0, i, j] = down * t
-        y[0, 1, i, j] = right * t
+        y[0, 0, i, j] = min(max(down, -w), w)
+        y[0, 1, i, j] = min(max(right, -w), w)
     w = weight[r, m - 1]
     down = y[0, 0, i, m - 1] + sigma * (x_bar[0, below, m - 1] - x_bar[0, i, m - 1])
     y[0, 0, i, m - 1] = min(max(down, -w), w)
@@ -99,8 +115,11 @@ def _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t):
     channels, dims, rows, _ = y.shape
     behind, below = _next_rows(i, rows, height)
     r = i if len(weight) > 1 else 0
-    if isotropic and channels == 1 and dims == 2:
-        _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny)
+    if channels == 1 and dims == 2:
+        if isotropic:
+            _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny)
+        else:
+            _clip_row(x_bar, i, below, y, sigma, weight, r)
         return
     for c in range(channels):
         _move_row(x_bar, c, i, behind, below, y, i, sigma)
@@ -138,15 +157,27 @@ def _pull_row(y, c, i, height, out, o):
 
 
 @_fast
+def _descend(target, mu, r, c, i, j, pull, x, x_bar, tau, theta):
+    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) at a pixel; pull = -(D* y) there."""
+    one, s = x.dtype.type(1), tau * mu[r, j]
+    new = (x[c, i, j] + tau * pull + s * target[c, i, j]) * (one / (one + s))
+    x_bar[c, i, j] = new + theta * (new - x[c, i, j])
+    x[c, i, j] = new
+
+
+@_fast
 def _primal_row(target, mu, r, c, i, height, y, x, x_bar, tau, theta):
-    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on a row."""
-    one = x.dtype.type(1)
-    _pull_row(y, c, i, height, x_bar, i)
-    for j in range(x.shape[2]):
-        s = tau * mu[r, j]
-        new = (x[c, i, j] + tau * x_bar[c, i, j] + s * target[c, i, j]) * (one / (one + s))
-        x_bar[c, i, j] = new + theta * (new - x[c, i, j])
-        x[c, i, j] = new
+    """_descend on row i of channel c; of an image in one pass. There row -1, the last one, serves
+    above the first, and the end of the row above left of a row: y is 0 at both."""
+    if y.shape[1] == 2:
+        for j in range(x.shape[2]):
+            left = y[c, 1, i, np.uint64(j - 1)]  # unsigned: no wrap to the end of this row
+            pull = y[c, 0, i, j] - y[c, 0, i - 1, j] + (y[c, 1, i, j] - left)
+            _descend(target, mu, r, c, i, j, pull, x, x_bar, tau, theta)
+    else:
+        _pull_row(y, c, i, height, x_bar, i)
+        for j in range(x.shape[2]):
+            _descend(target, mu, r, c, i, j, x_bar[c, i, j], x, x_bar, tau, theta)
 
 
 @_fast
@@ -213,13 +244,14 @@ def _tension_row(steps, y, i, weight, r, isotropic, t):
 
 
 @_fast
-def _gray_tension_row(x, y, i, weight, r):
-    """As _tension_row, isotropic, of a gray image: one pass."""
+def _gray_tension_row(x, y, i, weight, r, isotropic):
+    """As _tension_row, of a gray image: one pass."""
     m, below = x.shape[2], min(i + 1, x.shape[1] - 1)
     total, slack = y.dtype.type(0), y.dtype.type(0)
     for j in range(m - 1):
         down, right = x[0, below, j] - x[0, i, j], x[0, i, j + 1] - x[0, i, j]
-        t = weight[r, j] * math.sqrt(down * down + right * right)
+        size = math.sqrt(down * down + right * right) if isotropic else abs(down) + abs(right)
+        t = weight[r, j] * size
         total += t
         slack += t - (down * y[0, 0, i, j] + right * y[0, 1, i, j])
     down = x[0, below, m - 1] - x[0, i, m - 1]
@@ -239,8 +271,8 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
     for i in range(begin, end):
         r = i if len(weight) > 1 else 0
         q = i if len(mu) > 1 else 0
-        if isotropic and channels == 1 and dims == 2:
-            primal, gap = _gray_tension_row(x, y, i, weight, r)
+        if channels == 1 and dims == 2:
+            primal, gap = _gray_tension_row(x, y, i, weight, r, isotropic)
         else:
             behind, below = _next_rows(i, rows, height)
             steps[:] = x.dtype.type(0)

@@ -6,7 +6,7 @@ from bilevel.learning.checkpoint import Damaged
 from bilevel.learning.gradient_sampling import GradientSampling
 from bilevel.learning.learn import Interrupted, LearnResult, learn
 from bilevel.learning.metrics import psnr, ssim
-from bilevel.learning.risk import sure
+from bilevel.learning.risk import gsure, sure
 from bilevel.learning.run_folder import RunFolder, fill, read_config, read_metrics, read_model
 from bilevel.learning.stochastic import ALSET, SABA, SOBA, StochasticResult, learn_stochastic
 from bilevel.warm_start import WarmStarts
@@ -25,6 +25,7 @@ __all__ = [
     "StochasticResult",
     "WarmStarts",
     "fill",
+    "gsure",
     "learn",
     "learn_stochastic",
     "psnr",

@@ -13,6 +13,8 @@ from bilevel.learning.descent import Closure, Descent
 
 _ARMIJO = 1e-4  # the part of the predicted decrease that a step must bring
 _CLEAR = 10  # a decrease that is so many times what is in doubt could be seen less accurately
+_WORTH = 1e-3  # of the loss (0.004 dB of a squared error): a decrease to solve tighter for
+_CALM = 0.25  # of the |gradient|^2: where losses cannot be told apart, so much less is a step
 _FURTHER = 10  # than the first step, no parameter moves in a later one
 
 
@@ -99,7 +101,9 @@ class AdaptiveInexact(Descent):
             if lacking > doubt and shorter < 5:
                 t, shorter = _shorter(t, here, there), shorter + 1
                 continue
-            if tol <= options["tightest"]:
+            if tol <= options["tightest"] or t * here.slope <= _WORTH * abs(here.loss):
+                if there.slope <= _CALM * here.slope:
+                    here, t = there, _next(t, here, there)
                 break
             tol, shorter = max(tol / 10, options["tightest"]), 0
             self.place(here.theta)

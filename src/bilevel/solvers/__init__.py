@@ -11,6 +11,7 @@ from .external import Borrowed, External
 from .extragradient import ExtraGradient, Optimistic
 from .forward_backward import ForwardBackward
 from .geometry import Burg, PositiveEntropy
+from .lawson_hanson import LawsonHanson
 from .linear_program import LinearProgram
 from .mirror import MirrorDescent
 from .newton import Newton
@@ -32,6 +33,7 @@ __all__ = [
     "ForwardBackward",
     "GradientDescent",
     "InteriorPoint",
+    "LawsonHanson",
     "LinearProgram",
     "MirrorDescent",
     "Newton",

@@ -78,7 +78,7 @@ class Celer(External):
         zero, needed = torch.zeros_like(x0), ~x0.any(1)
         if not bool(needed.all()):  # celer does not find the way back to 0
             needed = needed | (signs_at(problem, zero) != 0).any(1)
-        x, rounds = zero, torch.zeros(len(x0), dtype=torch.long)
+        x, rounds = zero, x0.new_zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)
         return self.step(problem, (x,)), rounds

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
-from ..differentiation.certificate import Certificate
-from ..differentiation.system import System
+from ..differentiation.linearisation import Linearisation
 from ..operators.base import Operator
 from ..operators.matrix import Matrix
 from ..operators.sparse_matrix import SparseMatrix
 from ..terms.base import Smooth, Weighted
 from ..terms.composition import SmoothComposition, SmoothSum
+from ..terms.quadratic import Quadratic
 from ..terms.smooth import LeastSquares, Logistic
 
 
@@ -28,12 +28,13 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
         return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
     if isinstance(f, LeastSquares):
         return torch.diag_embed(weight_of(f, x).flatten(1))
+    if isinstance(f, Quadratic):
+        return weight_of(f, x)[:, :1, None] * f.symmetric.detach()
     if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
         curvature = second_derivative(f.outer, f.operator(x))
         if curvature is not None:
             return f.operator.gram(curvature)  # type: ignore[attr-defined]
-    system = System((x,), lambda z: (f.grad(z[0]),), None, 0.0, "ignore", Certificate())
-    return system.matrix()
+    return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix()
 
 
 def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:

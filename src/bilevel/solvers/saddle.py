@@ -97,7 +97,8 @@ class Saddle:
         self.soft = self.weight = None  # rows that went into H, and by which weight
         self.E, hard = E, tied
         if known is None and self.rows:
-            self.weight = program.row_scale * tied
+            alike = bool((tied == tied[:1]).all())
+            self.weight = program.row_scale * (tied[:1] if alike else tied)
             if E is not None:
                 self.soft = tied & (E > 0)
                 self.weight = torch.where(

@@ -49,11 +49,11 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
         return replace(taken, Q=self.Q[index]) if taken and own else taken
 
     @property
-    def _symmetric(self) -> Tensor:  # all that <x, Q x> knows of Q, so that differences agree
+    def symmetric(self) -> Tensor:  # all that <x, Q x> knows of Q, so that differences agree
         return (self.Q + self.Q.mT) / 2
 
     def _times(self, x: Tensor) -> Tensor:
-        return (self._symmetric @ x.unsqueeze(-1)).squeeze(-1)
+        return _product(self.symmetric, x)
 
     def density(self, x: Tensor) -> Tensor:
         return (x * (self._times(x) / 2 + self.q)).sum(-1, keepdim=True)
@@ -63,14 +63,14 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = like(expand(step, x) * self.weight, x)
-        matrix = torch.eye(x.shape[-1]).to(x) + s.unsqueeze(-1) * self._symmetric
+        matrix = torch.eye(x.shape[-1]).to(x) + s.unsqueeze(-1) * self.symmetric
         right = (x - s * self.q).unsqueeze(-1)
         return torch.linalg.solve(matrix, right).squeeze(-1)
 
     def conjugate(self, y: Tensor) -> Tensor:
         right = y - self.weight * self.q
-        inverse = torch.linalg.pinv(self._symmetric, hermitian=True)
-        x = (inverse @ right.unsqueeze(-1)).squeeze(-1)
+        inverse = torch.linalg.pinv(self.symmetric, hermitian=True)
+        x = _product(inverse, right)
         off = norm_event(right - self._times(x))
         ends = self._eigenvalues()
         concave = ends[..., 0] < -1e3 * eps(y) * ends[..., -1].abs()
@@ -99,3 +99,7 @@ class Quadratic(Weighted, Smooth, Proximable, Dualizable):
             return torch.zeros_like(self.Q[..., 0])
         given = isinstance(self.q, Tensor) and self.q.ndim >= 2
         return torch.zeros_like(self.q) if given else None  # type: ignore[arg-type]
+
+
+def _product(Q: Tensor, x: Tensor) -> Tensor:  # (n, n) or (B, n, n), symmetric, times (B, n)
+    return x @ Q if Q.ndim == 2 else (Q @ x.unsqueeze(-1)).squeeze(-1)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .._broadcast import eps, norm_event
-from ..argmin import Solution, solve
+from ..argmin import solve
 from ..checks import as_problem
 from ..problem import Problem, relative_change
+from ..solution import Solution
 from ..solvers.base import Solver
 from ..terms.base import Term
 from .verdict import holds

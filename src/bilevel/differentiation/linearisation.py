@@ -1,0 +1,115 @@
+"""The linear system of implicit differentiation: M = d residual / dz, by its products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .._tangents import constant
+from .linear_solvers import Product
+
+Z = tuple[Tensor, ...]
+DENSE = 160  # unknowns a sample up to which M is written out
+
+
+class Linearisation:
+    """M = d residual / dz at z, kept as a recorded graph: products with M, and with M*."""
+
+    def __init__(self, z: Z, equation: Callable[[Z], Z]) -> None:  # z -> residual
+        self.equation = equation
+        self.z = tuple(part.detach().requires_grad_() for part in z)
+        self.shapes = [part.shape for part in z]
+        self._jvp: tuple[Tensor, Z] | None = None
+        self._matrix: Tensor | None = None
+
+    @cached_property
+    def residual(self) -> Z:
+        with constant(), torch.enable_grad():
+            return self.equation(self.z)
+
+    def forget(self) -> None:
+        """Lets go of what is recorded: it will be again where it is needed."""
+        self.__dict__.pop("residual", None)
+        self._jvp = None
+
+    def flatten(self, z: Z) -> Tensor:  # -> (B, N)
+        return z[0].flatten(1) if len(z) == 1 else torch.cat([part.flatten(1) for part in z], 1)
+
+    def split(self, flat: Tensor) -> Z:
+        if len(self.shapes) == 1:
+            return (flat.reshape(self.shapes[0]),)
+        sizes = [shape[1:].numel() for shape in self.shapes]
+        return tuple(p.reshape(s) for p, s in zip(flat.split(sizes, 1), self.shapes, strict=True))
+
+    def product(self, d: Tensor) -> Tensor:
+        """M d: the derivative of u -> M* u, which is linear, applied backward."""
+        if self._jvp is None:
+            with torch.enable_grad():
+                u = tuple(torch.zeros_like(part, requires_grad=True) for part in self.residual)
+                v = _vjp(self.residual, self.z, u, create_graph=True)
+            self._jvp = (u, v)  # type: ignore[assignment]
+        u, v = self._jvp  # type: ignore[misc]
+        linked = [(a, b) for a, b in zip(v, self.split(d.detach()), strict=True) if a.requires_grad]
+        return self.flatten(_vjp(tuple(a for a, _ in linked), u, tuple(b for _, b in linked)))  # type: ignore[arg-type]
+
+    def transposed_product(self, w: Tensor) -> Tensor:
+        """M* w, one backward pass through the recorded residual."""
+        return self.flatten(_vjp(self.residual, self.z, self.split(w.detach())))
+
+    def products(self, transposed: bool) -> Product:
+        return self.transposed_product if transposed else self.product
+
+    def at(self, point: Z) -> Linearisation:
+        """M of the same equation at another point."""
+        return Linearisation(point, self.equation)
+
+    def pull(self, point: Z, w: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
+        with torch.enable_grad():
+            residual = self.equation(point)
+        pairs = zip(residual, self.split(w), strict=True)
+        linked = [(part, -u) for part, u in pairs if part.requires_grad]
+        outputs, cotangents = (tuple(parts) for parts in zip(*linked, strict=True))
+        grads = _vjp(outputs, tuple(parameters), cotangents)
+        return torch.cat([g.flatten() for g in grads])
+
+    def matrix(self) -> Tensor:
+        """M written out, (B, N, N)."""
+        if self._matrix is None:
+            n = sum(shape[1:].numel() for shape in self.shapes)
+            eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
+            rows = eye[:, None].expand(n, self.shapes[0][0], n)
+            try:
+                self._matrix = self._rows(rows).transpose(0, 1)
+            except RuntimeError:  # some operations, sparse products say, have no batched backward
+                self._matrix = torch.stack([self.transposed_product(row) for row in rows], 1)
+        return self._matrix
+
+    def _rows(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (n, B, N)
+        """M* applied to many vectors at once."""
+        parts = zip(*(self.split(row) for row in rows), strict=True)
+        grads = torch.autograd.grad(
+            self.residual,
+            self.z,
+            [torch.stack(p) for p in parts],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        flat = [
+            torch.zeros((len(rows), *z.shape), dtype=z.dtype, device=z.device) if g is None else g
+            for g, z in zip(grads, self.z, strict=True)
+        ]
+        return torch.cat([g.flatten(2) for g in flat], 2)
+
+
+def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:
+    grads = torch.autograd.grad(
+        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return tuple(
+        torch.zeros_like(z) if g is None else g for z, g in zip(inputs, grads, strict=True)
+    )
