@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import SEEDS, Force, app, command, learn_app
+from .app import LARGEST_SEED, Force, app, command, learn_app
 from .console import say
 from .learn import EVERY, Out, Resume, Steps, check_unchanged, how_to_resume
 
@@ -57,7 +57,9 @@ def learn_segment(
     steps: Steps = 20,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of the strokes, which are made up.  \\[default: 0]", **SEEDS),
+        typer.Option(
+            help="Of the strokes, which are made up.  \\[default: 0]", min=0, max=LARGEST_SEED
+        ),
     ] = None,
     resume: Resume = False,
 ) -> None:
