@@ -64,6 +64,7 @@ def test_evaluate_and_info_of_no_run(here):
     for words in (["evaluate", "photos", "--images", "photos"], ["info", "photos"]):
         result = bilevel(*words)
         assert result.exit_code == 1 and "photos holds no config.toml" in said(result)
+    assert "noisy.png holds no config.toml" in said(bilevel("info", "noisy.png"))
 
 
 def test_info_of_a_damaged_model(here):

@@ -58,12 +58,16 @@ def test_deblur_names_its_results(blurred):
     [
         (["--kernel", "k.npy", "--model", "run", "--weight", "1"], "Give one of --model RUN and"),
         (["--kernel", "nix.npy", "--weight", "0.1"], "kernel file nix.npy does not exist"),
+        (["--kernel", "junk.npz", "--weight", "0.1"], "kernel file junk.npz could not be read"),
+        (["--kernel", "bomb.npz", "--weight", "0.1"], r"bomb.npz could .* larger than 1001 x 1001"),
         (["--kernel", "gaussian:x", "--weight", "0.1"], "write gaussian:SIGMA"),
         (["--kernel", "gaussian:9", "--weight", "0.1"], r"a kernel .*larger than the image"),
         (["--kernel", "k.npy", "--model", "run"], "run is a run of the task 'denoise', not of 'de"),
     ],
 )
 def test_deblur_says_what_is_wrong(blurred, arguments, message):
+    (blurred / "junk.npz").write_bytes(b"PK junk")
+    np.savez_compressed(blurred / "bomb.npz", k=np.zeros((1001, 1200)))
     result = bilevel("deblur", "blurred.png", "-o", "out.png", *arguments)
     assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
 

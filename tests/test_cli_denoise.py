@@ -1,10 +1,16 @@
 """bilevel denoise: what it does, what it says, what it refuses."""
 
+import io
+import os
 import re
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import bilevel_cli
 from bilevel.tasks import images
 from command_line import bilevel, psnr, said
 from photos import cartoon, write_photos
@@ -59,6 +65,9 @@ def test_denoise_keeps_sixteen_bits(here):
         (["noisy.png", "--model", "run", "--weight", "1"], "Give one of --model RUN and --weight"),
         (["noisy.png", "--weight", "-1"], "--weight is -1: give a number > 0"),
         (["noisy.png", "--weight", "nan"], "--weight is nan: give a number > 0"),
+        (["noisy.png", "--weight", "1e-60"], "--weight is 1e-60: give a number > 0"),
+        (["noisy.png", "--noise", "1e300"], r"--noise is 1e\+300: give .* 2550 at most"),
+        (["nix.png", "--weight", "0.1", "-o", "flat.png", "--force"], "nix.png does not exist"),
         (
             ["noisy.png", "--model", "run", "--noise", "0"],
             "--noise is 0: give a standard deviation",
@@ -82,6 +91,19 @@ def test_denoise_says_what_is_wrong(here, arguments, message):
     result = bilevel("denoise", *arguments)
     assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
     assert "Traceback" not in result.output
+
+
+def test_a_name_that_no_terminal_can_show(here, monkeypatch):
+    """Its bytes are no UTF-8, and standard output takes ASCII only."""
+    name, screen = os.fsdecode(b"na\xefve.png"), io.TextIOWrapper(io.BytesIO(), "ascii")
+    shutil.copy("noisy.png", name)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "argv", ["bilevel", "denoise", name, "--weight", "0.1"])
+    with pytest.raises(SystemExit, match="0"):
+        bilevel_cli.main()
+    screen.flush()
+    assert rb"na\udcefve_denoised.png" in screen.buffer.getvalue()
+    assert Path(os.fsdecode(b"na\xefve_denoised.html")).exists()
 
 
 def test_denoise_when_no_image_is_good(here):

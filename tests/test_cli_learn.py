@@ -149,6 +149,11 @@ def test_learn_says_what_is_wrong(here, arguments, message):
     assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
 
 
+def test_a_negative_seed_is_refused(here):
+    result = bilevel("learn", "denoise", "--images", "photos", "--out", "new", "--seed", "-1")
+    assert result.exit_code == 2 and "--seed" in said(result) and not (here / "new").exists()
+
+
 def test_resume_refuses_other_options(here):
     result = bilevel("learn", "denoise", "--out", "run", "--resume", "--noise", "25")
     assert result.exit_code == 1

@@ -62,6 +62,7 @@ DENOISERS = [
     (lambda: bl.denoise_tv(np.full((4, 4), nan)), ValueError, "is NaN or inf in 16 of 16 values"),
     (lambda: bl.denoise_tv(np.ones((4, 4)), weight=-1),
      ValueError, "TotalVariation.weight = -1: a weight"),
+    (lambda: bl.denoise_tv(np.ones((4, 4)), weight=None), TypeError, "a number .* got NoneType"),
     (lambda: bl.denoise_tv(np.eye(4), max_num_iter=1, eps=1e-9),
      bl.NotConverged, "did not converge to tol"),
     (lambda: TVDenoise(-1.0), ValueError, "TVDenoise needs a positive, finite weight .* got -1"),

@@ -167,11 +167,18 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"RIFFxxxx")
     wavfile.write(tmp_path / "nan.wav", 8000, np.array([np.nan], np.float32))
     wavfile.write(tmp_path / "empty.wav", 8000, np.zeros(0, np.int16))
+    wavfile.write(tmp_path / "whole.wav", 8000, np.zeros(100, np.int16))
+    whole = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "head.wav").write_bytes(whole[:20])
     for name, match in [
-        ("a", "cannot be read"), ("nan", "NaN"), ("empty", "no samples"), ("b", "does not exist")
+        ("a", "cannot be read"), ("head", "cannot be read"), ("nan", "NaN"),
+        ("empty", "no samples"), ("b", "does not exist"),
     ]:  # fmt: skip
         with pytest.raises(AudioError, match=match):
             audio.read(tmp_path / f"{name}.wav")
+    (tmp_path / "cut.wav").write_bytes(whole[:-100])
+    with pytest.warns(UserWarning, match="ends before its header says: 50 samples were read"):
+        assert audio.read(tmp_path / "cut.wav").samples.shape == (1, 50)
 
 
 # --------------------------------------------------------------------------------------- restore

@@ -196,6 +196,9 @@ def test_what_goes_wrong_is_said():
         Equilibrium(lambda x: 2 * x + 1, acceleration=bl.Plain(), max_iter=50)(x0=torch.ones(1, 2))
     with pytest.raises(ValueError, match=r"gives \(1, 1\) for an x of shape \(1, 2\)"):
         Equilibrium(lambda x: x[:, :1])(x0=torch.ones(1, 2))
+    for f, got in [(torch.Tensor.float, "torch.float32"), (lambda x: (x,), "a tuple")]:
+        with pytest.raises(TypeError, match=f"gives {got} for an x of torch.float64"):
+            Equilibrium(f)(x0=torch.ones(1, 2))
     with pytest.raises(ValueError, match="memory of at least 1 change, got 0"):
         bl.AndersonMixing(0)
     with pytest.raises(ValueError, match="margin > 0"):

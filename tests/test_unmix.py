@@ -1,5 +1,9 @@
 """unmix: against SciPy pixel by pixel, on a real cube, by the command line."""
 
+import pickle
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.io
@@ -45,7 +49,7 @@ def test_samson_by_the_command_line(tmp_path, shared_data):
     result = bilevel(*order)
     assert result.exit_code == 0 and "3 materials in 9025 pixels" in said(result)
     again = bilevel(*order)
-    assert again.exit_code == 1 and "pass --force to overwrite it" in said(again)
+    assert again.exit_code == 1 and "overwrite with --force" in said(again)
     A = np.load(paths[2])
     assert A.shape == (95, 95, 3) and A.min() >= 0 and np.abs(A.sum(2) - 1).max() < 1e-6
     truth = scipy.io.loadmat(samson / "A_true.mat")["A_true"]
@@ -60,3 +64,36 @@ def test_refusals():
         bl.unmix(b, E, weight=0.1)
     with pytest.raises(ValueError, match="NaN or inf"):
         bl.unmix(np.full((1, 12), np.nan), E)
+    with pytest.raises(ValueError, match="complex numbers"):
+        bl.unmix(b + 1j, E)
+    with pytest.raises(ValueError, match="finite.*got nan"):
+        bl.unmix(b, E, weight=np.nan, normalise=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nix.npy"], "nix.npy does not exist. Give an NPY file"),
+        (["evil.npy"], "evil.npy could not be read as NPY"),
+        (["empty.npy"], "empty.npy could not be read as NPY"),
+        (["claims.npy"], "claims.npy could not be read as NPY .*size"),
+        (["complex.npy"], "complex.npy holds complex128"),
+        (["archive.npz"], "archive.npz is an archive of arrays"),
+        (["b.npy", "-o", "no/a.npy"], "output folder no does not exist"),
+        (["b.npy", "-o", "a.txt"], "a.txt is not an NPY file"),
+        (["b.npy", "-o", "E.npy"], "E.npy exists. Choose another, or overwrite with --force"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    E, b = mixtures()
+    for name, array in {"E": E, "b": b, "complex": b + 1j}.items():
+        np.save(f"{name}.npy", array)
+    np.savez("archive.npz", b)
+    whole = Path("b.npy").read_bytes()
+    Path("claims.npy").write_bytes(whole.replace(b"(20, 12)", b"(99, 99)"))
+    Path("evil.npy").write_bytes(pickle.dumps(print))
+    Path("empty.npy").touch()
+    result = bilevel("unmix", "--endmembers", "E.npy", "-o", "out.npy", *arguments)
+    assert result.exit_code == 1 and re.search(f"Error: .*{message}", said(result)), result.output
+    assert not Path("out.npy").exists()

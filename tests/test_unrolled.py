@@ -268,3 +268,11 @@ def test_coupled_steps_are_what_the_paper_says():
 def test_a_code_needs_a_matrix():
     with pytest.raises(ValueError, match=r"HyperLISTA needs a matrix \(m, n\), got \(8,\)"):
         HyperLISTA(K[:, 0], 3)
+    for bad in (K.long(), K.half(), K * torch.nan):
+        with pytest.raises(ValueError, match="LISTA needs a matrix of finite float32 or float64"):
+            LISTA(bad, 3)
+    for flat in (0 * K, K.mT):
+        with pytest.raises(ValueError, match="needs a matrix .* of rank m, .* got .* of rank"):
+            CoupledLISTA(flat, 3)
+    with pytest.raises(ValueError, match="float32, where the matrix is of torch.float64"):
+        LISTA(K, 3)(torch.zeros(1, len(K), dtype=torch.float32))

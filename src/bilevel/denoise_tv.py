@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TypeVar
 
 import numpy as np
@@ -64,6 +65,8 @@ def _denoise(
 ) -> Tensor:
     if image.is_complex() or image.dtype == torch.bool:
         raise _refused(image.dtype)
+    if not isinstance(weight, Real | Tensor):
+        raise TypeError(f"denoise_tv needs a number as its weight, got {type(weight).__name__}.")
     if not image.is_floating_point():
         image = image.double() / torch.iinfo(image.dtype).max
     elif image.dtype != torch.float64:

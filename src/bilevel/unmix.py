@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -32,6 +34,8 @@ def unmix(
     >>> bl.unmix(np.array([0.25, 0.75, 1.0]), E).round(6)
     array([0.25, 0.75])
     """
+    if np.iscomplexobj(endmembers) or np.iscomplexobj(cube):
+        raise ValueError("unmix got complex numbers: spectra are real. Pass their absolute values.")
     E, b = (torch.from_numpy(np.ascontiguousarray(a, dtype=float)) for a in (endmembers, cube))
     if E.ndim != 2 or b.ndim < 1 or b.shape[-1] != len(E):
         raise ValueError(
@@ -40,10 +44,10 @@ def unmix(
         )
     if not bool(E.isfinite().all() and b.isfinite().all()):
         raise ValueError("unmix got NaN or inf: set such pixels to 0, or leave such bands out.")
-    if weight < 0 or (weight and not normalise):
+    if not 0 <= weight < math.inf or (weight and not normalise):
         raise ValueError(
-            f"the weight of |a|_1 must be >= 0, and needs normalise=True, got {weight}: where the "
-            "sum is 1, it is the same for all a."
+            f"the weight of |a|_1 must be >= 0 and finite, and needs normalise=True, got {weight}: "
+            "where the sum is 1, it is the same for all a."
         )
     pixels = b.reshape(-1, len(E))
     energy = Quadratic(E.mT @ E, weight - pixels @ E) + (NonNegative() if normalise else Simplex())

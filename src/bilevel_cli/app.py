@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,10 +24,13 @@ app = typer.Typer(
 learn_app = typer.Typer(no_args_is_help=True, help="Learn a model; leaves a run folder.")
 app.add_typer(learn_app, name="learn", epilog="See: [bold]bilevel learn denoise --help[/bold]")
 
+LARGEST_SEED = 2**63 - 1
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 
 
 def main() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="bilevel")
 
 

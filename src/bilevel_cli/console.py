@@ -23,7 +23,7 @@ def messages() -> Iterator[None]:
         except KeyboardInterrupt as stop:
             _tell_error(stop, str(stop) or "Interrupted.", "yellow")
             raise typer.Exit(130) from None
-        except (ValueError, ArithmeticError, OSError, RuntimeError, MemoryError) as error:
+        except (ValueError, ArithmeticError, OSError, EOFError, RuntimeError, MemoryError) as error:
             if os.environ.get("BILEVEL_TRACEBACK"):
                 raise
             _tell_error(error, f"Error: {error}", "red")
@@ -42,7 +42,7 @@ def _tell(text: str, colour: str) -> None:
     """On stderr, in the words of the command line where the library speaks of Python."""
     from rich.console import Console
 
-    text = re.sub(r"^\[Errno \d+\] ", "", text.replace("resume=True", "--resume"))
+    text = re.sub(r"^(Error: )?\[Errno \d+\] ", r"\1", text.replace("resume=True", "--resume"))
     Console(stderr=True, soft_wrap=True).print(text, style=colour, markup=False, highlight=False)
 
 

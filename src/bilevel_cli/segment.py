@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Force, app, command, learn_app
+from .app import LARGEST_SEED, Force, app, command, learn_app
 from .console import say
 from .learn import EVERY, Out, Resume, Steps, check_unchanged, how_to_resume
 
@@ -56,7 +56,10 @@ def learn_segment(
     ] = None,
     steps: Steps = 20,
     seed: Annotated[
-        int | None, typer.Option(help="Of the strokes, which are made up.  \\[default: 0]")
+        int | None,
+        typer.Option(
+            help="Of the strokes, which are made up.  \\[default: 0]", min=0, max=LARGEST_SEED
+        ),
     ] = None,
     resume: Resume = False,
 ) -> None:

@@ -25,14 +25,11 @@ def unmix_file(
     force: Force = False,
 ) -> None:
     """How much of each material is in each pixel: non-negative, with sum 1."""
-    import numpy as np
-
+    from bilevel.tasks import arrays
     from bilevel.unmix import unmix
 
-    if output.exists() and not force:
-        raise ValueError(f"{output} exists: pass --force to overwrite it.")
-    found = unmix(np.load(cube), np.load(endmembers), weight=weight, normalise=normalise)
-    with output.open("wb") as file:
-        np.save(file, found)
+    arrays.check_writable(output, force)
+    found = unmix(arrays.read(cube), arrays.read(endmembers), weight=weight, normalise=normalise)
+    arrays.write(output, found, force)
     pixels = found[..., 0].size
     say(f"{output}: abundances of {found.shape[-1]} materials in {pixels} pixels")

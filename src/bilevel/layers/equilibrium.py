@@ -89,6 +89,9 @@ class Equilibrium(nn.Module):
 
 
 def _difference(x: Tensor, image: Tensor) -> Tensor:
+    if not isinstance(image, Tensor) or image.dtype != x.dtype:
+        got = image.dtype if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        raise TypeError(f"Equilibrium.f gives {got} for an x of {x.dtype}. The same is needed.")
     if image.shape != x.shape:
         raise ValueError(
             f"Equilibrium.f gives {tuple(image.shape)} for an x of shape {tuple(x.shape)}. The "

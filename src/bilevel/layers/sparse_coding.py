@@ -24,6 +24,11 @@ class SparseCoder(nn.Module, ABC):
         if not isinstance(matrix, Tensor) or matrix.ndim != 2:
             got = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
             raise ValueError(f"{type(self).__name__} needs a matrix (m, n), got {got}.")
+        if matrix.dtype not in (torch.float32, torch.float64) or not bool(matrix.isfinite().all()):
+            raise ValueError(
+                f"{type(self).__name__} needs a matrix of finite float32 or float64 numbers, got "
+                f"{matrix.dtype} from {matrix.min():.3g} to {matrix.max():.3g}."
+            )
         self.register_buffer("matrix", matrix.detach().clone())
         self.net = Unrolled(ForwardBackward(step_size=1.0), steps)
 
@@ -36,10 +41,10 @@ class SparseCoder(nn.Module, ABC):
 
     def _start(self, y: Tensor):
         m, n = self.matrix.shape
-        if y.ndim != 2 or y.shape[1] != m:
+        if y.ndim != 2 or y.shape[1] != m or y.dtype != self.matrix.dtype:
             raise ValueError(
-                f"{type(self).__name__} needs data (B, {m}), got {tuple(y.shape)}. For one sample "
-                "pass y[None]."
+                f"{type(self).__name__} needs data (B, {m}), got {tuple(y.shape)} of {y.dtype}, "
+                f"where the matrix is of {self.matrix.dtype}. For one sample pass y[None]."
             )
         return (lambda path: self.energy(y, path)), y.new_zeros(len(y), n)
 
@@ -187,6 +192,12 @@ class HyperLISTA(SparseCoder):
 def analytic_weight(matrix: Tensor) -> Tensor:  # (m, n) -> (m, n)
     """argmin over W of |W^T A|_F with <w_i, a_i> = 1 for every column (Liu et al. 2019): w_i is
     (A A^T)^-1 a_i, scaled."""
+    rank = int(torch.linalg.matrix_rank(matrix))
+    if rank < len(matrix) or not bool(matrix.any(0).all()):
+        raise ValueError(
+            "the analytic weight needs a matrix (m, n) of rank m, without a column of zeros, got "
+            f"{tuple(matrix.shape)} of rank {rank}."
+        )
     solved = torch.linalg.solve(matrix @ matrix.mT, matrix)
     return solved / (solved * matrix).sum(0)
 

@@ -60,7 +60,7 @@ def page(
         summary=summary,
         body=body,
     )
-    write_bytes(path, html.encode())
+    write_bytes(path, html.encode(errors="backslashreplace"))  # names that are no UTF-8
     return path
 
 

@@ -37,15 +37,19 @@ def read(path: str | Path) -> Audio:
     """PCM of 8, 16, 24 or 32 bits, or floats; mono or more channels."""
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are not sound
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", wavfile.WavFileWarning)
             rate, data = wavfile.read(path)
     except FileNotFoundError:
         raise AudioError(f"{path} does not exist. Check the path.") from None
-    except (OSError, ValueError, EOFError, SyntaxError, ArithmeticError) as error:
+    except Exception as error:  # damaged files raise nearly anything
         raise AudioError(
             f"{path} cannot be read as a WAV file ({error}). Convert it to WAV first."
         ) from None
+    if any("prematurely" in str(warning.message) for warning in told):  # others: no sound
+        warnings.warn(
+            f"{path} ends before its header says: {len(data)} samples were read.", stacklevel=2
+        )
     samples = np.atleast_2d(data.T).astype(np.float64)
     if data.dtype.kind == "u":
         samples = samples / 128 - 1

@@ -43,6 +43,9 @@ def photographs(source: str | Path, split: str = "learn") -> list[Image]:
     return [images.read(folder / name) for name in SKIMAGE[split]]
 
 
+LOUDEST = 2550.0  # ten times white
+
+
 @dataclass(frozen=True)
 class Noise:
     """Gaussian noise of one level, or of levels drawn log-uniformly from a range."""
@@ -51,10 +54,11 @@ class Noise:
     high: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.low <= self.high < math.inf):
+        if not (0 < self.low <= self.high <= LOUDEST):
             raise ValueError(
                 f"The noise is {self.low:g}:{self.high:g}: give one standard deviation > 0 in "
-                "units of 255, such as 25, or a range from low to high, such as 5:50."
+                "units of 255, such as 25, or a range from low to high, such as 5:50; "
+                f"{LOUDEST:g} at most."
             )
 
     @classmethod

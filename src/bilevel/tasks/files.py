@@ -84,12 +84,15 @@ class Restoration(Restorer):
 
 
 def check_noise(noise: float | None) -> None:
-    if noise is not None and not 0 < noise < math.inf:
-        raise ValueError(f"--noise is {noise:g}: give a standard deviation > 0, of 255.")
+    if noise is not None and not 0 < noise <= data.LOUDEST:
+        raise ValueError(
+            f"--noise is {noise:g}: give a standard deviation > 0, of 255, "
+            f"{data.LOUDEST:g} at most."
+        )
 
 
 def check_weight(weight: float) -> None:
-    if not 0 < weight < math.inf:
+    if not 1e-9 <= weight <= 1e9:  # beyond, float32 has no number for it
         raise ValueError(f"--weight is {weight:g}: give a number > 0, such as 0.1.")
     if weight > 0.5:
         warnings.warn(
@@ -121,7 +124,7 @@ def plan(
             raise ImageError(f"Two images would both be written to {target}. Do one at a time.")
     for source, target in zip(sources, targets, strict=True):
         images.check_writable(target, force)
-        if target.exists() and target.samefile(source):
+        if target.exists() and source.exists() and target.samefile(source):
             raise ImageError(f"The output {target} is the input. Choose another name.")
     return list(zip(sources, targets, strict=True))
 

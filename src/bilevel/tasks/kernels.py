@@ -9,12 +9,13 @@ motion:15:30           a straight motion of 15 pixels, 30 degrees above the hori
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from bilevel.tasks import images
+from bilevel.tasks import arrays, images
 from bilevel.tasks.images import ImageError
 
 LARGEST = 1001  # pixels a side
@@ -47,19 +48,16 @@ def read(text: str) -> list[np.ndarray]:
     if named is not None:
         return [named]
     path, suffix, entry = _parted(text)
-    if suffix != ".npz":
-        pixels = _array(path) if suffix == ".npy" else images.read(path).pixels
-        return [_normalised(pixels, text)]
-    if not Path(path).is_file():
+    if suffix in (".npy", ".npz") and not Path(path).is_file():
         raise ImageError(f"The kernel file {path} does not exist. Check the path.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageError(f"The kernel file {path} could not be read ({error}).") from None
-    if entry and entry not in arrays:
-        raise ImageError(f"{path} has no array {entry!r}. It has {', '.join(arrays)}.")
-    chosen = {entry: arrays[entry]} if entry else arrays
+    if suffix == ".npy":  # any real numbers: unlike an image, a kernel has no white
+        return [_normalised(arrays.read(Path(path)), text)]
+    if suffix != ".npz":
+        return [_normalised(images.read(path).pixels, text)]
+    archive = _archive(path)
+    if entry and entry not in archive:
+        raise ImageError(f"{path} has no array {entry!r}. It has {', '.join(archive)}.")
+    chosen = {entry: archive[entry]} if entry else archive
     if not chosen:
         raise ImageError(f"The kernel file {path} holds no array.")
     return [_normalised(array, f"{path}:{name}") for name, array in chosen.items()]
@@ -73,14 +71,19 @@ def _parted(text: str) -> tuple[str, str, str]:
     return path, Path(path).suffix.lower(), entry
 
 
-def _array(path: str) -> np.ndarray:
-    """Any real numbers: unlike an image, a kernel has no white."""
-    if not Path(path).is_file():
-        raise ImageError(f"The kernel file {path} does not exist. Check the path.")
+def _archive(path: str) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ file; what would unpack to more than a kernel is not unpacked."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageError(f"The kernel file {path} could not be read ({error}).") from None
+        with zipfile.ZipFile(path) as archive:
+            large = [e.filename for e in archive.infolist() if e.file_size > 9 * LARGEST**2]
+        if large:
+            raise ValueError(f"{large[0]} is larger than {LARGEST} x {LARGEST} numbers")
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # damaged files raise nearly anything
+        raise ImageError(
+            f"The kernel file {path} could not be read ({error}). Save it again with numpy.savez."
+        ) from None
 
 
 def _normalised(array: np.ndarray, text: str) -> np.ndarray:
