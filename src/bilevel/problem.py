@@ -178,7 +178,7 @@ class Problem:
         assert self._split is not None
         base, parts = self._split
         outers = [part.outer for part in (*parts, *self.h)]
-        images = [part.image(x) for part in parts] + [h.operator(x) for h in self.h]
+        images = [part.operator(x) for part in (*parts, *self.h)]
         duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=False)]
         pulls = [part.operator.adjoint(d) for part, d in zip(parts, duals, strict=True)]
         duals, pulls = [*duals, *y], [*pulls, *self.pulls(y)]

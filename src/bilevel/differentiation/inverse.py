@@ -89,9 +89,9 @@ class Inverse:
         where T is a Newton step, and M ~ I where T contracts. No Krylov method beats it where the
         spectrum of dT/dz fills a disc, and none costs as little beside its products."""
         worth = 10 if b.shape[1] <= DENSE else 100  # fewer where M may be written out
-        goal = self.tol * scale
         x, rest, products = b, b - product(b), 1
         left, before = torch.linalg.vector_norm(rest, dim=1), torch.linalg.vector_norm(b, dim=1)
+        goal = self.tol * before
         while products <= worth:
             going = (left > goal) & (left * (left / before) ** worth <= goal)
             if not bool(going.any()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING
@@ -63,7 +62,6 @@ class Looking:
         for name in (*_BLANK, "contraction"):
             setattr(self.certificate, name, None)
         inf = z[0].new_full((len(z[0]),), torch.inf)
-        self._gap: float | None = None  # at the last glance at a sample alone
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
         if not len(z[0]):
             self.note(ALL, Look(z, inf, inf if fixpoint.problem.has_gap else None, inf > 0))
@@ -87,14 +85,11 @@ class Looking:
 
     def steps(self) -> int:
         """Until the next look: the stride at first, mostly 10, then a sixtieth of it for each step
-        made, 100 at most. For a sample alone, until its gap is tol if it falls as k^-3, as that of
-        total variation does from 1e-2 to 1e-6."""
+        made, 100 at most. Nothing of the samples counts: each ends alone where it does in company.
+        """
         solver, left = self.fixpoint.solver, self.run.max_iter - self.k
         if isinstance(self.run.acceleration, Plain) and (solver.newton or solver.stride == 1):
             return 0  # each look is a step
-        if self._gap is not None:
-            due = self.k * ((self._gap / max(self.run.tol, 1e-12)) ** (1 / 3) - 1)
-            return min(max(solver.stride // 2, math.ceil(min(due, 2 * self.k, 100))), left)
         return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
@@ -109,7 +104,6 @@ class Looking:
         """
         gap = self.gap(fixpoint, z, rows)
         assert gap is not None
-        self._gap = gap.item() if len(self.z[0]) == 1 and bool(gap.isfinite()) else None
         done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
         if not last and bool(gap.isfinite().all()):
             self._unmeasured |= bool(done.any())

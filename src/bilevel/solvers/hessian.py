@@ -31,7 +31,7 @@ def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detache
     if isinstance(f, Quadratic):
         return weight_of(f, x)[:, :1, None] * f.symmetric.detach()
     if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
-        curvature = second_derivative(f.outer, f.image(x))
+        curvature = second_derivative(f.outer, f.operator(x))
         if curvature is not None:
             return f.operator.gram(curvature)  # type: ignore[attr-defined]
     return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix()

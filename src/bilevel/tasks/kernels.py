@@ -51,7 +51,13 @@ def read(text: str) -> list[np.ndarray]:
     if suffix in (".npy", ".npz") and not Path(path).is_file():
         raise ImageError(f"The kernel file {path} does not exist. Check the path.")
     if suffix == ".npy":  # any real numbers: unlike an image, a kernel has no white
-        return [_normalised(arrays.read(Path(path)), text)]
+        try:
+            return [_normalised(arrays.read(Path(path)), text)]
+        except arrays.ArrayError as error:
+            raise ImageError(
+                f"The kernel {text} has no numbers: {error} Give a gray image or a real array "
+                "(h, w)."
+            ) from None
     if suffix != ".npz":
         return [_normalised(images.read(path).pixels, text)]
     archive = _archive(path)

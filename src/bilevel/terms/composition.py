@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
 
 from .._broadcast import Scalar, like
-from .._remembered import Remembered
 from ..operators.base import Operator
 from .base import Composed, Proximable, Smooth, Term
 
@@ -65,15 +64,10 @@ class SmoothComposition(Smooth):
     operator: Operator
 
     def value(self, x: Tensor) -> Tensor:
-        return self.outer.value(self.image(x))
+        return self.outer.value(self.operator(x))
 
     def grad(self, x: Tensor) -> Tensor:
-        return self.operator.adjoint(self.outer.grad(self.image(x)))
-
-    @cached_property
-    def image(self) -> Remembered[Tensor]:
-        """x -> Kx: the value and the gradient at a point ask for the same."""
-        return Remembered(self.operator)
+        return self.operator.adjoint(self.outer.grad(self.operator(x)))
 
     def lipschitz(self, x: Tensor) -> Scalar | None:
         outer = self.outer.lipschitz(self.operator(x))
