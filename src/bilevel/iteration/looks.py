@@ -63,6 +63,8 @@ class Looking:
             setattr(self.certificate, name, None)
         inf = z[0].new_full((len(z[0]),), torch.inf)
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
+        self._due: Tensor | None = None  # when a gap is to be looked at, (B,); the first of them
+        self._soonest = 0.0
         if not len(z[0]):
             self.note(ALL, Look(z, inf, inf if fixpoint.problem.has_gap else None, inf > 0))
 
@@ -85,12 +87,16 @@ class Looking:
 
     def steps(self) -> int:
         """Until the next look: the stride at first, mostly 10, then a sixtieth of it for each step
-        made, 100 at most. Nothing of the samples counts: each ends alone where it does in company.
-        """
+        made, 100 at most; where gaps are looked at, until one is due."""
         solver, left = self.fixpoint.solver, self.run.max_iter - self.k
         if isinstance(self.run.acceleration, Plain) and (solver.newton or solver.stride == 1):
             return 0  # each look is a step
-        return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
+        if self._due is None:
+            return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
+        k = _after(self.k, solver.stride)
+        while k < self._soonest and k < 2 * self._mark[0]:
+            k = _after(k, solver.stride)
+        return min(k - self.k, left)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
@@ -104,7 +110,8 @@ class Looking:
         """
         gap = self.gap(fixpoint, z, rows)
         assert gap is not None
-        done, last = gap <= self.run.tol, self.k >= 2 * self._mark[0] or self.ended
+        last = self.k >= 2 * self._mark[0] or self.ended
+        done = (gap <= self.run.tol) & (self._turn(gap, rows) | last)
         if not last and bool(gap.isfinite().all()):
             self._unmeasured |= bool(done.any())
             return Look(z, None, gap, done)
@@ -117,6 +124,19 @@ class Looking:
         if bool(better.any()):  # mostly of all samples, or of none: a copy saved
             look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
         return replace(look, gap=gap, finished=done)
+
+    def _turn(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+        """Whose gaps are due: expected at tol, if they fall as k^-3, as that of total variation does
+        from 1e-2 to 1e-6, and at the latest after thrice the steps. So each sample ends alone where
+        it does in company."""
+        if self._due is None:
+            self._due = gap.new_zeros(len(self.z[0]))
+        due = self._due[rows]
+        turn = due <= self.k
+        further = self.k * (gap / max(self.run.tol, 1e-12)).clamp(1, 27).pow(1 / 3)
+        due = torch.where(turn, torch.where(gap > self.run.tol, further, torch.inf), due)
+        self._due[rows], self._soonest = due, float(due.min())
+        return turn
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
         return fixpoint.gap(z, self._energy[rows]) if fixpoint.problem.has_gap else None
@@ -231,6 +251,15 @@ def contraction_later(certificate: Certificate, fixpoint: Fixpoint, z: Z) -> Non
         certificate.contraction = torch.where(measured, again / change, torch.nan)
 
     certificate.contraction = fill
+
+
+def _after(k: int, stride: int) -> int:
+    """The next number of steps at which a gap may be looked at: half a stride on, later a
+    twenty-fourth; 100, 200, 400, ... are among them."""
+    mark = 100
+    while mark <= k:
+        mark *= 2
+    return min(k + max(stride // 2, k // 24, 1), mark)
 
 
 def _length_of_step(fixpoint: Fixpoint, z: Z, t: Z) -> Tensor:  # -> (B,)

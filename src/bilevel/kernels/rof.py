@@ -119,7 +119,7 @@ class ROF:
 
     def finish(self, z: Z) -> Z:
         """The solution to rounding, from a z that is near."""
-        from ..finish import Finish
+        from .finish import Finish
 
         x, _, y = self._views(z)
         pairs = []

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.sparse import csc_matrix, diags_array, eye_array, kron, vstack
 from scipy.sparse.linalg import splu
 
-from .differentiation.flat_zones import Image
-from .kernels.rof_loops import energies
+from .flat_image import Image
+from .rof_loops import energies
 
 _SHRINK = 0.2  # of the smoothing, a step
 _STEPS = 60
