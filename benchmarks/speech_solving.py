@@ -73,7 +73,7 @@ def main() -> None:
         "after at most 5000 steps. A step of LinearProgram is a Cholesky factor of 320 x 320, one "
         "of PrimalDual two products with K (its Newton finish is in the time). Adjoint: the "
         "derivative of the solutions by PartlySmooth, an LU factor of some 270 x 270 a vertex. "
-        "Milliseconds of the processor, one thread, on a machine that was busy with other work."
+        "Milliseconds of the processor, one thread."
     )
     store("speech_solving", "Solving the dequantisation energy", rows, columns, notes)
 
