@@ -126,9 +126,9 @@ class Looking:
         return replace(look, gap=gap, finished=done)
 
     def _turn(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
-        """Whose gaps are due: expected at tol, if they fall as k^-3, as that of total variation does
-        from 1e-2 to 1e-6, and at the latest after thrice the steps. So each sample ends alone where
-        it does in company."""
+        """Whose gaps are due: expected at tol, if they fall as k^-3, as total variation's do from
+        1e-2 to 1e-6, and at the latest after thrice the steps. So each sample ends alone where it
+        does in company."""
         if self._due is None:
             self._due = gap.new_zeros(len(self.z[0]))
         due = self._due[rows]
