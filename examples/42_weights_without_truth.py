@@ -6,8 +6,8 @@ Weights of inverse problems, without the truth
 + \text{noise}`, the noise tells only of what :math:`A` sees. Stein's estimate then is of
 
 .. math::
-   \tfrac1n|A^+A(x(y) - x_0)|^2 \;\text{ by } \texttt{bl.gsure}, \qquad\text{or of}\qquad
-   \tfrac1m|A(x(y) - x_0)|^2 \;\text{ by } \texttt{bl.sure}\text{ of } A\,x(y),
+   \tfrac1n|A^+A(x(y) - x_0)|^2 \;\text{ by } \text{bl.gsure}, \qquad\text{or of}\qquad
+   \tfrac1m|A(x(y) - x_0)|^2 \;\text{ by } \text{bl.sure}\text{ of } A\,x(y),
 
 the first where :math:`A^+` does not blow the noise up (pixels that are hidden), the second, the
 *prediction risk*, where it does (a blur).
