@@ -136,6 +136,20 @@ def test_samples_of_a_closure_are_frozen():
     testing.batch_is_alone(energy, 3, tol=1e-9)
 
 
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_a_sample_takes_in_company_the_steps_that_it_takes_alone(tol):
+    y = torch.rand(6, 1, 12, 12, dtype=torch.float64)
+    weights = torch.logspace(-2.5, 0, 6, dtype=torch.float64)[:, None, None, None]
+    together = bl.solve(bl.LeastSquares(y) + weights * bl.TotalVariation(), tol=tol)
+    assert len(set(together.iterations.tolist())) > 2
+    for i in range(6):
+        alone = bl.solve(
+            bl.LeastSquares(y[i : i + 1]) + weights[i : i + 1] * bl.TotalVariation(), tol=tol
+        )
+        assert torch.equal(alone.iterations, together.iterations[i : i + 1])
+        assert torch.equal(alone.x, together.x[i : i + 1])
+
+
 def test_per_sample_weights_are_samples_weights():
     y = torch.randn(3, 1, 6, 5, dtype=torch.float64)
     weights = torch.tensor([0.01, 0.1, 1.0], dtype=torch.float64)
