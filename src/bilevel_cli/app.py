@@ -24,8 +24,12 @@ app = typer.Typer(
 learn_app = typer.Typer(no_args_is_help=True, help="Learn a model; leaves a run folder.")
 app.add_typer(learn_app, name="learn", epilog="See: [bold]bilevel learn denoise --help[/bold]")
 
-LARGEST_SEED = 2**63 - 1
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+
+
+def seed_option(help: str) -> Any:
+    """One that every random generator of the package takes."""
+    return typer.Option(help=help, min=0, max=2**63 - 1)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import speech
-from .app import LARGEST_SEED, Force, app, command, parameters
+from .app import Force, app, command, parameters, seed_option
 from .console import progress, say
 from .learn import how_to_resume
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bilevel.tasks.evaluation import Row
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Of the crops and the noise.", min=0, max=LARGEST_SEED)]
+Seed = Annotated[int, seed_option("Of the crops and the noise.")]
 
 
 @command(app, "evaluate", "bilevel evaluate runs/tv --images photos/test --noise 15,25,50")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .app import LARGEST_SEED, command, learn_app, parameters
+from .app import command, learn_app, parameters, seed_option
 from .console import progress, say
 
 EVERY = 5  # every fifth sound or segmented image is for the report
@@ -33,9 +33,7 @@ ModelName = Annotated[
 Steps = Annotated[int, typer.Option(help="At most so many; it ends when it is there.")]
 Crop = Annotated[int | None, typer.Option(help="Side of a crop.  \\[default: 64]")]
 Crops = Annotated[int | None, typer.Option(help="How many crops.  \\[default: 48]")]
-LearnSeed = Annotated[
-    int | None, typer.Option(help="Of crops and noise.  \\[default: 0]", min=0, max=LARGEST_SEED)
-]
+LearnSeed = Annotated[int | None, seed_option("Of crops and noise.  \\[default: 0]")]
 NoClean = Annotated[
     bool,
     typer.Option("--no-clean", help="The images have the --noise themselves; none is clean."),

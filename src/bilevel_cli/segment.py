@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import LARGEST_SEED, Force, app, command, learn_app
+from .app import Force, app, command, learn_app, seed_option
 from .console import say
 from .learn import EVERY, Out, Resume, Steps, check_unchanged, how_to_resume
 
@@ -56,10 +56,7 @@ def learn_segment(
     ] = None,
     steps: Steps = 20,
     seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the strokes, which are made up.  \\[default: 0]", min=0, max=LARGEST_SEED
-        ),
+        int | None, seed_option("Of the strokes, which are made up.  \\[default: 0]")
     ] = None,
     resume: Resume = False,
 ) -> None:

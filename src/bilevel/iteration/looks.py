@@ -93,10 +93,10 @@ class Looking:
             return 0  # each look is a step
         if self._due is None:
             return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
-        k = _after(self.k, solver.stride)
-        while k < self._soonest and k < 2 * self._mark[0]:
+        k, mark = _after(self.k, solver.stride), 2 * self._mark[0]  # at 100, 200, 400, ...: all
+        while k < min(self._soonest, mark):
             k = _after(k, solver.stride)
-        return min(k - self.k, left)
+        return min(min(k, mark) - self.k, left)
 
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
@@ -255,11 +255,8 @@ def contraction_later(certificate: Certificate, fixpoint: Fixpoint, z: Z) -> Non
 
 def _after(k: int, stride: int) -> int:
     """The next number of steps at which a gap may be looked at: half a stride on, later a
-    twenty-fourth; 100, 200, 400, ... are among them."""
-    mark = 100
-    while mark <= k:
-        mark *= 2
-    return min(k + max(stride // 2, k // 24, 1), mark)
+    twenty-fourth."""
+    return k + max(stride // 2, k // 24, 1)
 
 
 def _length_of_step(fixpoint: Fixpoint, z: Z, t: Z) -> Tensor:  # -> (B,)
