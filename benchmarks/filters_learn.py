@@ -1,7 +1,8 @@
 """How the filters that come with the package were learned, from 360 photographs.
 
 python benchmarks/filters_learn.py OUT LEVEL [SECONDS [BEGIN]]    OUT: the run folder to make;
-LEVEL: of the noise, of 255; BEGIN: a run folder to begin from, of any level. Validation: the middle
+LEVEL: of the noise, of 255; SECONDS: of the processor, 3600 if not told; BEGIN: a run folder to
+begin from, of any level. Validation: the middle
 of every other one of the 40 photographs that are left; nothing is chosen by it.
 
 Loss: -PSNR on the inside of crops, where every pixel sees all its filters. Gradient:
@@ -82,7 +83,9 @@ def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> None:
     (-(K(adjoint) * rho.grad(responses)).sum()).backward()
 
 
-def _less_steep(rho: bl.Spline) -> bl.Spline:
+def _less_steep(rho: bl.Spline | bl.Huber) -> bl.Spline | bl.Huber:
+    if isinstance(rho, bl.Huber):
+        return replace(rho, delta=WIDE * rho.delta)
     scale = torch.tensor([WIDE, 1.0])
     return replace(rho, slopes=rho.slopes / scale, widths=rho.widths * scale)
 
@@ -97,34 +100,33 @@ def crop(images: list[Tensor], rng: torch.Generator) -> Tensor:  # -> (1, CROP, 
     return part.mT if turn else part
 
 
-def main(out: Path, level: float, seconds: float = 3600.0, begin: Path | None = None) -> None:
+def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
+    """Adam for so many seconds of the processor, in place."""
     sigma = level / 255
     names = sorted((DATA / "bsd400_180").glob("test_*.png"))
     images, rng = photographs(names), torch.Generator().manual_seed(1)
-    learn, held_out = images[:360], images[360::2]
+    seen, held_out = images[:360], images[360::2]
     judged = torch.stack([image[:, 30:130, 30:130] for image in held_out])
     judged_noisy = judged + sigma * torch.randn(judged.shape, generator=rng)
-    denoiser = model(begin, level)
     others = [p for p in denoiser.parameters() if p is not denoiser.mix]
     groups = [
         {"params": [denoiser.mix], "largest": LARGEST["filters"]},
         {"params": others, "largest": LARGEST["others"]},
     ]
-    optimizer, start, k = torch.optim.Adam(groups, betas=(0.9, 0.99)), time.monotonic(), 0
-    while (spent := (time.monotonic() - start) / seconds) < 1:
+    optimizer, start, k = torch.optim.Adam(groups, betas=(0.9, 0.99)), time.process_time(), 0
+    while (spent := (time.process_time() - start) / seconds) < 1:
         if k % 50 == 0:
             print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB", flush=True)
         for group in optimizer.param_groups:  # warm-up, then half a cosine
             group["lr"] = (
                 group["largest"] * min(1, (k + 1) / 20) * (1 + math.cos(math.pi * spent)) / 2
             )
-        clean = torch.stack([crop(learn, rng) for _ in range(BATCH)])
+        clean = torch.stack([crop(seen, rng) for _ in range(BATCH)])
         noisy = clean + sigma * torch.randn(clean.shape, generator=rng)
         optimizer.zero_grad()
         backward(denoiser, noisy, clean)
         optimizer.step()
         k += 1
-    save(denoiser, out, level)
     print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB")
 
 
@@ -143,6 +145,12 @@ def save(denoiser: FilterDenoise, out: Path, level: float) -> None:
         "data": {"noise": f"{level:g}"},
     }
     (out / "config.toml").write_text(tomli_w.dumps(config))
+
+
+def main(out: Path, level: float, seconds: float = 3600.0, begin: Path | None = None) -> None:
+    denoiser = model(begin, level)
+    learn(denoiser, level, seconds)
+    save(denoiser, out, level)
 
 
 if __name__ == "__main__":

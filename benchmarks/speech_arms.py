@@ -96,12 +96,12 @@ def learned(name: str, clean: Tensor, start: Tensor) -> tuple[Dequantize, float,
 
 
 @torch.no_grad()
-def curve(model: Dequantize, clean: Tensor) -> dict[str, float]:
+def curve(model: Dequantize, clean: Tensor, counts: tuple[int, ...] = COUNTS) -> dict[str, float]:
     """Mean squared error after each number of steps of the solver."""
     energy, x = model.energy(coarse(clean), HALF), coarse(clean)
     solver = model.default_solver(HALF).prepare(energy, x)
     z, at, errors = solver.start(energy, x), 0, {}
-    for count in COUNTS:
+    for count in counts:
         for _ in range(count - at):
             z = solver.step(energy, z)
         at, errors[str(count)] = count, float((z[0] - clean).square().mean())
