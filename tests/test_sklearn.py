@@ -1,5 +1,8 @@
 """Estimators for scikit-learn: its conventions, its models at the same weights, the gradients."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -15,12 +18,22 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
+import bilevel as bl  # noqa: E402
 import bilevel.sklearn as ours  # noqa: E402
 from bilevel.sklearn import regression  # noqa: E402
 
 X, Y = make_regression(60, 100, n_informative=8, noise=5.0, random_state=0)
 XC, YC = make_classification(120, 12, random_state=0)
 REGRESSORS = [ours.LassoHO, ours.ElasticNetHO, ours.WeightedLassoHO, ours.RidgeHO]
+
+
+def test_it_is_a_room_of_bilevel(monkeypatch):
+    assert bl.sklearn is ours
+    with pytest.raises(AttributeError, match="no attribute 'sklaern'"):
+        _ = bl.sklaern
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # not installed
+    with pytest.raises(ImportError, match=r"needs scikit-learn: pip install 'bilevel\[sklearn\]'"):
+        importlib.reload(ours)
 
 
 @pytest.mark.parametrize("estimator", [*REGRESSORS, ours.LogisticRegressionHO])

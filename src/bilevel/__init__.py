@@ -1,5 +1,8 @@
 """Solve optimization problems, differentiate the solutions, learn what they were built from."""
 
+from importlib import import_module
+from types import ModuleType
+
 from . import layers
 from .acceleration import (
     LBFGS,
@@ -400,3 +403,10 @@ __all__ = [
     "unrolled",
     "wasserstein2",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Rooms with libraries of their own: imported when first used."""
+    if name in ("sklearn", "testing"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
