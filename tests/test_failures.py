@@ -87,6 +87,14 @@ def linear(x):
     return x @ torch.ones(4, dtype=F64)
 
 
+def test_an_x_that_the_first_step_leaves_at_0_has_not_run_away():
+    g = torch.Generator().manual_seed(3)
+    A, b = (torch.randn(*shape, generator=g, dtype=F64) for shape in ((6, 12), (1, 6)))
+    b.requires_grad_()  # so the residual counts
+    x = bl.argmin(bl.L1() + bl.L2Ball(0.1, b) @ bl.Matrix(A))  # basis pursuit: y moves first
+    assert torch.allclose((x @ A.T - b).norm(), torch.tensor(0.1, dtype=F64))
+
+
 @pytest.mark.parametrize(
     "energy",
     [bl.Potential(linear), bl.Potential(linear) + 0.1 * bl.L1()],

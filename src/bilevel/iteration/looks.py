@@ -101,7 +101,7 @@ class Looking:
     def look(self, fixpoint: Fixpoint, z: Z, rows: Rows = ALL) -> Look:
         t = fixpoint.T(z)
         if z is self.z:
-            self._first_move = _length_of_step(fixpoint, z, t)
+            self._fastest = _length_of_step(fixpoint, z, t)
         return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
@@ -145,8 +145,11 @@ class Looking:
         gap = self.gap(fixpoint, t, rows)
         tol = max(self.run.tol, 4 * eps(residual))
         settled, at_once = residual <= tol, isinstance(fixpoint.solver, External)
-        if not at_once and bool(settled.any()):  # else x did not come from the start by T
-            settled = settled & ~self._runs_away(fixpoint.primal(t), residual, rows)
+        if not at_once:  # else x did not come from the start by T
+            size = norm_event(fixpoint.primal(t))
+            self._fastest[rows] = torch.maximum(self._fastest[rows], residual * size)
+            if bool(settled.any()):
+                settled = settled & ~self._runs_away(size, residual, rows)
         if gap is None:
             return Look(t, residual, gap, settled)
         small = gap <= tol
@@ -162,20 +165,18 @@ class Looking:
             finished = finished | stuck & ((gap <= rounding) | (residual <= rounding))
         return Look(t, residual, gap, finished)
 
-    def _runs_away(self, x: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
-        """Whether x is only far out, and moves as fast as at the start: |x - T(x)| / |x| is small
-        there for an energy without a minimiser, too."""
-        size = norm_event(x)
-        far = size > 1e3 * norm_event(self.fixpoint.primal(self.z))[rows]
-        if not bool(far.any()):
-            return far
-        first = self._first_move[rows]
-        moves = (residual + 4 * eps(x)) * size  # far enough out, rounding hides the move
-        return far & (size > 1e3 * first) & (moves > 0.5 * first)
+    def _runs_away(self, size: Tensor, residual: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+        """Whether x, of this size, is only far out, and moves as fast as ever: |x - T(x)| / |x| is
+        small there for an energy without a minimiser, too."""
+        begin, fastest = norm_event(self.fixpoint.primal(self.z))[rows], self._fastest[rows]
+        far = size > 1e3 * torch.maximum(begin, fastest)
+        moves = (residual + 4 * eps(size)) * size  # far enough out, rounding hides the move
+        return far & (moves > 0.5 * fastest)
 
     @cached_property
-    def _first_move(self) -> Tensor:  # (B,)
-        """|T(start) - start|, where no look at the start has told it."""
+    def _fastest(self) -> Tensor:  # (B,)
+        """The greatest |T(x) - x| of any look; the first, at the start, is made here where no look
+        was."""
         return _length_of_step(self.fixpoint, self.z, self.fixpoint.T(self.z))
 
     def _stuck(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool

@@ -58,7 +58,7 @@ class Free(Looking):
         polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
         polish_at = 50 if run.settle else 400
         if by_newton and not at_once:
-            self._first_move  # noqa: B018  by the step that the loop begins with
+            self._fastest  # noqa: B018  by the step that the loop begins with
         while left:
             steps, at_once = 0 if at_once else self.steps(), False
             z, state = run.acceleration.advance(fixpoint, z, state, steps)
