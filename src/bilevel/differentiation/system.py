@@ -121,12 +121,14 @@ class System:
                 self.on_fail,
             )
             return
+        reached = f", bl.GMRES(tol={2 * worst:.0e}) say" if worst < 0.05 else ""
         fail(
             NotConverged(
                 f"the adjoint solve ended at a relative residual of {worst:.1e}, asked was "
                 f"{self.inverse.tol:.0e} ({int(failed.sum())} of {len(b)} samples, "
                 f"{solution.iterations} products). Solve the problem more accurately, raise "
-                "max_iter of the linear solver, or accept it with on_fail='warn'."
+                f"max_iter of the linear solver, ask it for less{reached}, or accept the answer "
+                "with on_fail='warn'."
             ),
             self.on_fail,
         )
