@@ -60,7 +60,7 @@ class PseudoInverse(Block):
 
     def __init__(self, K: Tensor, D: Tensor, P: Tensor) -> None:
         super().__init__(K, D, P)
-        self.pinv = torch.linalg.pinv(self.C)
+        self.pinv = torch.linalg.pinv(self.C, rtol=8 * max(self.C.shape[1:]) * eps(K))
 
     def _inverse(self, r: Tensor, adjoint: bool) -> Tensor:
         return times(self.pinv.mT if adjoint else self.pinv, r)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .active import Active
 
 Z = tuple[Tensor, ...]
-_TOGETHER = 32  # samples, of like size, whose factors are one call
+_TOGETHER = 16  # samples, of like size, whose factors are one call
 
 
 def by_vertices(active: Active) -> Callable[[Z, bool], Z]:
