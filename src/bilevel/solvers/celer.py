@@ -97,11 +97,11 @@ class Celer(External):
         return self.support is not None and self.support.sound
 
     def _near(self, problem: Problem, x: Tensor) -> Support:
-        """That of x with its factor, which a quadratic F keeps as long as the signs stay."""
+        """That of x with its Hessian, which a quadratic F keeps as long as the signs stay."""
         signs = signs_at(problem, x)
         if self.seen and self.seen[0].fits(signs):
             return self.seen[0]
-        support = Support.of(problem, signs).factored(problem, x)
+        support = Support.of(problem, signs).bent(problem, x)
         if problem.f.quadratic:  # type: ignore[union-attr]
             self.seen[:] = [support]
         return support
