@@ -35,7 +35,8 @@ class Celer(External):
 
     T is Newton's step on the support, its signs held: it takes celer's answer to rounding, and
     dT/dx = 0 at the solution, so that the derivative costs one Cholesky factor of the size of the
-    support. A dense A stored by columns, and a SparseMatrix, are read without a copy.
+    support, or, of more than 1500 columns of a SparseMatrix, conjugate gradients. A dense A stored
+    by columns, and a SparseMatrix, are read without a copy.
 
     [1] Massias, Gramfort, Salmon. Celer: a fast solver for the lasso with dual extrapolation. ICML
         2018.
