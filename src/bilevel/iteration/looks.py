@@ -132,14 +132,14 @@ class Looking:
 
     def _turn(self, gap: Tensor, rows: Rows, last: bool) -> Tensor:  # -> (B,) bool
         """Whose gaps are due: expected at tol, if they fall as k^-p, and at the latest after thrice
-        the steps. p: a fifth more than between the last two looks at them, since they fall ever
+        the steps. p: 1.3 times that between the last two looks at them, since they fall ever
         faster; at least 3, as total variation's from 1e-2 to 1e-6. So each sample ends alone where
         it does in company."""
         if self._pace is None:
             self._pace = gap.new_zeros(3, len(self.z[0]))
         due, steps, before = pace = self._pace[:, rows]
         turn = (due <= self.k) | last
-        p = 1.2 * (before / gap).log() / (self.k / steps).log()
+        p = 1.3 * (before / gap).log() / (self.k / steps).log()
         p = p.fmax(gap.new_tensor(3.0))  # where it is NaN, too: there was no look before
         further = self.k * (gap / max(self.run.tol, 1e-12)).pow(1 / p).clamp(max=3)
         further = torch.where(gap > self.run.tol, further, torch.inf)
