@@ -88,7 +88,7 @@ class TotalVariation(Weighted, Composed):
 
     def rest(self, x: Tensor) -> Tensor:  # for large images their differences take a step's time
         at = x.ndim - self.dims
-        return x.new_zeros(*x.shape[:at], self.dims, *x.shape[at:])
+        return x.new_zeros(()).expand(*x.shape[:at], self.dims, *x.shape[at:])
 
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tension  # compiled when first used
