@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._broadcast import eps, like
-from .._calm import copied
+from .._one_thread import copied
 from ..problem import Problem, role_of
 from ..terms.base import Term
 from ..terms.composition import named

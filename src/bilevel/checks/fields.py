@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._calm import extremes
+from .._one_thread import extremes
 from ..operators.base import Operator
 from ..terms.base import Smooth, Term
 from ..terms.smooth import LeastSquares

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._calm import copied
+from .._one_thread import copied
 from .._tangents import constant
 from ..acceleration.base import Plain, State, merge, where
 from ..differentiation.active import declared

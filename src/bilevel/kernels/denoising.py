@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
-from .._calm import copied
+from .._one_thread import copied
 from ..problem import Problem
 from ..terms.smooth import LeastSquares
 from ..terms.total_variation import TotalVariation

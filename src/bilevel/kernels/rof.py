@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from .._calm import copied
+from .._one_thread import copied
 from ..problem import Problem
 from .compiled import announced, spread
 from .denoising import Denoising, array, per_image
