@@ -20,8 +20,8 @@ class Accelerated(Acceleration):
     """Chambolle-Pock's algorithm 2 for a strongly convex g, with PrimalDual. Gap O(1/k^2).
 
     theta = 1 / sqrt(1 + 2 gamma tau), tau *= theta, sigma /= theta, from tau = first / mu. On total
-    variation of photographs gamma = 0.5 mu, first = 1 did best, 0.15 mu and 0.5 for the anisotropic
-    one.
+    variation of photographs gamma = 0.5 mu, first = 1 did best, 0.125 mu and 0.4 for the
+    anisotropic one.
 
     Without a smooth term tau sigma is 4/3 of PrimalDual's: constant steps converge for
     tau sigma |K|^2 < 4 / (1 + 2 theta) [1]. For shrinking ones, of which nobody has shown it, the
