@@ -46,7 +46,8 @@ class Task:
     fixed: list[float]  # the tolerances that it is compared with
     first: int = 0  # photograph
     sigma: float = 25 / 255
-    blurred: bool = False
+    through: str = "nothing"  # "a blur", "holes"
+    smooth: bool = False  # two weights for all: of TV, and of |∇x|^2 / 2
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -62,28 +63,40 @@ class Task:
         return clean, self.operator(clean) + self.sigma * noise
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weights."""
+        return (2,) if self.smooth else (COUNT, 1, 1, 1) if self.weights > 1 else ()
+
+    @property
     def operator(self) -> bl.Operator:
         mean = torch.full((3, 3), 1 / 9, dtype=torch.float64)
-        return bl.Blur(mean) if self.blurred else bl.Identity()
+        holes = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(1)) < 0.5
+        operators = {"a blur": bl.Blur(mean), "holes": bl.Mask(holes)}
+        return operators.get(self.through, bl.Identity())
 
     def energy(self, seen: Tensor, weight: Tensor) -> bl.Problem:
         data = bl.LeastSquares(seen)
-        misfit = data @ self.operator if self.blurred else data
-        return misfit + weight * bl.TotalVariation()
+        misfit = data if self.through == "nothing" else data @ self.operator
+        if not self.smooth:
+            return misfit + weight * bl.TotalVariation()
+        return (
+            misfit + weight[0] * bl.TotalVariation() + weight[1] * bl.LeastSquares() @ bl.Gradient()
+        )
 
     @cache  # noqa: B019
     def psnr(self, log_weights: tuple[float, ...]) -> float:
         """Of the mean squared error, at an accurate solution."""
         clean, seen = self.pairs
-        weights = torch.tensor(log_weights, dtype=torch.float64).exp().reshape(-1, 1, 1, 1)
-        x = bl.solve(self.energy(seen, weights.expand(COUNT, 1, 1, 1)), tol=1e-5).x
+        weights = torch.tensor(log_weights, dtype=torch.float64).exp().reshape(self.shape)
+        x = bl.solve(self.energy(seen, weights), tol=1e-5).x
         return -10 * float((x - clean).square().mean().log10())
 
 
 TASKS = [
     Task("one weight", 1, FIXED),
     Task("a weight for each crop", COUNT, FIXED[:3]),
-    Task("deblurring", COUNT, FIXED[:3], first=45, sigma=10 / 255, blurred=True),
+    Task("deblurring", COUNT, FIXED[:3], first=45, sigma=10 / 255, through="a blur"),
+    Task("inpainting", 2, FIXED[:3], first=20, sigma=15 / 255, through="holes", smooth=True),
 ]
 
 
@@ -91,8 +104,7 @@ class Restorer(nn.Module):
     def __init__(self, task: Task) -> None:
         super().__init__()
         self.task = task
-        shape = (task.weights, 1, 1, 1) if task.weights > 1 else ()
-        self.log_weight = nn.Parameter(torch.full(shape, math.log(START), dtype=torch.float64))
+        self.log_weight = nn.Parameter(torch.full(task.shape, math.log(START), dtype=torch.float64))
 
     def forward(self, seen: Tensor) -> Tensor:
         energy = self.task.energy(seen, self.log_weight.exp())
@@ -130,7 +142,7 @@ def arms(task: Task) -> list[tuple[str, object, float | None]]:
     return [
         ("adaptive", bl.AdaptiveInexact, None),
         *(
-            [] if task.blurred else [("adaptive, worst case", bounded, None)]
+            [] if task.through != "nothing" else [("adaptive, worst case", bounded, None)]
         ),  # no bound of |x - x*|
         *((f"same method, fixed {tol:.0e}", pinned(tol), None) for tol in task.fixed),
         *((f"L-BFGS, fixed {tol:.0e}", None, tol) for tol in BY_LBFGS),
