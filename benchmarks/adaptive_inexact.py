@@ -97,6 +97,15 @@ TASKS = [
     Task("a weight for each crop", COUNT, FIXED[:3]),
     Task("deblurring", COUNT, FIXED[:3], first=45, sigma=10 / 255, through="a blur"),
     Task("inpainting", 2, FIXED[:3], first=20, sigma=15 / 255, through="holes", smooth=True),
+    Task(
+        "deblurring, two weights",
+        2,
+        FIXED[:3],
+        first=70,
+        sigma=5 / 255,
+        through="a blur",
+        smooth=True,
+    ),
 ]
 
 

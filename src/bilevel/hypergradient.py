@@ -70,6 +70,7 @@ def hypergradient(
     certificate = merge(found_in_graph)
     if lipschitz is not None:
         certificate.bound = _bound(found, solved, parameters, lipschitz)
+        certificate.update_estimate()
     if probe:
         _examine(gradient, found, solved, parameters, certificate)
     certificate.read()

@@ -139,8 +139,7 @@ class AdaptiveInexact(Descent):
         options, memory = self.options, self.memory
         here = self._point(closure, memory.get("tol", options["tol"]))
         first, shorter = here.loss, 0
-        first_t = options["first_step"] / float(here.gradient.abs().max()) if here.slope else 0.0
-        t = min(memory.get("t", first_t), _FURTHER * first_t)
+        t = self._bounded(here, memory.get("t"))
         while t * here.slope > options["tolerance_change"] * abs(here.loss):
             # not to be solved tighter for
             last = here.tol <= options["tightest"] or t * here.slope <= _WORTH * abs(here.loss)
@@ -161,9 +160,15 @@ class AdaptiveInexact(Descent):
             if last:
                 break
             here, shorter = self._tighter(closure, here), 0
+            t = self._bounded(here, t if "t" in memory else None)
         self.place(here.theta)
         memory["tol"], memory["t"] = here.tol, t
         return first
+
+    def _bounded(self, here: _Point, t: float | None) -> float:
+        """t, so that no parameter moves by too much; of the first step, all that it may."""
+        first = self.options["first_step"] / float(here.gradient.abs().max()) if here.slope else 0.0
+        return first if t is None else min(t, _FURTHER * first)
 
     def _point(self, closure: Closure, tol: float) -> _Point:
         with accuracy(tol, adjoint_tol=min(0.5, tol**0.5), report=[]) as level:
