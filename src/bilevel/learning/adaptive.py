@@ -140,10 +140,10 @@ class AdaptiveInexact(Descent):
         here = self._point(closure, memory.get("tol", options["tol"]))
         first, shorter = here.loss, 0
         t = self._bounded(here, memory.get("t"))
-        while t * here.slope > options["tolerance_change"] * abs(here.loss):
+        while (gain := self._gain(here, t)) > options["tolerance_change"] * abs(here.loss):
             # not to be solved tighter for
-            last = here.tol <= options["tightest"] or t * here.slope <= _WORTH * abs(here.loss)
-            blur = math.inf if last else self._blur(here)
+            last = here.tol <= options["tightest"] or gain <= _WORTH * abs(here.loss)
+            blur = math.inf if last else 2 * self._off(here) / here.slope**0.5
             if here.doubt <= t * here.slope or blur < 1 or (last and not shorter):  # may be told
                 self.place(here.theta - t * here.gradient)
                 trial = _Trial(here, self._point(closure, here.tol), t, blur)
@@ -184,12 +184,17 @@ class AdaptiveInexact(Descent):
         self.memory["off"] = off / here.tol**0.5
         return there
 
-    def _blur(self, here: _Point) -> float:
-        """How uncertain `_Trial.fall` is: both gradients are off by the order of sqrt(tol), as was
-        seen where the tolerance last changed. Infinite before that, and where bounds are wanted."""
-        if self.options["worst_case"] or "off" not in self.memory:
-            return math.inf
-        return 2 * self.memory["off"] * (here.tol / here.slope) ** 0.5
+    def _gain(self, here: _Point, t: float) -> float:
+        """What a step would lower the loss by, to first order: t |g|^2, and t (|g|^2 + |error of
+        g|^2) where the loss itself is in doubt: no run ends on a gradient that is 0 by error."""
+        sure = here.doubt <= _WORTH * abs(here.loss) or here.tol <= self.options["tightest"]
+        return t * (here.slope if sure or not here.slope else here.slope + self._off(here) ** 2)
+
+    def _off(self, here: _Point) -> float:
+        """ESTIMATE of |error of g|: of the order of sqrt(tol), as was seen where the tolerance last
+        changed. Infinite before that, and where bounds are wanted."""
+        known = "off" in self.memory and not self.options["worst_case"]
+        return self.memory["off"] * here.tol**0.5 if known else math.inf
 
 
 def _errors(level: Accuracy, worst_case: bool) -> tuple[float, float]:
