@@ -121,6 +121,23 @@ def test_what_losses_leave_in_doubt_the_slopes_tell(lowers, shorter, known):
     assert step.shorter == pytest.approx(shorter)
 
 
+@pytest.mark.parametrize("wrong", [1e-3, 1e3])
+def test_a_first_gradient_that_is_an_error_does_no_harm(wrong):
+    """1 + (θ - 1)^2 / 2 from 0: a loose solve has all in doubt, and the gradient times `wrong`."""
+
+    class Inexact(bl.AdaptiveInexact):
+        def _point(self, closure, tol):
+            away, loose = 1 - self.theta, tol > 0.01
+            loss, doubt = 1 + float(away.square()) / 2, 10.0 if loose else 1e-3
+            return _Point(self.theta, tol, loss, doubt, -away * (wrong if loose else 1))
+
+    theta = torch.zeros(1, dtype=torch.float64)
+    optimizer = Inexact([theta])
+    for _ in range(10):
+        optimizer.step(lambda: None)
+    assert abs(theta.item() - 1) < 0.05
+
+
 def test_the_worst_case_gives_the_same_for_more_work():
     bounded = learned(optimizer=lambda p: bl.AdaptiveInexact(p, worst_case=True))
     estimated = learned()

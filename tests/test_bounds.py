@@ -153,3 +153,20 @@ def test_the_drift_is_relative_to_the_exact_gradient():
     error = float((found - 200.0).abs() / 200.0)
     assert error > 0.9
     assert certificate.drift == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "known, estimate",
+    [
+        (dict(), 0.3 + 0.04),  # of the residual and the adjoint's
+        (dict(drift=0.1), 0.1 + 0.04),
+        (dict(drift=0.1, inconsistency=1e-3), 0.1 + 1e-3),
+        (dict(drift=0.1, inconsistency=1e-3, bound=0.02), 0.02),
+    ],
+)
+def test_what_is_known_best_makes_the_estimate(known, estimate):
+    certificate = bl.Certificate(
+        residual=torch.tensor([0.3]), adjoint_residual=torch.tensor([0.04]), **known
+    )
+    certificate.update_estimate()
+    assert certificate.estimate == pytest.approx(estimate)

@@ -92,9 +92,9 @@ class AdaptiveInexact(Descent):
 
     The doubt is an ESTIMATE: the adjoint w that gives the gradient also tells what the residual of
     the solution costs the loss, -<w, z - T(z)> [2]; the loss is corrected by it and taken as known
-    up to that much. Adjoints are solved to sqrt(tol), which is the order of the error of x, and so
-    of g: how far off g is was seen where the tolerance last changed; until then slopes do not
-    count. With worst_case=True they never do, and the doubt is |∂loss/∂x| times the bound
+    up to that much. Adjoints are solved to sqrt(tol), the order of the error of x, and so of that
+    of g. How large it is was seen where the tolerance last changed; until then slopes do not count.
+    With worst_case=True they never do, and the doubt is |∂loss/∂x| times the bound
     |x - x*| <= sqrt(2 gap/μ), right to first order but, on photographs, a hundred times larger. A
     solve that names its own tol keeps it.
 
@@ -160,7 +160,7 @@ class AdaptiveInexact(Descent):
             if last:
                 break
             here, shorter = self._tighter(closure, here), 0
-            t = self._bounded(here, t if "t" in memory else None)
+            t = self._bounded(here, memory.get("t"))
         self.place(here.theta)
         memory["tol"], memory["t"] = here.tol, t
         return first
