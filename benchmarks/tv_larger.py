@@ -2,7 +2,7 @@
 
 python benchmarks/tv_larger.py [PROBLEM ...]        results in benchmarks/results/tv_larger.md
 
-TGV takes many minutes; a row that is not run stays as it was.
+A row that is not run stays as it was; TGV takes a minute.
 
 The loop is Chambolle and Pock's as one writes it in torch, with a ratio of its two steps that suits
 each problem, and without a stopping test. It and the solver make as many steps as bring the energy
