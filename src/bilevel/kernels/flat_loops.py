@@ -177,6 +177,8 @@ def _resist(zones, rows, v, out):
 def _resist_alone(zones, rows, v, out):
     """`_resist` in one channel: what a zone was beside is carried to where it is next."""
     total, carried = 0.0, v.dtype.type(0)
+    if not len(zones):
+        return total
     last = zones[0, 0]
     value = v[last]
     for e in range(len(zones)):
