@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,13 @@ class Accelerated(Acceleration):
     first: float = 1.0  # the first tau, as a part of 1 / mu
 
     feasible = True
+
+    def __post_init__(self) -> None:
+        if not (0 < self.gamma <= 1 and 0 < self.first < math.inf):
+            raise ValueError(
+                "Accelerated needs 0 < gamma <= 1 and a first tau > 0, got "
+                f"gamma={self.gamma}, first={self.first}."
+            )
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         solver: Any = fixpoint.solver
