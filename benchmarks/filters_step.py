@@ -88,7 +88,8 @@ def main() -> None:
         "step in 23 ms by torch operations and 12 ms by a compiled kernel (there is none); 20 MB "
         f"for implicit differentiation where 100 unrolled steps, {100 // UNROLLED} times what is "
         "here, take 3.5 GB. Kept: from the solution to the backward pass, by torch's allocator; "
-        "most: with what the backward pass itself takes, all 16 images at once."
+        "most: with what the backward pass itself takes, for all 16 images at once, recomputed: "
+        "for three at a time."
     )
     store("filters_step", "A step of denoising by filters", rows, COLUMNS, notes)
 

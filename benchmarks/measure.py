@@ -43,19 +43,27 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def seconds(function: Callable[[], object], least: float = 0.0) -> float:
+    """Of a call: of one, or the mean of as many as take so long together."""
+    start, calls, passed = time.perf_counter(), 0, 0.0
+    while not calls or passed < least:
+        function()
+        calls, passed = calls + 1, time.perf_counter() - start
+    return passed / calls
 
 
-def ratio(ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 15) -> dict:
+def ratio(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    pairs: int = 15,
+    least: float = 0.0,
+) -> dict:
     """ours / theirs in alternated pairs: the median ratio, and 5 % and 95 % of its bootstrap."""
     ours(), theirs()  # warm-up
     times = []
     for k in range(pairs):
         first, second = (ours, theirs) if k % 2 == 0 else (theirs, ours)
-        a, b = seconds(first), seconds(second)
+        a, b = seconds(first, least), seconds(second, least)
         times.append((a, b) if k % 2 == 0 else (b, a))
     ratios = np.array([a / b for a, b in times])
     draws = np.random.default_rng(0).choice(ratios, (2000, pairs))

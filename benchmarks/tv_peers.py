@@ -39,10 +39,16 @@ class Peers:
         return self._ask(_seconds, what, x, weight, names)
 
     def image(
-        self, name: str, x: np.ndarray, weight: float, isotropic: bool, iterations: int
+        self,
+        name: str,
+        x: np.ndarray,
+        weight: float,
+        isotropic: bool,
+        iterations: int,
+        threads: int,
     ) -> np.ndarray:
         """The two-dimensional x denoised."""
-        return self._ask(_image, name, x, weight, isotropic, iterations)
+        return self._ask(_image, name, x, weight, isotropic, iterations, threads)
 
     def _ask(self, request: Callable[..., object], *arguments: object):
         assert self._process.stdin is not None
@@ -81,12 +87,18 @@ def _seconds(
 
 
 def _image(
-    modules: Modules, name: str, x: np.ndarray, weight: float, isotropic: bool, iterations: int
+    modules: Modules,
+    name: str,
+    x: np.ndarray,
+    weight: float,
+    isotropic: bool,
+    iterations: int,
+    threads: int,
 ) -> np.ndarray:
     if name == "prox_tv":  # anisotropic only
-        return modules[name].tv1_2d(x, weight, n_threads=1, max_iters=iterations, method="dr")
+        return modules[name].tv1_2d(x, weight, n_threads=threads, max_iters=iterations, method="dr")
     solve = modules[name].tv_iso if isotropic else modules[name].tv_aniso
-    return solve(x, weight, tol=1e-30, max_iter=iterations, threads=1, warn=False)[0]
+    return solve(x, weight, tol=1e-30, max_iter=iterations, threads=threads, warn=False)[0]
 
 
 def _serve() -> None:

@@ -141,3 +141,32 @@ def test_strategies_without_a_second_derivative_have_no_drift():
     x = bl.argmin(bl.LeastSquares(torch.randn(1, 4)) + w * bl.L1(), diff=bl.Truncated(5))
     _, certificate = bl.hypergradient(x.sum(), [w], probe=True)
     assert certificate.drift is None and certificate.estimate is not None
+
+
+def test_the_drift_is_relative_to_the_exact_gradient():
+    """A gradient that is a hundredth of the exact one is off by 0.99, not by a hundred times."""
+    weight = torch.tensor(1.0).requires_grad_()
+    A = bl.Matrix(torch.tensor([[1.0, 0.0], [0.0, 0.1]]))
+    energy = bl.LeastSquares(weight * torch.ones(1, 2)) @ A  # x = weight (1, 10)
+    x = bl.argmin(energy, x0=torch.zeros(1, 2), max_iter=1, **ITERATED)
+    (found,), certificate = bl.hypergradient(x[0, 1].square(), [weight], probe=True)
+    error = float((found - 200.0).abs() / 200.0)
+    assert error > 0.9
+    assert certificate.drift == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "known, estimate",
+    [
+        (dict(), 0.3 + 0.04),  # of the residual and the adjoint's
+        (dict(drift=0.1), 0.1 + 0.04),
+        (dict(drift=0.1, inconsistency=1e-3), 0.1 + 1e-3),
+        (dict(drift=0.1, inconsistency=1e-3, bound=0.02), 0.02),
+    ],
+)
+def test_what_is_known_best_makes_the_estimate(known, estimate):
+    certificate = bl.Certificate(
+        residual=torch.tensor([0.3]), adjoint_residual=torch.tensor([0.04]), **known
+    )
+    certificate.update_estimate()
+    assert certificate.estimate == pytest.approx(estimate)

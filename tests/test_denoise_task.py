@@ -93,6 +93,7 @@ def test_learned_weight_is_the_best_of_a_grid(tmp_path):
     weight = result.model.weight.item()
     assert abs(np.log(weight / searched.best)) < 0.03  # the grid's ratio is 1.04
     best = min(searched.losses)
+    result.model.tol = 1e-6  # its own leaves 0.1 %
     with torch.no_grad():
         batch = learning.batches.stack(work.samples(), torch.arange(4))
         assert noise_left(result.model, batch) < best * 1.001

@@ -139,6 +139,8 @@ ALGEBRA = [
     (lambda: TV(dims=2.0), ValueError, "TotalVariation needs dims 1, 2 or 3, got 2.0"),
     (lambda: bl.Potential(3.0), TypeError, r"Potential needs a function of x, .* got float"),
     (lambda: bl.OverRelaxation(2.0), ValueError, "OverRelaxation needs 0 < rho < 2, got 2.0"),
+    (lambda: bl.Accelerated(gamma=2.0), ValueError, "0 < gamma <= 1 .* got gamma=2.0"),
+    (lambda: bl.Accelerated(first=0.0), ValueError, "a first tau > 0, got gamma=0.5, first=0.0"),
     (lambda: bl.FixedPoint("cg"), TypeError, "linear_solver must be a LinearSolver .* got 'cg'"),
     (lambda: bl.Implicit(bl.CG), TypeError, "linear_solver must be a LinearSolver .* got <class"),
     (lambda: bl.FixedPoint(order=0), ValueError, "order must be 1 or more, got 0"),

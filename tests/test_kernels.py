@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import bilevel as bl
 from bilevel.fixpoint import Fixpoint
@@ -171,6 +172,34 @@ def test_rof_does_not_depend_on_the_number_of_threads(shape, coupled, dims):
     for other in answers[1:]:
         for a, b in zip(answers[0], other, strict=True):
             assert torch.equal(a, b)
+
+
+class Large(TorchDispatchMode):
+    """Notes the operations that torch shares among its threads."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        touched = [t for t in (*args, result) if isinstance(t, torch.Tensor)]
+        idle = operation.is_view or "empty" in str(operation) or "new_" in str(operation)
+        if not idle and max((t.numel() for t in touched), default=0) > 2**15:
+            self.seen.append(operation)
+        return result
+
+
+@pytest.mark.parametrize("isotropic", [True, False])
+def test_a_run_of_the_kernel_leaves_torchs_threads_asleep(isotropic):
+    """They would keep their cores from the kernel's threads for 3 ms."""
+    energy, *_ = rof((1, 1, 200, 200), torch.float32, isotropic)
+    with Large() as large:
+        solution = bl.solve(energy, tol=1e-4)
+    assert solution.converged and not large.seen
+    with Large() as large:
+        solution.x.clone()
+    assert large.seen
 
 
 def test_rof_leaves_its_input_and_passes_nan_on():

@@ -119,7 +119,7 @@ def test_warm_starts_save_iterations(monkeypatch):
     class Images(Denoiser):  # isotropic total variation, which takes its time
         def forward(self, y):
             energy = bl.LeastSquares(y) + self.log_weight.exp() * bl.TotalVariation()
-            return bl.argmin(energy, tol=1e-6)
+            return bl.argmin(energy, tol=1e-5)  # less would end by Newton steps
 
     image = {k: torch.stack([signal[k] for signal in Signals()])[None] for k in ("clean", "noisy")}
 

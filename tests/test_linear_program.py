@@ -7,7 +7,8 @@ from scipy.optimize import linprog
 
 import bilevel as bl
 from bilevel.differentiation.active import Active
-from bilevel.differentiation.vertex import by_vertices, linear_system
+from bilevel.differentiation.blocks import Beside, PseudoInverse, Square
+from bilevel.differentiation.vertex import Vertices
 
 D = torch.float64
 
@@ -87,16 +88,30 @@ def test_its_derivative_is_that_of_the_vertex(diff):
     assert abs((leaf.grad * direction).sum() - difference) < 1e-5 * abs(difference)
 
 
-def test_vertices_are_solved_by_one_batch_of_factors_and_other_samples_as_ever():
-    K, x = drawn(3, 7, 6, seed=2), drawn(3, 6)
+def several():  # a matrix for each of three samples
+    K = drawn(3, 7, 6, seed=2)
     K[2, 1:4] = K[2, 0]  # three times the same row: four of them 0, in one direction
-    energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 0.3, x + 0.3)
+    return K, drawn(3, 6), torch.tensor(0.3), {Square: [0, 1], PseudoInverse: [2]}
+
+
+def mostly_free():  # one matrix; the last sample has 0 inside its box
+    K, x, radius = drawn(8, 8, seed=5), drawn(12, 8), torch.full((12, 1), 1.5)
+    radius[0], radius[-1] = 0.3, 9.0
+    return K, x, radius, {Beside: list(range(12))}
+
+
+@pytest.mark.parametrize("case", [several, mostly_free], ids=lambda case: case.__name__)
+def test_vertices_are_solved_by_factors_and_other_samples_by_pseudo_inverses(case):
+    K, x, radius, expected = case()
+    energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - radius, x + radius)
     solution = bl.solve(energy, x0=x, solver=bl.LinearProgram(), tol=1e-12)
     active = Active(energy, (solution.x, *solution.dual))
-    assert linear_system(active).sound.tolist() == [True, True, False]
+    (_, zeros), free = active.composed[0], active.own.support
+    vertices = Vertices(K.reshape(-1, *K.shape[-2:]), free, ~zeros.support)
+    assert {type(C): sorted(i.tolist()) for i, C in vertices.parts} == expected
     for transposed in (False, True):
-        b = drawn(3, 6, seed=7), drawn(3, 7, seed=8)
-        both = by_vertices(active)(b, transposed), active.solve(b, transposed)
+        b = drawn(*x.shape, seed=7), drawn(len(x), K.shape[-2], seed=8)
+        both = vertices.solve(b, transposed), active.solve(b, transposed)
         torch.testing.assert_close(*both, rtol=1e-9, atol=1e-9)
 
 
@@ -116,8 +131,11 @@ def test_other_energies_are_refused(energy, match):
 def test_an_empty_batch_and_a_batch_of_one():
     K = drawn(4, 4)
     for x in (drawn(0, 4), drawn(1, 4)):
-        energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 0.3, x + 0.3)
-        assert bl.solve(energy, x0=x, solver=bl.LinearProgram()).x.shape == x.shape
+        leaf = x.clone().requires_grad_()
+        energy = bl.L1() @ bl.Matrix(K) + bl.Box(leaf - 0.3, leaf + 0.3)
+        u = bl.argmin(energy, x0=x, solver=bl.LinearProgram())
+        u.sum().backward()
+        assert u.shape == x.shape and leaf.grad is not None and leaf.grad.isfinite().all()
 
 
 def test_a_batch_gives_what_its_samples_give_alone():

@@ -40,7 +40,7 @@ def test_it_is_a_room_of_bilevel(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # the checks warn of what they skip, and of small splits
 def test_conventions(estimator, monkeypatch):
     """Which hold however far the search goes: nearly unregularised models are slow."""
-    monkeypatch.setattr(regression, "_SCAN", regression._SCAN[:2])
+    monkeypatch.setattr(regression, "_LOOKS", 2)
     monkeypatch.setattr(regression, "_REACH", 1.0)
     check_estimator(estimator(max_iter=1, cv=2), on_skip=None)
 

@@ -6,6 +6,7 @@ import torch
 
 import bilevel as bl
 from bilevel import testing
+from bilevel.fixpoint import Fixpoint
 from problems import BY_NAME, EXAMPLES
 from registry import ACCELERATIONS
 
@@ -148,6 +149,37 @@ def test_a_sample_takes_in_company_the_steps_that_it_takes_alone(tol):
         )
         assert torch.equal(alone.iterations, together.iterations[i : i + 1])
         assert torch.equal(alone.x, together.x[i : i + 1])
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-5, 1e-6])
+def test_a_gap_is_looked_at_soon_after_it_is_small_enough(tol):
+    y = torch.rand(1, 1, 40, 40, dtype=torch.float64)
+    energy = bl.LeastSquares(y) + 0.1 * bl.TotalVariation(isotropic=False)
+    steps = bl.solve(energy, tol=tol).iterations.item()
+    assert not bl.solve(energy, tol=tol, max_iter=int(steps / 1.1), on_fail="ignore").converged
+
+
+@pytest.mark.parametrize("first", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("weight", [1e-2, 1.0, 1e2])
+def test_the_wider_steps_of_accelerated_converge_where_the_operator_is_largest(weight, first):
+    """A chessboard, on which |Dx| is nearly |D| |x|, with steps beyond the bound of theta = 1."""
+    i = torch.arange(24)
+    y = ((i + i[:, None]) % 2).double()[None, None]
+    energy = bl.LeastSquares(y) + weight * bl.TotalVariation(isotropic=False)
+    rule = bl.Accelerated(first=first)
+    solver = bl.PrimalDual().prepare(energy, y)
+    tau, sigma, _ = rule.start(Fixpoint(energy, solver), solver.start(energy, y))
+    assert 1.25 < float(tau * sigma) * bl.Gradient().norm(y) ** 2 < 4 / 3
+    assert bl.solve(energy, acceleration=rule, tol=1e-5).converged
+
+
+def test_accelerated_keeps_to_the_bound_beside_a_smooth_term():
+    y = torch.rand(1, 1, 6, 5, dtype=torch.float64)
+    energy = bl.LeastSquares(y) @ bl.Blur(torch.ones(3, 3) / 9) + 0.1 * bl.TotalVariation()
+    energy = energy + 0.1 * bl.ElasticNet(ratio=0.5)
+    solver = bl.PrimalDual().prepare(energy, y)
+    tau, sigma, _ = bl.Accelerated().start(Fixpoint(energy, solver), solver.start(energy, y))
+    assert float(tau * sigma) * bl.Gradient().norm(y) ** 2 < 1
 
 
 def test_per_sample_weights_are_samples_weights():

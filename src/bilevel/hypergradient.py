@@ -70,6 +70,7 @@ def hypergradient(
     certificate = merge(found_in_graph)
     if lipschitz is not None:
         certificate.bound = _bound(found, solved, parameters, lipschitz)
+        certificate.update_estimate()
     if probe:
         _examine(gradient, found, solved, parameters, certificate)
     certificate.read()
@@ -142,19 +143,23 @@ def _examine(
             KinkWarning,
             stacklevel=3,
         )
-    certificate.drift = _drift(solved, parameters, size)
+    certificate.drift = _drift(solved, parameters, found)
     certificate.update_estimate()
 
 
-def _drift(solved: Probe, parameters: tuple[Tensor, ...], size: float) -> float | None:
-    """|d gradient / ds| / |gradient| for R(z, θ) = s R(z now, θ now), whose solution at s = 1 is
-    the z we have and at s = 0 the exact one. As d loss / ds = <w, R>, it is that number's gradient
-    in θ: one more backward. None where R lies outside the range of a singular system, and where
-    the strategy has no second derivative."""
+def _drift(
+    solved: Probe, parameters: tuple[Tensor, ...], found: tuple[Tensor, ...]
+) -> float | None:
+    """|c| / |gradient - c| with c = d gradient / ds for R(z, θ) = s R(z now, θ now), whose solution
+    at s = 1 is the z we have and at s = 0 the exact one. As d loss / ds = <w, R>, it is that
+    number's gradient in θ: one more backward. None where R lies outside the range of a singular
+    system, and where the strategy has no second derivative."""
     if not solved.weighed:
         return None
     left = torch.stack([part.sum() for part in solved.weighed]).sum()
     try:
-        return _length(_gradient(left, parameters, False, True)) / (size or 1.0)
+        change = _gradient(left, parameters, False, True)
     except (NotUnique, NotConverged):
         return None
+    exact = _length(g.detach() - c for g, c in zip(found, change, strict=True))
+    return _length(change) / (exact or 1.0)

@@ -30,16 +30,19 @@ def _smooth_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> Smooth:
     return problem.f
 
 
-def _line_search(f: Smooth, x: Tensor, gradient: Tensor, d: Tensor) -> Tensor:
-    """x + t d with t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding.
+def _line_search(
+    f: Smooth, x: Tensor, value: Tensor, gradient: Tensor, d: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x + t d with t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding;
+    its value and gradient.
 
     The next t is the minimum of a parabola, at most half and at least a tenth of the last.
     """
-    value, slope = f.value(x), inner(gradient, d)
+    slope = inner(gradient, d)
     slack = 4 * eps(value) * value.abs()
     t, new = torch.ones_like(value), x + d
+    fresh, turned = f.value_and_grad(new)  # the first is mostly the last
     for _ in range(40):
-        fresh = f.value(new)
         bad = ~(fresh <= value + _FALL * t * slope + slack)  # NaN counts as bad
         if not bool(bad.any()):
             break
@@ -47,7 +50,8 @@ def _line_search(f: Smooth, x: Tensor, gradient: Tensor, d: Tensor) -> Tensor:
         less = torch.where(fresh.isfinite(), best, 0.0).clamp(0.1 * t, 0.5 * t)
         t = torch.where(bad, less, t)
         new = x + expand(t, x) * d
-    return new
+        fresh, turned = f.value_and_grad(new)
+    return new, fresh, turned
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,17 @@ class Armijo(Acceleration):
     """
 
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
-        _smooth_only(self, fixpoint, z)
-        return ()
+        return _smooth_only(self, fixpoint, z).value_and_grad(*z)
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        (x,), f = z, fixpoint.problem.f
+        (x,), (value, gradient), f = z, state, fixpoint.problem.f
         assert f is not None
-        gradient, d = f.grad(x), fixpoint.T(z)[0] - x
+        d = fixpoint.T(z)[0] - x
         downhill = inner(gradient, d) < 0
         if not bool(downhill.all()):
             d = torch.where(expand(downhill, x).bool(), d, -gradient)  # type: ignore[union-attr]
-        return (_line_search(f, x, gradient, d),), state
+        new, value, gradient = _line_search(f, x, value, gradient, d)
+        return (new,), (value, gradient)
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class LBFGS(Acceleration):
     """x - t B grad f(x), B the inverse Hessian told by the last `memory` changes of x and grad f,
     t by backtracking.
 
-    For smooth energies of any size, with GradientDescent. A step costs one gradient, a few values,
-    and 4 memory products of vectors; it needs no Lipschitz constant.
+    For smooth energies of any size, with GradientDescent. A step costs one value and gradient, or
+    a few, and 4 memory products of vectors; it needs no Lipschitz constant.
     [1] Liu, Nocedal. On the limited memory BFGS method. Math. Programming, 1989.
     """
 
@@ -97,22 +101,21 @@ class LBFGS(Acceleration):
             )
         flat = x.flatten(1)
         changes = flat.new_zeros(len(x), self.memory, flat.shape[1])
-        return f.grad(x), changes, changes, flat.new_zeros(len(x), self.memory)
+        return *f.value_and_grad(x), changes, changes, flat.new_zeros(len(x), self.memory)
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        (x,), (gradient, s, y, rho), f = z, state, fixpoint.problem.f
+        (x,), (value, gradient, s, y, rho), f = z, state, fixpoint.problem.f
         solver: Any = fixpoint.solver
         assert f is not None
         d = -self._product(gradient.flatten(1), s, y, rho, solver.step_size).reshape(x.shape)
-        new = _line_search(f, x, gradient, d)
-        fresh = f.grad(new)
+        new, value, fresh = _line_search(f, x, value, gradient, d)
         change, turn = new - x, fresh - gradient
         curved = inner(change, turn)
         good = curved > 1e-10 * norm_event(change) * norm_event(turn)  # else B might turn uphill
         latest = torch.where(good, 1 / torch.where(good, curved, 1.0), 0.0)
         s = torch.cat([s[:, 1:], change.flatten(1)[:, None]], 1)
         y = torch.cat([y[:, 1:], turn.flatten(1)[:, None]], 1)
-        return (new,), (fresh, s, y, torch.cat([rho[:, 1:], latest[:, None]], 1))
+        return (new,), (value, fresh, s, y, torch.cat([rho[:, 1:], latest[:, None]], 1))
 
     def _product(self, q: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Any) -> Tensor:
         """B q by the two-loop recursion; a pair with rho = 0 plays no part."""

@@ -72,7 +72,7 @@ class Backtracking(Acceleration):
         v, k, step = state
         f = fixpoint.problem.f
         assert f is not None
-        gradient, value = f.grad(v[0]), f.value(v[0])
+        value, gradient = f.value_and_grad(v[0])
         slack = 4 * eps(value) * value.abs()
         step = 1.2 * step
         for _ in range(60):

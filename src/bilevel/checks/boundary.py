@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._broadcast import eps, like
+from .._one_thread import copied
 from ..problem import Problem, role_of
 from ..terms.base import Term
 from ..terms.composition import named
@@ -23,7 +24,7 @@ def boundary(energy: Problem | Term, x0: Tensor | None) -> tuple[Problem, Tensor
     found = [field for term in problem.terms for field in fields_of(term)]
     given = [] if x0 is None else [Field(None, "x0", x0)]
     check_kinds(given + found)
-    start = (_start(problem, found) if x0 is None else x0).detach().clone()  # it may be the answer
+    start = copied(_start(problem, found) if x0 is None else x0)  # it may be the answer
     if start.is_complex():
         raise TypeError(
             f"x would be complex ({start.dtype}), as the data are, but an unknown is real. Name "

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._one_thread import extremes
 from ..operators.base import Operator
 from ..terms.base import Smooth, Term
 from ..terms.smooth import LeastSquares
@@ -185,7 +186,7 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
         values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         if values.ndim > 1 and values.mT.is_contiguous():
             values = values.mT  # as it is stored: else a copy is made
-        ends.extend(torch.aminmax(values if values.numel() else values.new_zeros(1)))
+        ends.extend(extremes(values if values.numel() else values.new_zeros(1)))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:
         together = torch.stack([ends[i].to(ends[far[0]].device) for i in far])

@@ -71,8 +71,9 @@ class Certificate:
 
     def _fill_estimate(self) -> None:
         """What is left of the solution's error (the drift, else what the gradient sees of the
-        Newton step, else the contraction's guess) plus the adjoint's residual: first order, and
-        the constants of the second unknown."""
+        Newton step, else the contraction's guess) plus the adjoint's (what another adjoint solution
+        changes, else its residual), no more than a bound: first order, and the constants of the
+        second unknown."""
         estimate = self.residual
         if estimate is not None and self.drift is not None:
             estimate = torch.full_like(estimate, self.drift)
@@ -81,8 +82,11 @@ class Certificate:
             estimate = estimate / (1 - rate.nan_to_num(0.0).clamp(0, 1 - 1e-6))
             if self.newton is not None and self.seen is not None:
                 estimate = torch.where(self.newton.isnan(), estimate, self.newton * self.seen)
-        if estimate is not None and self.adjoint_residual is not None:
-            estimate = estimate + self.adjoint_residual
+        adjoint = self.adjoint_residual if self.inconsistency is None else self.inconsistency
+        if estimate is not None and adjoint is not None:
+            estimate = estimate + adjoint
+        if estimate is not None and self.bound is not None:
+            estimate = estimate.clamp_max(self.bound)
         self.estimate = estimate
 
     def read(self) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from . import probes
 from .certificate import Certificate
 from .inverse import Direct
 from .linear_solvers import LinearSolver
+from .pieces import Pieces
 from .system import System
-from .unrolled import stretch
 
 if TYPE_CHECKING:
     from ..problem import Problem
@@ -46,7 +46,7 @@ class Solve(torch.autograd.Function):
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
             solved = system.M.split(system.solve(flat, transposed))
-        if system.recompute:
+        if system.pieces is not None:
             system.M.forget()
         return solved
 
@@ -118,7 +118,7 @@ def differentiable(
     certificate: Certificate,
     direct: Direct | None = None,
     energy: Problem | None = None,  # whose gradient the residual is
-    recompute: bool = False,  # what the residual records, at each backward pass
+    pieces: Pieces | None = None,  # the residual, recorded anew by each backward pass
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
     steps, recorded.
@@ -127,19 +127,17 @@ def differentiable(
     values do not change.
     """
 
-    def recorded(*parts: Tensor) -> Z:
-        return residual(parts)
-
+    recorded = residual if pieces is None else pieces
     with torch.enable_grad():
         fixed = tuple(part.detach() for part in z)
-        rest = stretch(recorded, fixed, recompute)
+        rest = recorded(fixed)
         if not depends(rest):
             return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy, recompute)
+        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy, pieces)
         current = fixed
         for k in range(order):
             if k:
-                rest = stretch(recorded, current, recompute)
+                rest = recorded(current)
             step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
             current = tuple(c - s for c, s in zip(current, step, strict=True))  # type: ignore[arg-type]
         return current

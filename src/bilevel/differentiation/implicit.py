@@ -11,6 +11,7 @@ from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
 from .linear_solvers import LinearSolver, Neumann
+from .pieces import Pieces
 from .series import Series
 from .unit import Unit
 
@@ -79,9 +80,9 @@ class Implicit(Strategy):
     terms: F is the KKT residual of `Problem.kkt` in (x, y).
 
     With `recompute` nothing that F recorded is kept from the solution to the backward pass: F is
-    recorded once again for the adjoint system and once for ∂F/∂θ, and let go, for two evaluations
-    of F more and the memory of z. The tensors that the problem holds must not be changed in place
-    in between, as for torch.utils.checkpoint.
+    recorded once again for the adjoint system and once for ∂F/∂θ, of a few samples at a time, and
+    let go, for two evaluations of F more and the memory of z. The tensors that the problem holds
+    must not be changed in place in between, as for torch.utils.checkpoint.
     """
 
     linear_solver: LinearSolver | None = None  # default: by the size and kind of the system
@@ -126,7 +127,7 @@ def at_optimality(
         run.certificate,
         direct,
         problem if problem.g is None and not problem.h else None,
-        recompute,
+        Pieces(problem, point[0]) if recompute else None,
     )
     return fixpoint.solver.assemble(problem, x, tuple(y))
 

@@ -18,7 +18,7 @@ from ..operators.base import Identity
 from ..problem import Problem, relative_change
 from ..solvers.base import Solver, Z
 from ..solvers.primal_dual import PrimalDual
-from ..terms.base import Composed, Smooth
+from ..terms.base import Composed, Proximable, Smooth
 from ..terms.composition import Composition
 from ..terms.linear import Linear
 from .base import Strategy
@@ -167,6 +167,9 @@ class Beside(Solver):
 
     def balance(self, problem: Problem, change: Z) -> Tensor:
         return self.inner.balance(problem, _halves(change)[0])
+
+    def split(self, problem: Problem) -> tuple[Smooth | None, Proximable | None]:
+        return self.inner.split(problem)
 
     def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:
         return self.inner.strong_convexity(problem, x)

@@ -14,6 +14,7 @@ from .certificate import Certificate
 from .inverse import Direct, Inverse
 from .linear_solvers import CG, GMRES, BiCGStab, LinearSolution, LinearSolver
 from .linearisation import Linearisation
+from .pieces import Pieces, PiecewiseInverse
 from .series import Series
 from .unit import Unit
 
@@ -37,12 +38,16 @@ class System:
         certificate: Certificate,
         direct: Direct | None = None,
         energy: Problem | None = None,  # whose gradient the residual is
-        recompute: bool = False,  # the graph, for each solve
+        pieces: Pieces | None = None,  # of the equation, recorded anew for each solve
     ) -> None:
         self.M = Linearisation(z, equation)
-        self.inverse = Inverse(self.M, solver, tol, direct, symmetric=energy is not None)
-        self.energy, self.recompute, self.certificate = energy, recompute, certificate
-        if not (recompute or isinstance(solver, Unit)):
+        smooth = energy is not None
+        if pieces is None:
+            self.inverse = Inverse(self.M, solver, tol, direct, smooth)
+        else:
+            self.inverse = PiecewiseInverse(self.M, pieces, solver, tol, smooth)
+        self.energy, self.pieces, self.certificate = energy, pieces, certificate
+        if pieces is None and not isinstance(solver, Unit):
             self.M.residual  # noqa: B018  at the parameters of now: they may change before backward
         self.on_fail: OnFail = on_fail
         # the backward pass, its largest right-hand side, and the residual left of it

@@ -11,97 +11,87 @@ from torch import Tensor
 from .._broadcast import eps
 from ..operators import Matrix
 from ..solvers.saddle import times
-from ..terms.manifolds import places
 from ..terms.norms import L1
 from ..terms.sets import Box
+from .blocks import Beside, Block, PseudoInverse, Square
 
 if TYPE_CHECKING:
     from .active import Active
 
 Z = tuple[Tensor, ...]
+_TOGETHER = 16  # samples, of like size, whose factors are one call
 
 
 def by_vertices(active: Active) -> Callable[[Z, bool], Z]:
-    """`active.solve`, of the samples that are vertices by one batch of LU factors."""
-    system = linear_system(active)
-    if system is None:
-        return active.solve
-    rest = (~system.sound).nonzero()[:, 0]
-    others = active.take(rest)
-    if len(rest) == len(system.sound) or others is None:
-        return active.solve
-
-    def solve(b: Z, transposed: bool) -> Z:
-        found = system.solve(b, transposed)
-        if len(rest):
-            parts = others.solve(tuple(part[rest] for part in b), transposed)
-            found = tuple(a.index_copy(0, rest, p) for a, p in zip(found, parts, strict=True))
-        return found
-
-    return solve
-
-
-def linear_system(active: Active) -> Vertices | None:
-    """None for any other problem."""
+    """`active.solve`, of such a program by factors of K alone."""
     problem, own = active.problem, active.own
     if own is None or len(problem.h) != 1 or problem.f is not None:
-        return None
+        return active.solve
     (h,), ((operator, rows),) = problem.h, active.composed
     known = isinstance(problem.g, Box) and isinstance(h.outer, L1)
     if not known or not isinstance(operator, Matrix):
-        return None
+        return active.solve
     K = operator.matrix.detach()
-    return Vertices(K if K.ndim == 3 else K[None], own.support, ~rows.support)
+    return Vertices(K if K.ndim == 3 else K[None], own.support, ~rows.support).solve
 
 
 class Vertices:
-    """Where as many (K x)_i are 0, with a dual inside its bounds (i in D), as x_j lie inside the
-    box (j in P), the derivative of `Problem.kkt`,
+    """With (K x)_i at 0 and their duals inside the bounds for i in D, and x_j inside the box for j
+    in P, the derivative of `Problem.kkt` is
 
         M = [1 - P, P K*; -D K, 1 - D],
 
-    is solved by that of C = K_DP: one LU factor a sample, 2/3 |P|^3, and |P|^2 numbers. Smaller C
-    are filled up by an identity, so that a batch is one call.
+    and M^-1 some products with K and C^-1, C = K_DP. That is square where the solution is a vertex
+    and neither it nor its dual could be another; else C^+ gives the shortest solutions.
     """
 
     def __init__(self, K: Tensor, free: Tensor, zero: Tensor) -> None:
         """For K (B or 1, m, n) and the masks of P, (B, n), and D, (B, m)."""
-        square = free.sum(1) == zero.sum(1)
-        self.K, self.free, self.zero = K, free & square[:, None], zero & square[:, None]
-        self.columns, self.real = places(self.free)
-        self.rows, _ = places(self.zero)
-        self.lu, self.pivots, _ = torch.linalg.lu_factor_ex(self._square())
-        size, k = self.lu.diagonal(dim1=1, dim2=2).abs(), self.lu.shape[1]
-        regular = size > 8 * k * eps(K) * (size.amax(1, keepdim=True) if k else 0)
-        self.sound = square & regular.all(1)  # (B,): whether the sample is a vertex
+        self.K, self.free, self.zero = K, free, zero
+        size = free.sum(1)
+        square, order = size == zero.sum(1), size.argsort()
+        L = _inverted(K, size[square])
+        self.parts: list[tuple[Tensor, Block | Beside]] = []
+        for index in order[square[order]].split(_TOGETHER):
+            most = 2 * size[index].sum() > len(index) * K.shape[2]
+            masks = zero[index], free[index]
+            C = Beside(L, *masks) if L is not None and most else Square(self._of(index), *masks)
+            square[index] &= C.regular
+            self.parts.append((index, C))
+        rest = (~square).nonzero()[:, 0]
+        if len(rest):
+            self.parts.append((rest, PseudoInverse(self._of(rest), zero[rest], free[rest])))
 
-    def _square(self) -> Tensor:  # C, (B, k, k)
-        sample = torch.arange(len(self.K), device=self.K.device)[:, None, None]
-        C = self.K[sample, self.rows[:, :, None], self.columns[:, None]]
-        one = torch.eye(C.shape[1], dtype=C.dtype, device=C.device)
-        return torch.where(self.real[:, :, None] & self.real[:, None], C, one)
+    def _of(self, index: Tensor) -> Tensor:
+        return self.K if len(self.K) == 1 else self.K[index]
 
     def solve(self, b: Z, transposed: bool) -> Z:
-        """M^-1 b or M*^-1 b, of the samples that are sound."""
+        """M^-1 b or M*^-1 b."""
         a, b_y = b
         K, bound, moving = self.K, ~self.free, ~self.zero
         if transposed:
-            x, y = self._across(b_y), -self._back(a)
+            x, y = self._across(b_y, False), -self._across(a, True)
             return x + bound * (a + times(K.mT, y)), y + moving * (b_y - times(K, x))
         x, y = bound * a, moving * b_y
-        return x - self._across(b_y + times(K, x)), y + self._back(a - times(K.mT, y))
+        return (
+            x - self._across(b_y + times(K, x), False),
+            y + self._across(a - times(K.mT, y), True),
+        )
 
-    def _across(self, r: Tensor) -> Tensor:
-        """C^-1 of what stands in D, put into P."""
-        return self._solved(r, self.rows, self.columns, self.free, False)
+    def _across(self, r: Tensor, adjoint: bool) -> Tensor:
+        """C^-1 of what stands in D, put into P; C*^-1 the other way round."""
+        found = torch.zeros_like(self.zero if adjoint else self.free, dtype=r.dtype)
+        for index, C in self.parts:  # the last one has the word on samples that come twice
+            found[index] = C.solve(r[index], adjoint)
+        return found
 
-    def _back(self, r: Tensor) -> Tensor:
-        """C*^-1 of what stands in P, put into D."""
-        return self._solved(r, self.columns, self.rows, self.zero, True)
 
-    def _solved(
-        self, r: Tensor, here: Tensor, there: Tensor, like: Tensor, adjoint: bool
-    ) -> Tensor:
-        inner = (r.gather(1, here) * self.real)[..., None]
-        found = torch.linalg.lu_solve(self.lu, self.pivots, inner, adjoint=adjoint)[..., 0]
-        return torch.zeros_like(like, dtype=r.dtype).scatter(1, there, found * self.real)
+def _inverted(K: Tensor, size: Tensor) -> Tensor | None:
+    """L = K^-1, where that one serves all samples and lessens the work on C of these sizes."""
+    _, m, n = K.shape
+    saved = (size**3 - (n - size) ** 3).clamp_min(0).sum()
+    if len(K) > 1 or m != n or saved < 3 * n**3:
+        return None
+    L, _ = torch.linalg.inv_ex(K)
+    condition = torch.linalg.matrix_norm(K) * torch.linalg.matrix_norm(L)
+    return L if bool(condition < eps(K) ** -0.5) else None  # or rounding would be all that is left

@@ -63,7 +63,8 @@ class Looking:
             setattr(self.certificate, name, None)
         inf = z[0].new_full((len(z[0]),), torch.inf)
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
-        self._due: Tensor | None = None  # when a gap is to be looked at, (B,); the first of them
+        # when a gap is due, and the steps and the gap at the last look; the first that is due
+        self._pace: Tensor | None = None  # (3, B)
         self._soonest = 0.0
         if not len(z[0]):
             self.note(ALL, Look(z, inf, inf if fixpoint.problem.has_gap else None, inf > 0))
@@ -91,9 +92,9 @@ class Looking:
         solver, left = self.fixpoint.solver, self.run.max_iter - self.k
         if isinstance(self.run.acceleration, Plain) and (solver.newton or solver.stride == 1):
             return 0  # each look is a step
-        if self._due is None:
+        if self._pace is None:
             return min(max(solver.stride, min(self.k * solver.stride // 60, 100)), left)
-        k, mark = _after(self.k, solver.stride), 2 * self._mark[0]  # at 100, 200, 400, ...: all
+        k, mark = _after(self.k, solver.stride), self._next_mark
         while k < min(self._soonest, mark):
             k = _after(k, solver.stride)
         return min(min(k, mark) - self.k, left)
@@ -105,37 +106,46 @@ class Looking:
         return self.judge(fixpoint, t, fixpoint.change(z, t, self._size[rows]), rows)
 
     def glance(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Look:
-        """A look at the gap alone, for iterates that are an answer as they stand: its step is made
-        only at the end, or for z that are broken. Late in float32 a plain step adds noise to them.
+        """A look at the gap alone, for iterates that are an answer as they stand: a step is made
+        only at the end, and for z that are broken or stuck. Late in float32 it adds noise to them.
         """
         gap = self.gap(fixpoint, z, rows)
         assert gap is not None
-        last = self.k >= 2 * self._mark[0] or self.ended
-        done = (gap <= self.run.tol) & (self._turn(gap, rows) | last)
-        if not last and bool(gap.isfinite().all()):
+        at_mark = self.k >= self._next_mark
+        turn = self._turn(gap, rows, at_mark or self.ended)
+        done = turn & (gap <= self.run.tol)
+        odd = ~gap.isfinite() | self.ended
+        if at_mark:
+            odd = odd | self._stuck(gap, rows)
+        closer = turn & ~done & odd  # so no sample ends sooner in the company of another
+        if not bool(closer.any()):
+            self._pass_mark()
             self._unmeasured |= bool(done.any())
             return Look(z, None, gap, done)
         look = self.look(fixpoint, z, rows)
-        if last:  # else a sample would end sooner in the company of one that is done
-            done = done | look.finished
         assert look.gap is not None
-        better = gap < look.gap
-        gap = torch.where(better, gap, look.gap)
-        if bool(better.any()):  # mostly of all samples, or of none: a copy saved
-            look = replace(look, z=z if bool(better.all()) else where(better, z, look.z))
-        return replace(look, gap=gap, finished=done)
+        kept = ~closer | (gap < look.gap)
+        if bool(kept.any()):  # mostly of all samples, or of none: a copy saved
+            look = replace(look, z=z if bool(kept.all()) else where(kept, z, look.z))
+        gap = torch.where(kept, gap, look.gap)  # type: ignore[arg-type]
+        return replace(look, gap=gap, finished=done | closer & look.finished)
 
-    def _turn(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
-        """Whose gaps are due: expected at tol, if they fall as k^-3, as total variation's do from
-        1e-2 to 1e-6, and at the latest after thrice the steps. So each sample ends alone where it
-        does in company."""
-        if self._due is None:
-            self._due = gap.new_zeros(len(self.z[0]))
-        due = self._due[rows]
-        turn = due <= self.k
-        further = self.k * (gap / max(self.run.tol, 1e-12)).clamp(1, 27).pow(1 / 3)
-        due = torch.where(turn, torch.where(gap > self.run.tol, further, torch.inf), due)
-        self._due[rows], self._soonest = due, float(due.min())
+    def _turn(self, gap: Tensor, rows: Rows, last: bool) -> Tensor:  # -> (B,) bool
+        """Whose gaps are due: expected at tol, if they fall as k^-p, and at the latest after thrice
+        the steps. p: 1.3 times that between the last two looks at them, since they fall ever
+        faster; at least 3, as total variation's from 1e-2 to 1e-6. So each sample ends alone where
+        it does in company."""
+        if self._pace is None:
+            self._pace = gap.new_zeros(3, len(self.z[0]))
+        due, steps, before = pace = self._pace[:, rows]
+        turn = (due <= self.k) | last
+        p = 1.3 * (before / gap).log() / (self.k / steps).log()
+        p = p.fmax(gap.new_tensor(3.0))  # where it is NaN, too: there was no look before
+        further = self.k * (gap / max(self.run.tol, 1e-12)).pow(1 / p).clamp(max=3)
+        further = torch.where(gap > self.run.tol, further, torch.inf)
+        seen = torch.stack([further, torch.full_like(gap, self.k), gap])
+        self._pace[:, rows] = pace = torch.where(turn, seen, pace)
+        self._soonest = float(pace[0].min())
         return turn
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
@@ -157,6 +167,7 @@ class Looking:
         finished = small & settled if both else small
         finished = torch.where(gap.isfinite(), finished, settled)
         stuck = self._stuck(gap, rows)
+        self._pass_mark()
         if bool(stuck.any()):  # z is at rounding level, or the gap is
             last = fixpoint.gap(t, self._energy_at_zero[rows])
             assert last is not None
@@ -182,12 +193,18 @@ class Looking:
     def _stuck(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
         """Whether twice as many steps have not lessened the gap: a weight far from the scale of the
         data, or an energy that is 0 from the start, leaves a gap that the dtype cannot close."""
-        at, before, least = self._mark
+        _, before, least = self._mark
         least[rows] = torch.minimum(least[rows], gap)
-        if self.k < 2 * at:
-            return torch.zeros_like(gap, dtype=torch.bool)
-        self._mark = (self.k, least, torch.full_like(least, torch.inf))
-        return (least > 0.5 * before)[rows]
+        return (least > 0.5 * before)[rows] & (self.k >= self._next_mark)
+
+    @property
+    def _next_mark(self) -> int:  # 100, 200, 400, ...: all are looked at there
+        return 2 * self._mark[0]
+
+    def _pass_mark(self) -> None:
+        if self.k >= self._next_mark:
+            _, _, least = self._mark
+            self._mark = (self.k, least, torch.full_like(least, torch.inf))
 
     @cached_property
     def _energy_at_zero(self) -> Tensor:  # (B,)

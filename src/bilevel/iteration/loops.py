@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._one_thread import copied
 from .._tangents import constant
 from ..acceleration.base import Plain, State, merge, where
 from ..differentiation.active import declared
@@ -46,7 +47,7 @@ class Free(Looking):
         if at_once:
             z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
         if fixpoint.kernel(z) is not None:
-            z = tuple(part.clone() for part in z)  # to be overwritten
+            z = tuple(copied(part) for part in z)  # to be overwritten
         out: Z = ()  # the answers, once some samples are done before others
         rows: Rows = ALL  # which samples of the batch are in z
         alive: Tensor | None = None  # those of z that are not finished; None: all

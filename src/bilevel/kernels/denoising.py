@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
+from .._one_thread import copied
 from ..problem import Problem
 from ..terms.smooth import LeastSquares
 from ..terms.total_variation import TotalVariation
@@ -60,7 +61,7 @@ def image_of(tv: TotalVariation, x: Tensor) -> torch.Size:
 
 
 def array(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().numpy()
+    return (x.detach() if x.is_contiguous() else copied(x)).numpy()
 
 
 def per_image(number: Scalar, x: Tensor, image: Sequence[int]) -> Tensor | None:  # -> (N,)

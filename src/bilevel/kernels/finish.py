@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csc_matrix, diags_array, eye_array, kron, vstack
 from scipy.sparse.linalg import splu
 
-from .flat_image import Image
+from .flat_loops import components
 from .rof_loops import energies
 
 _SHRINK = 0.2  # of the smoothing, a step
 _STEPS = 60
+_SURE = 30  # |Dx| / e of a jump: where it is flat, |Dx| / e is about (2 - 2 |y| / weight)^-1/2
 
 Pair = tuple[np.ndarray, np.ndarray]  # x (C, H, W), y (C, 2, H, W)
 
@@ -52,13 +54,13 @@ class Finish:
 
     def _smoothed(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """(x, y, e), with the least e at which the factors are no noise."""
-        D = _differences(*x.shape)
+        D = self._D
         w, shape = np.broadcast_to(self.weight, x.shape[1:]), y.shape
-        least = 1e-10 * w.max() / self.mu
+        least = 1e-12 * w.max() / self.mu
         e = max(1e-2 * np.ptp(self.target), least)
         for _ in range(_STEPS):
-            d = (D @ x.ravel()).reshape(shape)
-            length = np.sqrt((d**2).sum(self._axes, keepdims=True) + e**2)
+            d = self._jump(x)
+            length = self._length(d, e)
             C = self._curvature(d, y, w, length)
             pull = w * d / length
             slope = self.mu * (x - self.target).ravel() + D.T @ pull.ravel()
@@ -70,35 +72,68 @@ class Finish:
             e = max(_SHRINK * e, least)
         return x, y, e
 
-    def _settled(self, x: np.ndarray, y: np.ndarray, floor: float) -> Pair:
-        """(x, y) without jumps below the floor: Newton steps for x on its zones, y = weight Dx /
-        |Dx| at the jumps that are left, and elsewhere the nearest that balances x."""
-        D = _differences(*x.shape)
-        known = self.weight, self.mu, self.isotropic, floor
-        x = Image.at(x, y, *known).means(x)
-        for _ in range(12):  # small jumps turn at first
-            zones = Image.at(x, y, *known)
-            E = csc_matrix((np.ones(x[0].size), (np.arange(x[0].size), zones.labels.ravel())))
-            E = kron(eye_array(len(x)), E)
-            n, stiff = zones.direction, zones.stiff
-            C = self._curvature(n, stiff * n, stiff, np.ones_like(stiff))
-            slope = self.mu * (x - self.target).ravel() + D.T @ (self.weight * n).ravel()
-            A = E.T @ (self.mu * eye_array(x.size) + D.T @ C @ D) @ E
-            step = E @ _solve(A, -E.T @ slope)
-            x = x + step.reshape(x.shape)
-            if np.abs(step).max() <= 4 * np.finfo(float).eps * np.abs(x).max():
+    def _settled(self, x: np.ndarray, y: np.ndarray, e: float) -> Pair:
+        """(x, y) without jumps of order e: x on its zones, y = weight Dx / |Dx| at the jumps that
+        are left, and elsewhere the nearest that balances x."""
+        D, start = self._D, x
+        jumps = self._length(self._jump(x)) > _SURE * e
+        while True:  # ends: each round leaves fewer jumps
+            x, turned = self._on_zones(start, jumps)
+            if not turned.any():
                 break
-        jumps = np.broadcast_to(stiff > 0 if self.isotropic else n != 0, y.shape)
-        y = np.where(jumps, self.weight * n, y)
-        flat = diags_array((~jumps).ravel().astype(float)) @ D
+            jumps &= ~turned
+        y = np.where(jumps, self.weight * self._polar(x, jumps)[0], y)
+        flat = diags_array((~np.broadcast_to(jumps, y.shape)).ravel().astype(float)) @ D
         left = self.mu * (self.target - x).ravel() - D.T @ y.ravel()
         grounded = flat.T @ flat + 1e-10 * eye_array(x.size)  # the mean over a zone is left open
         return x, self._inside(y + (flat @ _solve(grounded, left)).reshape(y.shape))
 
+    def _on_zones(self, x: np.ndarray, jumps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x after Newton steps that keep it constant where it does not jump; the jumps that the
+        next step would turn round, so that they are none)."""
+        D = self._D
+        flat, labels = np.empty((2, *x.shape[1:]), np.bool_), np.empty(x.shape[1:], np.uint32)
+        flat[:] = ((self.weight > 0) & ~jumps)[0]
+        components(flat, labels)
+        E = csc_matrix((np.ones(labels.size), (np.arange(labels.size), labels.ravel())))
+        x = (x.reshape(len(x), -1) @ E / np.bincount(labels.ravel()))[:, labels]
+        E = kron(eye_array(len(x)), E)
+        for _ in range(12):  # small jumps turn at first
+            n, size = self._polar(x, jumps)
+            stiff = np.divide(self.weight, size, out=np.zeros_like(size), where=jumps & (size > 0))
+            C = self._curvature(n, stiff * n, stiff, np.ones_like(stiff))
+            slope = self.mu * (x - self.target).ravel() + D.T @ (self.weight * n).ravel()
+            A = E.T @ (self.mu * eye_array(x.size) + D.T @ C @ D) @ E
+            step = (E @ _solve(A, -E.T @ slope)).reshape(x.shape)
+            along = (n * self._jump(step)).sum(self._axes, keepdims=True)
+            turned = jumps & (along <= -size)
+            if turned.any():
+                break
+            x = x + step
+            if np.abs(step).max() <= 4 * np.finfo(float).eps * np.abs(x).max():
+                break
+        return x, turned
+
+    def _polar(self, x: np.ndarray, jumps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(Dx / |Dx| at the jumps, else 0; |Dx|)."""
+        d = self._jump(x)
+        size = self._length(d)
+        return np.divide(d, size, out=np.zeros_like(d), where=jumps & (size > 0)), size
+
+    def _jump(self, x: np.ndarray) -> np.ndarray:  # -> (C, 2, H, W)
+        return (self._D @ x.ravel()).reshape(len(x), 2, *x.shape[1:])
+
+    @cached_property
+    def _D(self) -> csc_matrix:
+        return _differences(*self.target.shape)
+
+    def _length(self, d: np.ndarray, e: float = 0.0) -> np.ndarray:
+        """|d|_e, one a pixel (isotropic) or a difference."""
+        return np.sqrt((d**2).sum(self._axes, keepdims=True) + e**2)
+
     def _inside(self, y: np.ndarray) -> np.ndarray:
         """The projection onto the ball of radius weight."""
-        size = np.sqrt((y**2).sum(self._axes, keepdims=True))
-        return y * np.minimum(1, self.weight / np.maximum(size, np.finfo(float).tiny))
+        return y * np.minimum(1, self.weight / np.maximum(self._length(y), np.finfo(float).tiny))
 
     @property
     def _axes(self) -> tuple[int, ...]:

@@ -156,17 +156,11 @@ def rescale(mu, sizes, zones, rows, scale):
 @_fast
 def _resist(zones, rows, v, out):
     """out += G* G v; returns |G v|^2."""
+    if len(v) == 1:
+        return _resist_alone(zones, rows[:, 0, 0], v[0], out[0])
     total, channels = 0.0, len(v)
     for e in range(len(zones)):
         i, j, k = zones[e, 0], zones[e, 1], zones[e, 2]
-        if channels == 1:
-            a, b, c = rows[e, 0, 0, 0], rows[e, 0, 0, 1], rows[e, 0, 0, 2]
-            along = a * v[0, i] + b * v[0, j] + c * v[0, k]
-            out[0, i] += a * along
-            out[0, j] += b * along
-            out[0, k] += c * along
-            total += along * along
-            continue
         for row in rows[e]:
             along = v.dtype.type(0)
             for c in range(channels):
@@ -176,6 +170,30 @@ def _resist(zones, rows, v, out):
                 out[c, j] += row[c, 1] * along
                 out[c, k] += row[c, 2] * along
             total += along * along
+    return total
+
+
+@_fast
+def _resist_alone(zones, rows, v, out):
+    """`_resist` in one channel: what a zone was beside is carried to where it is next."""
+    total, carried = 0.0, v.dtype.type(0)
+    if not len(zones):
+        return total
+    last = zones[0, 0]
+    value = v[last]
+    for e in range(len(zones)):
+        i, j, k = zones[e, 0], zones[e, 1], zones[e, 2]
+        if i != last:
+            out[last] += carried
+            carried, value = v.dtype.type(0), v[i]
+        a, b, c = rows[e, 0], rows[e, 1], rows[e, 2]
+        beside = v[k]
+        along = a * value + b * v[j] + c * beside
+        out[i] += carried + a * along
+        out[j] += b * along
+        carried, value, last = c * along, beside, k
+        total += along * along
+    out[last] += carried
     return total
 
 

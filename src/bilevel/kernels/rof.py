@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
+from .._one_thread import copied
 from ..problem import Problem
 from .compiled import announced, spread
 from .denoising import Denoising, array, per_image
@@ -57,7 +58,7 @@ class ROF:
         return ROF(target, weight, mu, energy.isotropic, tuple(image), (tau, sigma))
 
     def T(self, z: Z) -> Z:
-        z = tuple(part.clone(memory_format=torch.contiguous_format) for part in z)
+        z = tuple(copied(part) for part in z)
         return self._advance(z, [*(step[None] for step in self.steps), np.ones((1, len(self.mu)))])
 
     def sweeps(

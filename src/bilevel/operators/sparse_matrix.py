@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,10 @@ class SparseMatrix(Operator):
             )
         return linear(x, forth, back)
 
+    @cached_property
+    def _transposed(self) -> Any:  # a view
+        return self.matrix.T
+
     def _product(self, x: Tensor) -> Tensor:
         array = x.detach().numpy()
         image = _rows(self.matrix, array)
@@ -64,7 +69,7 @@ class SparseMatrix(Operator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         array = y.detach().numpy()
-        image = _rows(self.matrix.T, array)
+        image = _rows(self._transposed, array)
         if self.mean is not None:
             image = image - array.sum(1, keepdims=True) * self.mean
         return torch.from_numpy(image)
@@ -81,7 +86,7 @@ class SparseMatrix(Operator):
 
     def _gram(self, weight: np.ndarray) -> Tensor:
         weighted = self.matrix.multiply(weight[:, None]).tocsc()
-        gram = (self.matrix.T @ weighted).toarray()
+        gram = (self._transposed @ weighted).toarray()
         if self.mean is not None:
             column = weighted.sum(0)
             gram -= np.outer(self.mean, column) + np.outer(column, self.mean)

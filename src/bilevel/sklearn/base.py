@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,15 @@ from ..problem import Problem
 from ..solvers.base import Solver
 from .designs import Batch, Data, batches
 from .search import Search
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """The models at some weights, where those of weights near by start."""
+
+    weights: Tensor
+    solutions: list[Tensor]  # a batch each
+    loss: float
 
 
 class Tuned(BaseEstimator):
@@ -89,19 +99,25 @@ class Tuned(BaseEstimator):
     def _criterion(self, data: Data) -> Any:
         """The mean error on the rows held out, of all splits, as a function of the weights."""
         held = self._batches(data, self._splits(data))
-        warm: dict[int, Tensor] = {}
+        known: list[_Known] = []  # the last, and the best
 
         def criterion(weights: Tensor) -> Tensor:
-            errors = []
-            for k, batch in enumerate(held):
-                x = self._solution(batch, weights, warm.get(k))
-                warm[k] = x.detach()
-                error = self._error(batch.held_out(x), batch.held.target)  # type: ignore[union-attr]
-                share = batch.held.weight  # type: ignore[union-attr]
-                errors.append((share * error).sum(1) / share.sum(1))
-            return torch.cat(errors).mean()
+            here = weights.detach()
+            near = min(known, key=lambda k: float((k.weights - here).norm()), default=None)
+            starts = near.solutions if near else [None] * len(held)
+            found = [self._solution(b, weights, x) for b, x in zip(held, starts, strict=True)]
+            loss = torch.cat(
+                [self._held_out(b, x) for b, x in zip(held, found, strict=True)]
+            ).mean()
+            last = _Known(here, [x.detach() for x in found], loss.item())
+            known[:] = [last, min([*known, last], key=lambda k: k.loss)]
+            return loss
 
         return criterion
+
+    def _held_out(self, batch: Batch, x: Tensor) -> Tensor:  # -> (B,)
+        error, share = self._error(batch.held_out(x), batch.held.target), batch.held.weight  # type: ignore[union-attr]
+        return (share * error).sum(1) / share.sum(1)
 
     def _solution(self, batch: Batch, weights: Tensor, start: Tensor | None) -> Tensor:
         return self._solved(batch, batch.train.target, weights, start)

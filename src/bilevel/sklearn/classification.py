@@ -94,7 +94,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         return Newton() if batch.mean.shape[1] <= DENSE else None
 
     def _search(self, search: Search, data: Data) -> None:
-        search.scan([np.array([np.log(10.0) * k]) for k in range(-4, 4)])
+        search.scan(np.log([1e3]), -np.log([10.0]), 8, rises=2)
         if self.per_feature:
             search.spread(data.X.shape[1] - self.fit_intercept)
         search.descend(np.log(1e4), self.max_iter, self.tol)

@@ -22,8 +22,7 @@ from .designs import Batch, Data
 from .search import Search
 
 _REACH = np.log(1e3)  # how far the descent may go from where it begins
-_RATIO = 3.0  # of neighbours in a scan, about
-_SCAN = 1 / np.array([2.0, 6, 20, 60, 200, 600, 2000, 6000])  # of the weight that gives 0
+_RATIO, _LOOKS = 3.0, 8  # of neighbours in a scan; at most
 
 
 class _Regressor(RegressorMixin, Tuned):
@@ -97,8 +96,9 @@ class _Sparse(_Regressor):
 
     def _search(self, search: Search, data: Data) -> None:
         largest = self._largest(data)
-        search.scan([np.array([np.log(largest * part)]) for part in _SCAN], rises=1)
-        search.refine(_RATIO)
+        step = -np.log([_RATIO])
+        search.scan(np.log([largest / 2]), step, _LOOKS, rises=1)
+        search.refine(step / 2)
         search.descend(_REACH, self.max_iter, self.tol)
 
 
@@ -139,10 +139,10 @@ class ElasticNetHO(_Sparse):
 
     def _search(self, search: Search, data: Data) -> None:
         largest = self._largest(data)
-        scan = [np.log(largest * part * np.array([1.0, share])) for part in _SCAN
-                for share in (0.1, 1.0)]  # fmt: skip
-        search.scan(scan)
-        search.refine(_RATIO)
+        step = -np.log([_RATIO, _RATIO])
+        for share in (0.1, 1.0):
+            search.scan(np.log([largest / 2, share * largest / 2]), step, _LOOKS, rises=1)
+        search.refine(step / 2)
         search.descend(_REACH, self.max_iter, self.tol)
 
     def _keep(self, best: np.ndarray, search: Search) -> None:
@@ -189,7 +189,7 @@ class RidgeHO(_Regressor):
     def _search(self, search: Search, data: Data) -> None:
         n = data.X.shape[1]
         size = _energy_of(data) / n or 1.0  # the mean eigenvalue of X' X
-        search.scan([np.array([np.log(size * part)]) for part in 10.0 ** np.arange(-5, 2)])
+        search.scan(np.log([10.0 * size]), -np.log([10.0]), 7, rises=2)
         if self.per_feature:
             search.spread(n)
         search.descend(np.log(1e6), self.max_iter, self.tol)

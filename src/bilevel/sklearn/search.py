@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,24 +29,25 @@ class Search:
     def best(self) -> np.ndarray:
         return self.points[int(np.argmin(self.losses))]
 
-    def scan(self, candidates: Sequence[np.ndarray], rises: int = 2) -> None:
-        """Look at some points until the criterion has risen `rises` times: it may have several
-        valleys."""
-        for candidate in candidates:
-            if len(self.losses) > 3 and min(self.losses[-rises:]) > min(self.losses):
+    def scan(self, start: np.ndarray, step: np.ndarray, most: int, rises: int) -> None:
+        """Look at `start`, and on by `step`, until the criterion has risen `rises` times: it may
+        have several valleys."""
+        losses: list[float] = []
+        while len(losses) < most:
+            losses.append(self._look(start + len(losses) * step))
+            if len(losses) > 3 and min(losses[-rises:]) > min(losses):
                 break
-            self.look(candidate)
 
-    def refine(self, ratio: float) -> None:
-        """Look on both sides of the best point, at half the distance of points `ratio` apart."""
-        middle, half = self.best, np.log(ratio) / 2
-        self.look(middle + half)
-        self.look(middle - half)
+    def refine(self, step: np.ndarray) -> None:
+        """Look on both sides of the best point."""
+        best = self.best
+        self._look(best - step)
+        self._look(best + step)
 
-    def look(self, point: np.ndarray) -> None:
+    def _look(self, point: np.ndarray) -> float:
         """Roughly, without a gradient."""
         with torch.no_grad(), accuracy(_ROUGH):
-            self._note(point, float(self.criterion(torch.from_numpy(point))))
+            return self._note(point, float(self.criterion(torch.from_numpy(point))))
 
     def spread(self, n: int) -> None:
         """From one weight for all to n weights."""
@@ -58,7 +59,8 @@ class Search:
         [1] Byrd, Lu, Nocedal, Zhu. A limited memory algorithm for bound constrained optimization.
             SISC, 1995.
         """
-        start, scale = self.best, max(abs(min(self.losses)), np.finfo(float).tiny)
+        start, size = self.best, max(abs(min(self.losses)), np.finfo(float).tiny)
+        scale = self._bend() or size
 
         def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
             weights = torch.from_numpy(point.copy()).requires_grad_()
@@ -70,9 +72,25 @@ class Search:
         minimize(
             evaluate, start, jac=True, method="L-BFGS-B",
             bounds=[(value - reach, value + reach) for value in start],
-            options={"maxiter": max_iter, "ftol": tol, "gtol": tol},
+            # relative to the loss; along one weight a kink has no slope worth a long search
+            options={"maxiter": max_iter, "ftol": tol * min(size / scale, 1.0), "gtol": tol,
+                     "maxls": 3 if len(start) == 1 else 20},
         )  # fmt: skip
 
-    def _note(self, point: np.ndarray, loss: float) -> None:
+    def _bend(self) -> float:
+        """The second derivative at the best point by its two neighbours, with which the first step
+        of the descent is Newton's; 0 for several weights, and at an end of what was looked at."""
+        points, index = np.unique(np.stack(self.points)[:, 0], return_index=True)
+        losses = np.array(self.losses)[index]
+        k = int(np.argmin(losses))
+        near = slice(k - 1, k + 2)
+        inside = 0 < k < len(losses) - 1 and bool(np.isfinite(losses[near]).all())
+        if len(self.best) > 1 or not inside:
+            return 0.0
+        slopes = np.diff(losses[near]) / np.diff(points[near])
+        return 2 * float(slopes[1] - slopes[0]) / (points[k + 1] - points[k - 1])
+
+    def _note(self, point: np.ndarray, loss: float) -> float:
         self.points.append(np.array(point))
         self.losses.append(loss if np.isfinite(loss) else np.inf)
+        return self.losses[-1]

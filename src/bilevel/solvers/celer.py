@@ -35,7 +35,8 @@ class Celer(External):
 
     T is Newton's step on the support, its signs held: it takes celer's answer to rounding, and
     dT/dx = 0 at the solution, so that the derivative costs one Cholesky factor of the size of the
-    support. A dense A stored by columns, and a SparseMatrix, are read without a copy.
+    support, or, of more than 1500 columns of a SparseMatrix, conjugate gradients. A dense A stored
+    by columns, and a SparseMatrix, are read without a copy.
 
     [1] Massias, Gramfort, Salmon. Celer: a fast solver for the lasso with dual extrapolation. ICML
         2018.
@@ -97,11 +98,11 @@ class Celer(External):
         return self.support is not None and self.support.sound
 
     def _near(self, problem: Problem, x: Tensor) -> Support:
-        """That of x with its factor, which a quadratic F keeps as long as the signs stay."""
+        """That of x with its Hessian, which a quadratic F keeps as long as the signs stay."""
         signs = signs_at(problem, x)
         if self.seen and self.seen[0].fits(signs):
             return self.seen[0]
-        support = Support.of(problem, signs).factored(problem, x)
+        support = Support.of(problem, signs).bent(problem, x)
         if problem.f.quadratic:  # type: ignore[union-attr]
             self.seen[:] = [support]
         return support

@@ -18,7 +18,7 @@ from .external import Borrowed, Limits
 from .linear_saddle import Boxes
 from .primal_dual import PrimalDual
 
-_CHUNK = 2**24  # numbers in the matrices of the samples that are solved at a time
+_CHUNK = 2**20  # numbers in the matrices of the samples that are solved at a time, in the caches
 _TIGHT = 1e-10  # the relative gap at which T sees which bounds hold
 
 

@@ -157,9 +157,10 @@ class _Newton:
         self.p, self.at, self.slacks = p, at, p.slacks(at)
         s, t, u, v = self.slacks
         self.on_x, self.on_y = at.a / s + at.b / t, at.c / u + at.d / v
-        H = p.K.mT @ (p.K / self.on_y[..., None]) + torch.diag_embed(self.on_x)
+        H = p.K.mT @ (p.K / self.on_y[..., None])
+        H.diagonal(dim1=1, dim2=2).add_(self.on_x)
         self.scale = H.diagonal(dim1=1, dim2=2).rsqrt()
-        self.factor = cholesky(self.scale[..., None] * H * self.scale[:, None])
+        self.factor = cholesky(H.mul_(self.scale[..., None]).mul_(self.scale[:, None]))
         # rounding in the equations is taken back by each step
         self.off_y = p.image(at.x) - at.c + at.d
         self.off_x = p.pull(at.y) - at.a + at.b

@@ -245,7 +245,7 @@ class PrimalDual(Solver):
         if not bool(torch.as_tensor(mu > 0).all()) and not _tight(problem, x0):
             return Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
-        return Accelerated(gamma=0.15) if separable else Accelerated()
+        return Accelerated(gamma=0.125, first=0.4) if separable else Accelerated()
 
 
 def _tight(problem: Problem, x: Tensor) -> bool:

@@ -14,8 +14,7 @@ from ..operators.matrix import Matrix
 from ..problem import Problem
 from ..terms.composition import SmoothComposition
 from ..terms.norms import L1, ElasticNet
-from .hessian import dense_hessian
-from .saddle import sound, sturdy
+from .reduced_hessian import ReducedHessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ class Support:
     columns: Tensor  # (k,), increasing
     signs: Tensor  # (B, k): -1, 1, or 0 where the sample does not use the column
     operator: Operator  # A's columns, detached
-    factor: Tensor | None = None  # (B, k, k), lower: that of the Hessian
+    hessian: ReducedHessian | None = None
 
     @staticmethod
     def of(problem: Problem, signs: Tensor) -> Support:  # (B, n)
@@ -45,18 +44,14 @@ class Support:
 
     @property
     def sound(self) -> bool:
-        return self.factor is not None and sound(self.factor)
+        return self.hessian is not None and self.hessian.sound
 
-    def factored(self, problem: Problem, x: Tensor) -> Support:
-        """The same, with the Cholesky factor of the Hessian at x."""
-        f, penalty = self._restricted(problem, x)
-        used = (self.signs != 0).to(x)
+    def bent(self, problem: Problem, x: Tensor) -> Support:
+        """The same, with the Hessian at x."""
+        (f, penalty), here = self._restricted(problem, x), x[:, self.columns].detach()
         with torch.no_grad():
-            H = dense_hessian(f, x[:, self.columns].detach())
-            H = H * used[:, :, None] * used[:, None, :]
-            bend = row(penalty.weight, used) * (1 - row(penalty.ratio, used))
-            H = H + torch.diag_embed(torch.where(used > 0, bend, 1.0))
-            return replace(self, factor=sturdy(H) if len(self.columns) else H)
+            bend = row(penalty.weight, here) * (1 - row(penalty.ratio, here))
+        return replace(self, hessian=ReducedHessian(f, here, self.signs != 0, bend))
 
     def newton(self, problem: Problem, x: Tensor) -> Tensor:
         """x - t H^-1 grad on the support, 0 elsewhere; t = 1, or less where an entry would change
@@ -71,9 +66,7 @@ class Support:
         weight, ratio = row(penalty.weight, here), row(penalty.ratio, here)
         slope = f.grad(here) + weight * (ratio * s + (1 - ratio) * here)
         slope = torch.where(s != 0, slope, 0.0)
-        step = slope
-        if len(self.columns):
-            step = torch.cholesky_solve(slope[..., None], self.factor)[..., 0]  # type: ignore[arg-type]
+        step = self.hessian.solve(slope) if len(self.columns) else slope  # type: ignore[union-attr]
         moved = here - _until_crossing(here.detach(), step.detach(), s) * step
         moved = torch.where(moved * s > 0, moved, 0.0)
         return torch.zeros_like(x).index_copy(1, self.columns, moved)

@@ -138,6 +138,10 @@ class Smooth(Term):
                     return detached(gradient) if alone else gradient
         raise self._no_gradient()
 
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B,), (B, *event)
+        """Both, with what they share worked out once where the term knows how."""
+        return self.value(x), self.grad(x)
+
     def _no_gradient(self) -> Exception:
         if torch.is_inference_mode_enabled():
             return RuntimeError(

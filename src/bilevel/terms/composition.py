@@ -69,6 +69,10 @@ class SmoothComposition(Smooth):
     def grad(self, x: Tensor) -> Tensor:
         return self.operator.adjoint(self.outer.grad(self.operator(x)))
 
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = self.outer.value_and_grad(self.operator(x))
+        return value, self.operator.adjoint(slope)
+
     def lipschitz(self, x: Tensor) -> Scalar | None:
         outer = self.outer.lipschitz(self.operator(x))
         return None if outer is None else outer * self.operator.norm(x) ** 2
@@ -132,6 +136,10 @@ class SmoothSum(Smooth):
 
     def grad(self, x: Tensor) -> Tensor:
         return reduce(Tensor.add, [t.grad(x) for t in self.terms])
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values, slopes = zip(*(t.value_and_grad(x) for t in self.terms), strict=True)
+        return reduce(Tensor.add, values), reduce(Tensor.add, slopes)
 
     def lipschitz(self, x: Tensor) -> Scalar | None:
         constants = [t.lipschitz(x) for t in self.terms]

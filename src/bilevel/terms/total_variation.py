@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
+from .._one_thread import zeros
 from ..operators.differences import Gradient
 from .base import Composed, Proximable, Weighted
 from .manifolds import Manifold, segments, shared
@@ -88,7 +89,7 @@ class TotalVariation(Weighted, Composed):
 
     def rest(self, x: Tensor) -> Tensor:  # for large images their differences take a step's time
         at = x.ndim - self.dims
-        return x.new_zeros(*x.shape[:at], self.dims, *x.shape[at:])
+        return zeros(x, *x.shape[:at], self.dims, *x.shape[at:])
 
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tension  # compiled when first used

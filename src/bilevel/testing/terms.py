@@ -132,7 +132,8 @@ def dual_scale_fits(term: Any, y: Tensor) -> None:
 
 
 def grad_is_autograd(term: Smooth, x: Tensor) -> None:
-    """grad(x) is the derivative of value, and its derivative is value's second."""
+    """grad(x) is the derivative of value, and its derivative is value's second; value_and_grad is
+    both."""
     point = x.detach().clone().requires_grad_()
     with torch.enable_grad():
         (expected,) = torch.autograd.grad(term.value(point).sum(), point, create_graph=True)
@@ -141,6 +142,10 @@ def grad_is_autograd(term: Smooth, x: Tensor) -> None:
         scale = norm_event(x) + norm_event(expected) + 1
         allowed = _ROUNDING * eps(x) * scale
         holds("grad_is_autograd", term, norm_event(got - expected), allowed)
+        value, together = term.value_and_grad(point)
+        holds("grad_is_autograd (value_and_grad)", term, norm_event(together - got), allowed)
+        size = allowed * (1 + value.abs())
+        holds("grad_is_autograd (value_and_grad)", term, (value - term.value(point)).abs(), size)
         direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         second = [_pull(g, point, direction) for g in (got, expected)]
     size = allowed * (1 + norm_event(second[1])) * (1 + norm_event(direction))
