@@ -11,6 +11,7 @@ import pytest
 
 from bilevel.learning import read_metrics
 from bilevel.learning.checkpoint import Checkpoints
+from bilevel.learning.signals import Signals
 from bilevel.tasks import runs
 from command_line import bilevel
 from learning_problem import noisy_error, run
@@ -67,6 +68,15 @@ def test_a_signal_to_all_saves_the_last_completed_step(tmp_path, number):
     assert f"{expected}" in first and f"Step {step} is saved in" in first
     assert "This happened in the first process" in second
     assert together(noisy, tmp_path, step + 5, True)[0] == together(noisy, None, step + 5)[0]
+
+
+def test_a_signal_beside_an_error_does_not_take_its_place():
+    with Signals() as signals:
+        with pytest.raises(ZeroDivisionError), signals.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ZeroDivisionError
+        with signals.held():  # the others are told of the end
+            pass
 
 
 # -------------------------------------------------------------------------------- with torchrun

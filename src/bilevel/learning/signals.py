@@ -43,10 +43,14 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """One that comes inside is raised at the end, unless something else is."""
+        """One that comes inside is raised at the end, unless something else is: that ends the run,
+        and nothing later takes its place."""
         self._held = True
         try:
             yield
+        except BaseException:
+            self.ignore()
+            raise
         finally:
             self._held = False
         self._raise_pending()
