@@ -2,7 +2,8 @@
 fastprox and prox-tv. The last two run in an interpreter of their own (tv_peers.py), and are named
 where they are absent.
 
-python benchmarks/tv_2d.py        results in benchmarks/results/tv_2d.md
+python benchmarks/tv_2d.py [PART ...]        PART: isotropic, anisotropic, sizes; five minutes for
+each of the first two; rows of the others stay. Results in benchmarks/results/tv_2d.md
 
 Every program is first asked for how many iterations it needs, by one function for all: the relative
 excess of its picture over the minimum (of a solve in float64 to a gap of 1e-6), and for us the
@@ -12,13 +13,14 @@ core that sleeps takes a tenth of one to come.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import skimage.data
 import torch
-from measure import ratio, seconds, store
+from measure import former, ratio, seconds, store
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 from tv_peers import Peers
@@ -164,10 +166,23 @@ def sizes() -> list[dict]:
     return rows
 
 
-def main() -> None:
+def part_of(row: dict) -> str:
+    return "sizes" if " x " in row["what"] else row["what"].partition(",")[0]
+
+
+def main(*parts: str) -> None:
     torch.set_num_threads(1)
     peers = Peers()
-    rows = [*compared(True, peers), *compared(False, peers), *sizes()]
+    measures = {
+        "isotropic": lambda: compared(True, peers),
+        "anisotropic": lambda: compared(False, peers),
+        "sizes": sizes,
+    }
+    before = former("tv_2d") if parts else []
+    rows = []
+    for part, measure in measures.items():
+        again = not parts or part in parts
+        rows += measure() if again else [row for row in before if part_of(row) == part]
     columns = [
         *("what", "threads", "gap", "excess", "iterations", "ours_ms", "peer", "its iterations"),
         *("theirs_ms", "faster", "interval_90", "ns a pixel and iteration"),
@@ -183,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
