@@ -126,8 +126,9 @@ def table(rows: list[dict], columns: list[str]) -> str:
 
 
 def former(name: str) -> list[dict]:
-    """The rows of the last run, for a run that measures some of them only."""
-    return json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    """The rows of the last run, none if there was none, for a run that measures some of them."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
 def store(name: str, title: str, rows: list[dict], columns: list[str], notes: str = "") -> None:
