@@ -37,28 +37,33 @@ def bank() -> FilterDenoise:
     return FilterDenoise(potential=HuberPotential(48, delta=DELTA), tol=1e-2, on_fail="warn")
 
 
-def learned(seconds: float) -> FilterDenoise:
-    denoiser = bank()
+def learned(seconds: float) -> dict:
+    """The numbers, and the seconds that they took."""
     if not KEPT.exists():
+        denoiser = bank()
         learn(denoiser, LEVEL, seconds)
         KEPT.parent.mkdir(exist_ok=True)
         torch.save({"seconds": seconds, "state": denoiser.state_dict()}, KEPT)
-    return denoiser
+    return torch.load(KEPT)
 
 
 @torch.no_grad()
+def judged(denoiser: FilterDenoise, every: int) -> list[float]:
+    """PSNR of every `every`-th image."""
+    clean = photographs(sorted((DATA / "bsd68").glob("*.png")))
+    pairs = list(zip(clean, noisy(clean, SEED, LEVEL / 255), strict=True))[::every]
+    return [float(psnr(denoiser(y[None]), c[None])) for c, y in pairs]
+
+
 def main(seconds: float = 3000.0, every: int = 1) -> None:
     if not (DATA / "bsd68").exists():
         raise SystemExit(f"{DATA / 'bsd68'} is absent: this benchmark needs the photographs.")
-    with torch.enable_grad():
-        learned(seconds)
-    kept, denoiser = torch.load(KEPT), bank()
+    kept, denoiser = learned(seconds), bank()
     denoiser.load_state_dict(kept["state"])
-    clean = photographs(sorted((DATA / "bsd68").glob("*.png")))
-    pairs = list(zip(clean, noisy(clean, SEED, LEVEL / 255), strict=True))[::every]
+    found = judged(denoiser, every)
     row = {
-        "images": len(pairs),
-        "PSNR": np.mean([float(psnr(denoiser(y[None]), c[None])) for c, y in pairs]).item(),
+        "images": len(found),
+        "PSNR": np.mean(found).item(),
         "learned in s": kept["seconds"],
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "delta, median of 255": 255 * denoiser.potential.log_delta.exp().median().item(),
