@@ -64,9 +64,9 @@ def test_scales_of_x_and_of_the_energy_play_no_part(rule):
 def test_the_learned_line_search_is_below_the_exact_one_on_other_problems():
     rule, problems = bl.LearnedLineSearch(8), draw(500, seed=1)
     history = bl.learn_rule(
-        rule, lambda: draw(64), weights=torch.eye(10)[-1], updates=25, lr=0.05, window=10
+        rule, lambda: draw(64), weights=torch.eye(10)[-1], updates=60, lr=0.05, window=10
     )
-    assert len(history) == 25
+    assert len(history) == 60
     ours, exact = (energies(r, 10, problems)[-1].log().mean() for r in (rule, bl.ExactLineSearch()))
     assert ours < exact - 0.1
 

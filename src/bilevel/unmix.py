@@ -52,7 +52,7 @@ def unmix(
     pixels = b.reshape(-1, len(E))
     energy = Quadratic(E.mT @ E, weight - pixels @ E) + (NonNegative() if normalise else Simplex())
     start = torch.full((len(pixels), E.shape[1]), 1 / E.shape[1], dtype=E.dtype)
-    a = solve(energy, x0=start, solver=LawsonHanson(), tol=tol).x
+    a = solve(energy, x0=start, solver=LawsonHanson(), tol=tol).x.clamp_min(0)  # from rounding
     if normalise:
         dark = (pixels @ E <= weight).all(1, keepdim=True)  # there 0 is the solution
         a = torch.where(dark, 0.0, a / a.sum(1, keepdim=True))
