@@ -82,13 +82,38 @@ def test_the_pooled_string_is_the_reference(seed):
     u, n = np.empty(len(x)), len(x)
     ends, signs = np.empty(n, np.int32), np.empty(n, np.int8)
     edges = w.numpy() if n > 2 else np.append(w.numpy(), 0.0)[:1]
-    count = taut_string._pooled(
-        x.numpy(), edges, 0, 0.0, u, 0, False, ends, signs, 0, True
-    )  # fmt: skip
+    count = taut_string._pooled(x.numpy(), edges, 0, 0.0, u, 0, False, ends, signs, 0)
     size = float(1 + x.abs().max())
     torch.testing.assert_close(torch.from_numpy(u), reference(x, w), rtol=0, atol=1e-13 * size)
     assert ends[count - 1] == n - 1 and (np.diff(ends[:count]) > 0).all()
     assert (np.sign(np.diff(u))[ends[: count - 1]] * signs[: count - 1] >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["pieces", "noise", "ramp", "walk"])
+@pytest.mark.parametrize("edges", [1, 30_000 - 1])
+def test_lanes_find_the_segments_of_the_pooled_string(kind, edges):
+    """Where they are short, 16 parts at once, of which all but the first begin wrongly."""
+    x, n = signal(kind, 30_000).numpy(), 30_000
+    w = 0.3 * np.random.default_rng(1).uniform(0.5, 1, edges)
+    found, pooled = ((np.empty(n), np.empty(n, np.int32), np.empty(n, np.int8)) for _ in "ab")
+    at, z, m, bad = taut_string._in_lanes(x, w, 0, 0.0, found[0], False, *found[1:], 0)
+    taut_string._pooled(x, w, 0, 0.0, pooled[0], 0, False, *pooled[1:], 0)
+    assert at >= 2 * 16 * taut_string._PART and at == found[1][m - 1] + 1 and not bad
+    assert abs(z) == (w[at - 1] if edges > 1 else w[0])
+    np.testing.assert_allclose(found[0][:at], pooled[0][:at], rtol=0, atol=1e-13)
+    assert (found[1][:m] == pooled[1][:m]).all() and (found[2][:m] == pooled[2][:m]).all()
+
+
+@pytest.mark.parametrize("where", [5, 15_000, 29_990])
+def test_what_is_no_number_stops_the_lanes_between_edges_of_weight_0(where):
+    x, w = signal("noise", 30_000)[None], torch.full((29_999,), 0.3)
+    w[[where - 4, where + 3]] = 0.0
+    right = denoised(x, w)
+    x[0, where] = torch.nan
+    u, block = denoised(x, w), slice(where - 3, where + 4)
+    assert u[0, block].isnan().all()
+    right[0, block] = torch.nan
+    torch.testing.assert_close(u, right, rtol=0, atol=0, equal_nan=True)
 
 
 KINDS = ["pieces", "noise", "ramp", "walk", "linspace", "constant"]

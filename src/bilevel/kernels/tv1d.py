@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from . import taut_string
 from .compiled import over_rows
+from .segments import pull, push
+from .taut_string import solve
 
-_NONE = np.empty(0, np.int32), np.empty(0, np.int8)
+_Fields = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def prox(x: Tensor, w: Tensor) -> Tensor:  # (R, n), (1 or R, 1 or n - 1) -> (R, n)
@@ -23,12 +24,12 @@ def prox(x: Tensor, w: Tensor) -> Tensor:  # (R, n), (1 or R, 1 or n - 1) -> (R,
     tracked = torch.is_grad_enabled() and (x.requires_grad or w.requires_grad)
     if tracked or torch.autograd.forward_ad._current_level >= 0:
         return _Prox.apply(x, w)  # type: ignore[return-value]
-    return _solve(x, w, *_NONE)[0]
+    return _solve(x, w)[0]
 
 
 def segments(x: Tensor, w: Tensor) -> Tensor:  # (R, n), (1 or R, 1 or n - 1) -> (R,)
     """The number of segments of each row of the prox."""
-    return torch.from_numpy(_solve(x, w, *_NONE)[2]).to(x.device)
+    return torch.from_numpy(_solve(x, w)[1][-1]).to(x.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,37 +43,36 @@ class _Segments:
     weights: Tensor  # (1 or R, 1 or n - 1)
 
     @property
-    def _fields(self) -> tuple[np.ndarray, ...]:
+    def _fields(self) -> _Fields:
         return self.ends, self.signs, self.first, self.count
 
     def push(self, dx: Tensor, dw: Tensor) -> Tensor:
         """du/dx dx + du/dw dw."""
         du = np.empty_like(source := _array(dx))
         weights = _array(dw).astype(np.float64, copy=False)
-        over_rows(taut_string.push, *du.shape, *self._fields, source, weights, du)
+        over_rows(push, *du.shape, *self._fields, source, weights, du)
         return _tensor(du, dx)
 
     def pull(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """(du/dx)* g and (du/dw)* g."""
         gx = np.empty_like(source := _array(g))
         gw = np.empty((len(gx), self.weights.shape[1]))
-        over_rows(taut_string.pull, *gx.shape, *self._fields, source, gx, gw)
+        over_rows(pull, *gx.shape, *self._fields, source, gx, gw)
         each = torch.from_numpy(gw)
         each = each if len(self.weights) == len(gx) else each.sum(0, keepdim=True)
         return _tensor(gx, g), each.to(self.weights)
 
 
-def _solve(
-    x: Tensor, w: Tensor, ends: np.ndarray, signs: np.ndarray
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """(u, first, count), and the segments into ends and signs, unless these have no room."""
+def _solve(x: Tensor, w: Tensor) -> tuple[Tensor, _Fields]:
+    """(u, the first four fields of its segments)."""
     rows, n = x.shape
     u = np.empty_like(source := _array(x))
     weights = _array(w).astype(np.float64, copy=False)
-    first, count = np.empty(rows, np.int64), np.empty(rows, np.int64)
-    keep = len(ends) == rows * n
-    over_rows(taut_string.solve, rows, n, source, weights, u, ends, signs, first, count, keep)
-    return _tensor(u, x), first, count
+    # room for as many segments as samples: memory that is not touched costs nothing
+    ends, signs = np.empty(rows * n, np.int32), np.empty(rows * n, np.int8)
+    fields = ends, signs, np.empty(rows, np.int64), np.empty(rows, np.int64)
+    over_rows(solve, rows, n, source, weights, u, *fields)
+    return _tensor(u, x), fields
 
 
 def _array(x: Tensor) -> np.ndarray:
@@ -91,10 +91,8 @@ class _Prox(Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
-        room = x.numel()  # for the worst case: memory that is not touched costs nothing
-        ends, signs = np.empty(room, np.int32), np.empty(room, np.int8)
-        u, first, count = _solve(x, w, ends, signs)
-        ctx.segments = _Segments(ends, signs, first, count, w.detach())
+        u, fields = _solve(x, w)
+        ctx.segments = _Segments(*fields, w.detach())
         return u
 
     @staticmethod
