@@ -599,6 +599,7 @@ ACCELERATIONS: list[tuple[bl.Acceleration, type[bl.Solver], tuple[str, ...]]] = 
     (bl.Accelerated(), bl.PrimalDual, ("tv1d_composed", "tv2d_anisotropic")),
     (bl.Halpern(), bl.PrimalDual, ("lasso", "tv1d_composed", "l1_analysis_box", "tv2d_isotropic")),
     (bl.Halpern(), bl.ForwardBackward, ("lasso",)),
+    (bl.Rebalanced(), bl.PrimalDual, ("l1_analysis_box", "tv2d_isotropic")),
     (bl.ExactLineSearch(), bl.GradientDescent, ("ridge",)),
     (bl.Backtracking(), bl.GradientDescent, ("logistic",)),
     (bl.Backtracking(), bl.ForwardBackward, ("lasso", "box_least_squares")),

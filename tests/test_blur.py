@@ -64,6 +64,15 @@ def test_the_periodic_norm_is_exact():
         torch.testing.assert_close(blur.norm(torch.zeros(1, 1, 6, 7)), expected)
 
 
+def test_the_norm_of_an_average_with_mirrored_edges_is_exact():
+    for row in ([1.0], [1.0, 2.0, 1.0], [0.0, 3.0, 1.0, 3.0, 0.0]):
+        k = torch.tensor(row)
+        blur = bl.Blur(k[:, None] * torch.tensor([2.0, 1.0, 2.0]))
+        columns = blur(torch.eye(42).reshape(42, 1, 6, 7)).flatten(1)
+        assert torch.linalg.matrix_norm(columns, 2).item() == pytest.approx(5 * k.sum().item())
+        assert float(blur.norm(torch.zeros(1, 1, 6, 7))) == pytest.approx(5 * k.sum().item())
+
+
 @boundaries
 def test_float32_and_strides(boundary):
     x, kernel = torch.randn(2, 3, 7, 6), torch.randn(3, 3)
@@ -74,6 +83,19 @@ def test_float32_and_strides(boundary):
     single = bl.Blur(kernel.float(), boundary)(x.mT.float())
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@boundaries
+def test_sizes_with_large_factors_are_filled_up(boundary):
+    """An image of 11 x 17, which no FFT likes, with its margins or without."""
+    x, kernel = torch.randn(1, 1, 11, 17), torch.randn(3, 5)
+    blur = bl.Blur(kernel, boundary)
+    columns = blur(torch.eye(187).reshape(187, 1, 11, 17)).flatten(1)
+    torch.testing.assert_close(blur(x).flatten(1), x.flatten(1) @ columns)
+    torch.testing.assert_close(blur.adjoint(x).flatten(1), x.flatten(1) @ columns.T)
+    shift = torch.zeros(3, 5)
+    shift[1, 2] = 1
+    torch.testing.assert_close(bl.Blur(shift, boundary)(x), x)
 
 
 def test_a_mirror_with_negative_taps_does_not_tell_absolute_values():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import bilevel as bl
+from bilevel.choice import default_form
 
 D = torch.float64
 y, b = torch.randn(2, 6, dtype=D), torch.randn(2, 9, dtype=D)
@@ -11,6 +12,7 @@ A, K = bl.Matrix(torch.randn(9, 6, dtype=D)), bl.Matrix(torch.randn(4, 6, dtype=
 WIDE, MANY = bl.Matrix(torch.randn(4, 6, dtype=D)), bl.Matrix(torch.randn(9, 60, dtype=D))
 LS = bl.LeastSquares
 image, kernel = torch.randn(2, 1, 20, 20, dtype=D), torch.rand(3, 3, dtype=D)
+large = torch.randn(1, 1, 40, 40, dtype=D).cumsum(-1)
 
 PICKED = {
     "DirectProx": [
@@ -80,3 +82,18 @@ def test_the_picked_solver_gives_the_gradient_of_the_steps(name):
         if not options:
             assert report.solver.startswith(name) and report.adjoint_iterations <= 12
     torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", [bl.Blur(kernel / kernel.sum()), bl.Mask(large[0, 0] > 0)])
+def test_data_behind_an_operator_are_dualized_where_x_is_large(operator):
+    """In fewer steps than as given; not where steps are asked for, a term is concave, smooth or
+    strongly convex."""
+    energy = LS(operator(large)) @ operator + 0.3 * bl.TotalVariation()
+    chosen = bl.solve(energy, tol=1e-6)
+    given = bl.solve(energy, tol=1e-6, acceleration=bl.Plain())
+    assert len(chosen.dual) == 2 and len(given.dual) == 1
+    assert int(chosen.iterations) < int(given.iterations)
+    torch.testing.assert_close(chosen.value, given.value, rtol=1e-5, atol=0)
+    for further in (-0.1 * LS() @ operator, 1e-3 * LS(), bl.ElasticNet(0.5)):
+        form = energy + further
+        assert default_form(form, large) is form

@@ -115,10 +115,20 @@ def test_denoise_when_no_image_is_good(here):
     assert "Error: None of the 2 images could be denoised" in said(result)
 
 
+def test_an_image_without_noise_does_not_end_a_folder(here):
+    flat = images.Image(np.full((16, 16), 0.5), images.Kind(np.dtype(np.uint8)))
+    images.write(here / "flat.png", flat)
+    result = bilevel("denoise", "flat.png", "noisy.png", "-o", "out", "--model", "run")
+    assert result.exit_code == 0, result.output
+    assert "Warning: Skipped: flat.png: no noise was found" in said(result)
+    assert [p.name for p in (here / "out").iterdir()] == ["noisy.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--weight", "0.6"], "--weight is 0.6, which leaves little of an image"),
+        (["--weight", "0.1", "--noise", "25"], "With a --weight the --noise plays no part"),
         (["--model", "run", "--noise", "90"], r"noise of 90.0 lies outside .* \(5:50\)"),
     ],
 )

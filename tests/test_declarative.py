@@ -230,3 +230,39 @@ def test_refusals():
         bl.DeclarativeNode(lambda y: y.sum(1), lambda y: y.sum(1))(y0=zero)
     with pytest.raises(ValueError, match=r"For one problem pass y0\[None\]"):
         bl.DeclarativeNode(lambda y: y.sum(1))(y0=zero[0])
+
+
+def test_float32_reaches_what_rounding_allows():
+    x = X.detach().float().requires_grad_()
+    y = bl.DeclarativeNode(squares, outside)(x, y0=torch.ones(2, 3))
+    torch.testing.assert_close(y, x / x.norm(dim=1, keepdim=True))
+    assert torch.autograd.grad(y[0, 0], x)[0].isfinite().all()
+    with pytest.raises(TypeError, match="torch.float64 for y of torch.float32"):
+        bl.DeclarativeNode(squares)(X, y0=torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e6])
+def test_the_unit_of_the_objective_plays_no_part(unit):
+    zero = torch.zeros(2, 3, dtype=DOUBLE)
+    free = bl.DeclarativeNode(lambda y, x: unit * entropic(y, x))(X, y0=zero)
+    torch.testing.assert_close(free, X)
+    one = bl.DeclarativeNode(entropic, total)(X, y0=zero)
+    other = bl.DeclarativeNode(lambda y, x: unit * entropic(y, x), total)(X, y0=zero)
+    torch.testing.assert_close(one, other)
+
+
+def test_objectives_without_a_minimum():
+    zero = torch.zeros(2, 3, dtype=DOUBLE)
+    with pytest.raises(bl.NotConverged, match="is the objective bounded below"):
+        far = lambda y0, x: -1e12 * x  # noqa: E731  (where SciPy ends, after seconds)
+        bl.DeclarativeNode(lambda y, x: (y * x).sum(1), solver=far)(X, y0=zero)
+    with pytest.raises(ValueError, match="no gradient in y"):
+        bl.DeclarativeNode(lambda y, x: squares(y.detach(), x))(X, y0=zero)
+
+
+def test_a_graph_only_where_one_is_asked_for():
+    node, start = bl.DeclarativeNode(squares, total), torch.zeros(2, 3, dtype=DOUBLE)
+    assert not node(X.detach(), y0=start).requires_grad
+    with torch.no_grad():
+        assert not node(X, y0=start).requires_grad
+    assert node(X[:0], y0=start[:0]).shape == (0, 3)

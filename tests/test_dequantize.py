@@ -10,7 +10,8 @@ from scipy.optimize import linprog
 import bilevel as bl
 from bilevel.layers import Dequantize
 from bilevel.tasks import audio, dequantize, hearing
-from bilevel.tasks.audio import Audio, AudioError, Windows
+from bilevel.tasks.audio import Audio, AudioError
+from bilevel.tasks.windows import Windows
 from command_line import bilevel, said
 
 HALF = 2.0**-4
@@ -271,8 +272,9 @@ def test_learn_and_dequantize(sounds):
 def test_what_the_commands_refuse(sounds):
     for arguments, words in [
         (["dequantize", "coarse.wav", "-o", "coarse.wav"], "exists"),
+        (["dequantize", "coarse.wav", "-o", "coarse.wav", "--force"], "is the input"),
         (["dequantize", "coarse.wav", "-o", "fine.mp3"], "not a WAV file"),
-        (["dequantize", "coarse.wav", "-o", "no/fine.wav"], "missing or not writable"),
+        (["dequantize", "coarse.wav", "-o", "no/fine.wav"], "does not exist. Create it first"),
         (["dequantize", "none.wav", "-o", "fine.wav"], "does not exist"),
         (["dequantize", "coarse.wav", "-o", "fine.wav", "--bits", 3], "pass --bits 4"),
         (["dequantize", "coarse.wav", "-o", "fine.wav", "--model", "speech"], "config.toml"),

@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 
 import bilevel as bl
 from bilevel import testing
@@ -133,10 +134,27 @@ def test_an_empty_batch():
     assert bl.solve(LS(y[:0]), solver=bl.Newton()).x.shape == (0, 12)
 
 
-def test_constraints_without_a_common_point_are_not_solved():
-    energy = LS(y) + bl.NonNegative() + Box(-inf, -1.0) @ Matrix(torch.ones(1, 12, dtype=D))
+def test_linear_programs():
+    energy = (
+        bl.Quadratic(torch.zeros(12, 12, dtype=D), y) + Box(-1.0, 2.0) + Box(-inf, h) @ Matrix(C)
+    )
+    x = bl.argmin(energy, solver=bl.InteriorPoint())
+    for k in range(4):
+        found = linprog(*(part[k].numpy() for part in (y, C, h)), bounds=(-1, 2))
+        np.testing.assert_allclose(x[k], found.x, atol=1e-9)
+
+
+TOTALS = Matrix(torch.ones(2, 12, dtype=D))
+APART = {
+    "bounds": bl.NonNegative() + Box(-inf, -1.0) @ TOTALS,
+    "equations": Box(*2 * [torch.tensor([0.0, 1.0], dtype=D)]) @ TOTALS,
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_constraints_without_a_common_point_are_not_solved(name):
     with pytest.raises(bl.NotConverged, match="of InteriorPoint"):
-        bl.solve(energy, solver=bl.InteriorPoint())
+        bl.solve(LS(y) + APART[name], solver=bl.InteriorPoint())
 
 
 def test_a_kink_under_a_program_is_found():

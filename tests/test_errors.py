@@ -136,7 +136,7 @@ ENERGIES = [
      ValueError, r"L1.weight = -0.1: a weight must be >= 0. .* log_weight.exp\(\)"),
     (lambda: lasso(weight=spoil(full(5), -2)), ValueError, "L1.weight = -2 to 0.1: a weight must"),
     (lambda: LS(y) + -1.0 * L1() @ Matrix(A), ValueError, "L1.weight = -1: a weight must be >= 0"),
-    (lambda: bl.Huber(0.0, y), ValueError, "Huber.delta = 0: delta must be > 0"),
+    (lambda: bl.Huber(0.0, y), ValueError, "Huber.delta = 0: a delta must be > 0"),
     (lambda: LS(y) + bl.ElasticNet(1.5),
      ValueError, r"ElasticNet.ratio = 1.5: .* between 0 and 1.*logit.sigmoid"),
     (lambda: LS(y) + bl.Box(1.0, 0.0),

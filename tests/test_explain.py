@@ -109,6 +109,13 @@ def test_every_strategy_has_a_row(strategy):
     assert covering(strategy)
 
 
+def test_flat_zones_cover_images_alone():
+    flat, image = bl.FlatZones(), bl.LeastSquares(torch.rand(1, 4, 4, dtype=torch.float64))
+    assert bl.explain(image + 0.1 * bl.TotalVariation(), strategy=flat).theorem is not None
+    told = bl.explain(image + 0.1 * bl.L1(), strategy=flat)
+    assert told.theorem is None and "NO       the energy is LeastSquares + Total" in str(told)
+
+
 def test_every_row_is_complete():
     for theorem in THEOREMS:
         texts = (theorem.name, theorem.says, theorem.memory, theorem.steps, theorem.source)

@@ -114,7 +114,7 @@ def test_what_it_cannot_follow_is_refused():
         GradientFlow(implicit=True)(bl.LeastSquares(Y) + bl.L1())
     with pytest.raises(TypeError, match="one term by its prox, got 0"):
         GradientFlow(implicit=True)(bl.LeastSquares(Y) @ bl.Matrix(K), 0 * Y)
-    with pytest.raises(ValueError, match="stopping time > 0, got -1"):
+    with pytest.raises(ValueError, match="positive, finite stopping time to start from, got -1"):
         GradientFlow(-1.0)
     with pytest.raises(ValueError, match="steps >= 1, got 0"):
         GradientFlow(1.0, 0)

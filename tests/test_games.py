@@ -40,7 +40,7 @@ def test_a_bilinear_saddle_point_and_its_derivative(solver):
 def test_forward_backward_turns_away():
     b, c = torch.ones(1, 3), torch.ones(1, 3)
     for solver in (bl.ForwardBackward(step_size=0.1), bl.GradientDescent(step_size=0.1)):
-        with pytest.raises(bl.NotConverged):
+        with pytest.raises(bl.NotConverged, match=r"a game say, wants ExtraGradient\(\)"):
             bl.solve(
                 bilinear(A + 2 * torch.eye(3), b, c), x0=torch.zeros(1, 6), solver=solver,
                 acceleration=bl.Plain(), tol=1e-5, max_iter=3000,

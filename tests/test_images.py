@@ -115,6 +115,28 @@ def test_inverted_tiff(tmp_path):
     np.testing.assert_allclose(images.read(tmp_path / "a.tif").pixels, 1 - array / 255, atol=1e-15)
 
 
+def test_one_bit(tmp_path):
+    """Masks of NumPy, and scanned pages, whose 0 may be white."""
+    mask = random_array("uint8") > 99
+    np.save(tmp_path / "mask.npy", mask)
+    for kind in ("minisblack", "miniswhite"):
+        tifffile.imwrite(tmp_path / f"{kind}.tif", mask, photometric=kind)
+    for name, seen in {"mask.npy": mask, "minisblack.tif": mask, "miniswhite.tif": ~mask}.items():
+        image = images.read(tmp_path / name)
+        assert image.kind.dtype == np.uint8
+        np.testing.assert_array_equal(image.pixels, seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "colours"), [("CMYK", "SEPARATED"), ("LAB", "CIELAB"), ("P", "PALETTE")]
+)
+def test_colours_that_are_neither_gray_nor_rgb(tmp_path, kind, colours):
+    """CMYK was read as RGB with alpha."""
+    Pillow.fromarray(random_array("uint8", 3)).convert(kind).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=f"a.tif has colours as {colours}. Convert it to gray"):
+        images.read(tmp_path / "a.tif")
+
+
 def test_other_suffix_takes_the_nearest_kind(tmp_path):
     image = images.read(save(tmp_path / "a.npy", random_array("float32")))
     images.write(tmp_path / "a.png", image)
@@ -270,7 +292,7 @@ def test_full_disk_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ImageError, match="a.png cannot be written: No space left on device"):
+    with pytest.raises(OSError, match="Cannot write .*a.png: No space left on device"):
         images.write(tmp_path / "a.png", image, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bilevel as bl
 from bilevel.fixpoint import Fixpoint
+from bilevel.kernels import fields
 from bilevel.kernels.rof import ROF
 
 SHAPES = [(2, 9, 7), (1, 3, 8, 5), (2, 1, 1, 6), (1, 1, 6, 1), (1, 1, 1, 1), (1, 200, 33)]
@@ -270,3 +271,58 @@ def test_the_dual_half_is_that_of_the_operator_and_the_norm(dims, shape, coupled
     with torch.no_grad():
         got = tv.ascend(y, x, step)
         agree([got, tv.pull(y + 1)], [recorded, tv.operator.adjoint(y + 1)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 70, 41), (1, 3, 2, 500), (600, 2, 1), (1, 1, 1500)], ids=str)
+def test_fields_are_those_of_the_recorded_operators(shape, dtype):
+    """The recorded ones are torch's; a kernel takes what is large enough."""
+    rng = torch.Generator().manual_seed(0)
+    *lead, rows, columns = shape
+
+    def random(*dims):
+        return torch.randn(*lead, *dims, rows, columns, generator=rng, dtype=dtype)
+
+    D, E, norm = bl.Gradient(), bl.SymmetrizedGradient(), bl.L21(dim=-3, weight=0.7)
+    maps = [
+        (D, random()),
+        (D.adjoint, random(2)),
+        (E, random(2)),
+        (E.adjoint, random(3)),
+        (lambda y: norm.prox_conjugate(y, 1.0), random(3)),
+        (lambda y: bl.L21(dim=1).prox_conjugate(y.transpose(-1, -2), 1.0), random(3)),
+    ]
+    for function, x in maps:
+        with torch.no_grad():
+            assert fields.covered(x)
+            got = function(x)
+        agree([got], [function(x)])
+
+
+def test_fields_leave_what_torch_func_traces_and_what_is_no_number():
+    x = torch.randn(2, 1, 40, 40)
+    x[0, 0, 3, 3] = x[1, 0, -1, -1] = torch.nan
+    D = bl.Gradient()
+    with torch.no_grad():
+        each = torch.func.vmap(lambda image: D(image[None])[0])(x)
+        torch.testing.assert_close(D(x), each, equal_nan=True)
+        assert D(x).isnan().sum() == 4 + 2
+        E = bl.SymmetrizedGradient()
+        for function in (E, D.adjoint, lambda w: E.adjoint(E(w))):
+            with torch.enable_grad():
+                expected = function(D(x))
+            assert torch.equal(function(D(x)).isnan(), expected.isnan())
+        x = x.nan_to_num()
+        assert bl.L21(dim=-3, weight=0.0).prox_conjugate(D(x[1:]), 1.0).count_nonzero() == 0
+
+
+def test_adjoints_are_added_up_in_place():
+    u, v = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)
+    x, y = torch.randn(2, 3, 6, 5), torch.randn(2, 2, 6, 5)
+    data = bl.Absolute(x[:, 0]) @ u
+    energy = data + bl.L21(dim=1) @ (bl.Gradient() @ u - 2.0 * v) + bl.L1() + bl.L1()
+    duals = x[:, 0].clone(), y, x.clone()
+    expected = energy.pull(x, duals)  # recorded: term by term
+    with torch.no_grad():
+        torch.testing.assert_close(energy.pull(x, duals), expected)
+    torch.testing.assert_close(duals, (x[:, 0], y, x))  # left as they were

@@ -61,6 +61,8 @@ def test_quadratic_program():
         lambda q, b: layer(Q, q, A, b, -Q, torch.ones(4, dtype=DOUBLE)),
         (q, one.clone().requires_grad_()),
     )  # noqa: E501
+    with pytest.raises(ValueError, match="needs G and h, or neither"):
+        layer(Q, q, G=-Q)
 
 
 def mean_jump(x):  # (B, 1, H, W) -> (B,)
@@ -82,5 +84,7 @@ def test_predicted_weight():
         return layers.PredictedTVDenoise(predictor, tol=1e-10)(noisy).square().sum()
 
     assert gradcheck(loss, tuple(line), rtol=1e-4, atol=1e-6)
+    rounded = layers.PredictedTVDenoise(lambda x: line.bfloat16())  # as a network in autocast
+    assert torch.equal(rounded.weight_for(noisy).flatten(), line.bfloat16().double().exp())
     with pytest.raises(ValueError, match=r"one weight a sample, .* shape \(2,\), got \(1,\)"):
         layers.PredictedTVDenoise(lambda x: line[:1])(noisy)

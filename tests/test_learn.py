@@ -178,6 +178,8 @@ GOOD = {"x": torch.ones(2)}
         (TypeError, "a function of the parameters, got SGD", {"optimizer": sgd([torch.ones(1)])}),
         (TypeError, "must be a function of the parameters, got int", {"optimizer": lambda p: 3}),
         (TypeError, "data is a generator without a length", {"data": (GOOD for _ in range(2))}),
+        (TypeError, "data is a dict: a list of dicts is needed", {"data": {"y": torch.ones(3)}}),
+        (TypeError, "learn needs an nn.Module with parameters, got <function", {"model": sgd}),
         (ValueError, "data is empty", {"data": []}),
         (TypeError, r"data\[0\] is a Tensor: learn needs a dict", {"data": torch.ones(3)}),
         (

@@ -49,3 +49,9 @@ def test_shapes_are_checked(metric, pair):
         metric(image[0], clean[0])
     with pytest.raises(ValueError, match="both must be"):
         metric(image[:1], clean)
+
+
+def test_images_smaller_than_the_window():
+    assert ssim(torch.ones(1, 1, 11, 11), torch.ones(1, 1, 11, 11)) == 1
+    with pytest.raises(ValueError, match="are 10 x 40, and the window of SSIM 11 x 11"):
+        ssim(torch.ones(1, 1, 10, 40), torch.ones(1, 1, 10, 40))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import bilevel as bl
+from references import REFERENCES
 
 D = torch.float64
 
@@ -43,6 +44,22 @@ def test_redundant_filters_off_zero_mean_have_no_derivative():
     assert float(certificate.adjoint_residual.max()) < 1e-10
     with pytest.raises(bl.NotUnique, match="two solutions of the adjoint system give gradients"):
         bl.hypergradient(loss, kernels, probe=True)
+
+
+def test_a_loose_adjoint_is_not_taken_for_one_of_two():
+    """Two answers to 3e-4 differ by more than rounding; a start far away tells them apart."""
+    theta, exact = REFERENCES["lasso"].instance(0, margin=1e-4, rows=150, columns=300)
+    A, b, w = (torch.tensor(theta[name], requires_grad=True) for name in ("A", "b", "w"))
+    energy = bl.LeastSquares(b[None]) @ bl.Matrix(A) + w * bl.L1()
+    x = bl.argmin(energy, tol=3e-3, solver=bl.ForwardBackward(), on_fail="ignore")
+    target = torch.randn(300, dtype=D, generator=torch.Generator().manual_seed(0))
+    loss = (x - target).square().sum() / 2
+    found, certificate = bl.hypergradient(loss, [A, b, w], probe=True)
+    assert certificate.inconsistency > 1e-4
+    pulled = exact.vjp(exact.x - target.numpy())
+    right = [torch.as_tensor(pulled[name]) for name in ("A", "b", "w")]
+    for g, r in zip(found, right, strict=True):
+        assert float((g - r).norm() / r.norm()) < 0.01
 
 
 def test_a_loss_that_reads_a_non_unique_solution_is_refused():

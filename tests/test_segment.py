@@ -111,8 +111,19 @@ def test_strokes_that_are_none_are_refused(folder, strokes, told):
     assert result.exit_code == 1 and told in said(result)
 
 
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [("photos/a.png", "is the input"), ("bad.png", "is the input"), ("out.jpg", "lose regions")],
+)
+def test_outputs_that_would_lose_something_are_refused(folder, output, told):
+    images.write("bad.png", Image(np.zeros((24, 24)), BYTES))
+    arguments = ("photos/a.png", "--scribbles", "bad.png", "-o", output, "--force")
+    result = bilevel("segment", *arguments)
+    assert result.exit_code == 1 and told in said(result)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="Segmenter needs images"):
         Segmenter()(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
-    with pytest.raises(ValueError, match="Segmenter needs color > 0"):
+    with pytest.raises(ValueError, match="Segmenter needs a positive, finite color"):
         Segmenter(color=0.0)

@@ -125,3 +125,24 @@ def test_in_a_pipeline():
 def test_more_than_two_classes():
     with pytest.raises(ValueError, match="got 3 classes. Wrap it as OneVsRestClassifier"):
         ours.LogisticRegressionHO().fit(XC, np.arange(len(YC)) % 3)
+
+
+@pytest.mark.parametrize("estimator", REGRESSORS)
+def test_units_play_no_part(estimator):
+    """Neither the origin of X and y, nor their scales."""
+    design, target = X[:, :8], Y - Y.mean()
+    model = estimator(cv=3).fit(design, target)
+    moved = estimator(cv=3).fit(1e-4 * design + 10, 1e6 * target + 1e3)
+    close = dict(rtol=1e-4, atol=1e-4)  # solves end at 1e-8 of the energy, its root in w
+    np.testing.assert_allclose(1e-10 * moved.coef_, model.coef_, **close)
+    constant = estimator(cv=3).fit(design, np.full(len(Y), 0.1))
+    assert constant.intercept_ == 0.1 and not constant.coef_.any()
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        estimator().fit(design, np.where(Y > 0, "ham", "spam"))
+
+
+def test_a_classifier_far_from_the_origin():
+    model = ours.LogisticRegressionHO(cv=3).fit(XC, YC)
+    moved = ours.LogisticRegressionHO(cv=3).fit(XC + 1e4, YC)
+    np.testing.assert_allclose(moved.coef_, model.coef_, rtol=1e-6)
+    np.testing.assert_allclose(moved.predict_proba(XC + 1e4), model.predict_proba(XC), rtol=1e-6)

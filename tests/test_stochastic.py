@@ -6,7 +6,7 @@ from torch import nn
 
 import bilevel as bl
 from bilevel.learning import ALSET, SABA, SOBA, learn_stochastic
-from bilevel.learning.stochastic import Draws, Memory, _cut
+from bilevel.learning.draws import Draws, Memory, cut
 
 FEATURES, CPU = 6, torch.device("cpu")
 
@@ -54,7 +54,7 @@ ZERO = torch.zeros(1, FEATURES, dtype=torch.float64)
 
 
 def whole(data):
-    return _cut(data, len(data), 0, CPU)[0]
+    return cut(data, len(data), 0, CPU)[0]
 
 
 def exact(model):
@@ -187,6 +187,15 @@ def test_wrong_input_is_told():
             model, model.train, model.validation, Penalty.energy, Penalty.loss, ZERO.expand(3, -1),
             method=method, steps=1, batch_size=5,
         )  # fmt: skip
+    for shape, message in (((3,), "one number, got shape"), ((), "does not depend on the param")):
+        with pytest.raises(ValueError, match=message):
+            loss = lambda *_, s=shape: torch.ones(s)  # noqa: E731
+            learn_stochastic(
+                model, model.train, model.validation, Penalty.energy, loss, ZERO,
+                method=method, steps=1, batch_size=5,
+            )  # fmt: skip
+    with pytest.raises(TypeError, match=r"needs a method, SABA\(0.1, 0.1\) say, got <class"):
+        run(model, SABA, 1)
     with pytest.raises(ValueError, match="does not fit 22 samples"):
         run(model, method, 1, batch_size=50)
     with pytest.raises(ValueError, match="steps=-1"):

@@ -185,6 +185,29 @@ def test_a_ball_that_holds_a_constant_image_is_idle():
     assert found.value.item() < 1e-6
 
 
+def test_the_balance_of_the_steps_makes_up_for_the_scale_of_the_energy():
+    rng = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 1, 12, 10, generator=rng, dtype=F64)
+    energy = (bl.LeastSquares(y) @ bl.Blur(KERNEL) + 0.02 * bl.TotalVariation()).dualized()
+
+    def run(scale, rule=None):
+        return bl.solve(
+            scale * energy, acceleration=rule, tol=1e-5, max_iter=1000, on_fail="ignore"
+        )
+
+    one, small = run(1.0), run(1e-3)
+    assert isinstance(small.acceleration, bl.Rebalanced)
+    assert int(small.iterations) <= 2 * int(one.iterations) < 800
+    assert int(run(1e-3, bl.OverRelaxation(1.9)).iterations) == 1000  # not there
+    expected = bl.solve(energy, acceleration=bl.Halpern(), tol=1e-7).x
+    torch.testing.assert_close(one.x, expected, rtol=0, atol=1e-3)
+
+
+def test_polyhedral_energies_keep_their_restarts():
+    energy = bl.Absolute(tensor(Y)) + 0.5 * bl.TotalVariation(isotropic=False)
+    assert isinstance(bl.solve(energy, tol=1e-3).acceleration, bl.Halpern)
+
+
 def test_a_dualized_energy_is_the_same():
     blur, y = bl.Blur(KERNEL), tensor(Y)
     energy = bl.LeastSquares(y) @ blur + 0.1 * bl.TotalVariation() + bl.NonNegative()

@@ -164,3 +164,9 @@ def test_wrong_masses_and_costs_are_refused():
         bl.sinkhorn(cost[0], half, half, blur=0.1)
     with pytest.raises(ValueError, match="NaN or inf"):
         bl.sinkhorn(cost / 0, half, half, blur=0.1)
+    with pytest.raises(ValueError, match="one number, got tensor"):
+        bl.sinkhorn(cost, half, half, blur=torch.tensor([0.1, 0.2]))
+    with pytest.raises(TypeError, match="a must be a torch tensor, got list"):
+        bl.sinkhorn(cost, [0.5, 0.5], half, blur=0.1)
+    with pytest.raises(ValueError, match=r"got \(2, 2\) and \(1, 2, 3\). For one pair"):
+        bl.wasserstein2(cost[0], torch.ones(1, 2, 3))

@@ -82,6 +82,7 @@ def test_refusals():
         (["b.npy", "-o", "no/a.npy"], "output folder no does not exist"),
         (["b.npy", "-o", "a.txt"], "a.txt is not an NPY file"),
         (["b.npy", "-o", "E.npy"], "E.npy exists. Choose another, or overwrite with --force"),
+        (["b.npy", "-o", "E.npy", "--force"], "E.npy is the input. Choose another name"),
     ],
 )
 def test_bad_files_are_named(tmp_path, monkeypatch, arguments, message):

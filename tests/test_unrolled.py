@@ -266,6 +266,9 @@ def test_coupled_steps_are_what_the_paper_says():
 
 
 def test_a_code_needs_a_matrix():
+    for coder, start in ((LISTA, {"threshold": -0.1}), (HyperLISTA, {"start": (0.0, 1.0, 1.0)})):
+        with pytest.raises(ValueError, match="LISTA needs a positive, finite"):
+            coder(K, **start)
     with pytest.raises(ValueError, match=r"HyperLISTA needs a matrix \(m, n\), got \(8,\)"):
         HyperLISTA(K[:, 0], 3)
     for bad in (K.long(), K.half(), K * torch.nan):

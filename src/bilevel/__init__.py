@@ -18,6 +18,7 @@ from .acceleration import (
     Nesterov,
     OverRelaxation,
     Plain,
+    Rebalanced,
 )
 from .accuracy import accuracy
 from .argmin import argmin, solve
@@ -345,6 +346,7 @@ __all__ = [
     "Quantile",
     "RED",
     "Radon",
+    "Rebalanced",
     "SCAD",
     "SecondOrderCone",
     "Separable",

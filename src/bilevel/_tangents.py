@@ -20,6 +20,12 @@ def differentiates() -> bool:
     return torch.is_grad_enabled() or carried()
 
 
+def traced() -> bool:
+    """Whether operations are seen by torch.func or torch.compile: a tensor may have no numbers."""
+    func = torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
+    return func or torch.compiler.is_compiling()
+
+
 def depends(parts: Iterable[Tensor]) -> bool:
     """Whether a part has a derivative: it requires a gradient, or carries a tangent."""
     if carried():

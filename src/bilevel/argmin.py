@@ -14,7 +14,7 @@ from ._tangents import constant, depends, differentiates
 from .acceleration import Acceleration
 from .accuracy import current_accuracy
 from .checks import Options, boundary, check_modes
-from .choice import default_solver, default_strategy
+from .choice import default_form, default_solver, default_strategy
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
 from .errors import OnFail
@@ -54,6 +54,7 @@ def _prepare(energy: Problem | Term, x0: Tensor | None, options: Options) -> _Ta
         solver.check(problem)
     with constant():
         if solver is None:
+            problem = default_form(problem, x0, options.iterates)
             solver = default_solver(problem, x0, options.iterates)
         else:
             solver = solver.prepare(problem, x0)
@@ -154,7 +155,10 @@ def differentiated(
     `minimum` read their answers off, in full precision."""
     task = _prepare(energy, x0, options)
     run, fixpoint, z0 = task.run, task.fixpoint, task.z0
-    strategy = options.diff or default_strategy(fixpoint.problem, fixpoint.solver)
+    with constant():
+        strategy = options.diff or default_strategy(
+            fixpoint.problem, fixpoint.solver, fixpoint.primal(z0), run.adjoint_tol
+        )
     context = warm_start.current()
     if context is not None:
         z0 = context.recall(like=z0)

@@ -10,8 +10,8 @@ from torch import Tensor
 from ._tangents import constant
 from .differentiation.active import Active
 from .differentiation.tangent import Spanned
-from .terms.base import Smooth
-from .terms.composition import SmoothComposition
+from .terms.base import Smooth, Term
+from .terms.composition import Composition, SmoothComposition
 from .terms.smooth import LeastSquares
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
     coordinates that can move.
     """
     with constant():
-        data = [t for t in problem.terms if isinstance(t, Smooth) and _measures(t)]
+        data = [t for t in map(_smooth, problem.terms) if isinstance(t, Smooth) and _measures(t)]
         if not data:
             raise ValueError(
                 "degrees of freedom are counted for LeastSquares(b) @ A, b a tensor, got "
@@ -49,6 +49,12 @@ def degrees_of_freedom(problem: Problem, x: Tensor, y: Z) -> Tensor:  # -> (B,)
             return reduce(Tensor.add, [term.grad(v) - term.grad(0 * v) for term in data])
 
         return tangent.trace(bent)
+
+
+def _smooth(term: Term) -> Term:
+    """F(Kx), if that is handled by the prox of F."""
+    dualized = isinstance(term, Composition) and isinstance(term.outer, LeastSquares)
+    return SmoothComposition(term.outer, term.operator) if dualized else term  # type: ignore[union-attr]
 
 
 def _measures(term: Smooth) -> bool:

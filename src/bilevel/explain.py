@@ -75,8 +75,8 @@ def explain(
             raise ValueError("explain needs a problem to solve, got an empty batch.")
         z = task.run(task.fixpoint, task.z0)
         fixpoint = task.fixpoint.near(z)
-    chosen = strategy or default_strategy(fixpoint.problem, fixpoint.solver)
-    run = task.run
+    x, run = fixpoint.primal(z), task.run
+    chosen = strategy or default_strategy(fixpoint.problem, fixpoint.solver, x, run.adjoint_tol)
     at = Solved(fixpoint, z, chosen, run.acceleration, run.tol, run.certificate)
     theorems = covering(chosen)
     questions = dict.fromkeys(question for t in theorems for question in t.assumes)

@@ -17,6 +17,7 @@ from .solvers.base import Solver, Z
 
 if TYPE_CHECKING:
     from .kernels.rof import ROF
+    from .solvers.forms import Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Fixpoint:
 
     problem: Problem
     solver: Solver
+    factor: list[Form] = field(default_factory=list, init=False, repr=False)  # that ended a run
     _kernel: list[ROF | None] = field(default_factory=list, init=False, repr=False)
 
     def T(self, z: Z) -> Z:
@@ -62,6 +64,9 @@ class Fixpoint:
 
     def averaged(self, z: Z) -> Z:
         return self.solver.averaged(self.problem, z)
+
+    def relaxed(self, z: Z, rho: Scalar) -> Z:
+        return self.solver.relaxed(self.problem, z, rho)
 
     def primal(self, z: Z) -> Tensor:
         return self.solver.primal(self.problem, z)

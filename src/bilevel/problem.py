@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ._broadcast import expand, like, norm_event
 from ._remembered import Remembered
+from ._tangents import differentiates, traced
 from .operators.base import Identity
 from .terms.base import Composed, Dualizable, Proximable, Smooth, Term
 from .terms.composition import Composition, SmoothComposition, SmoothSum
@@ -103,20 +104,19 @@ class Problem:
         taken = [t.take(index, x) for t in self.terms]
         return None if None in taken else Problem(tuple(taken))  # type: ignore[arg-type]
 
-    def pulls(self, y: Sequence[Tensor]) -> list[Tensor]:
-        """K_i* y_i; a primal-dual step and the gap at its end ask for the same."""
-        return list(self._pulled(*y))
+    def pull(self, x: Tensor, y: Sequence[Tensor]) -> Tensor:
+        """sum K_i* y_i, of the shape of x; a primal-dual step and the gap at its end ask for the
+        same."""
+        return self._pulled(*y) if y else torch.zeros_like(x)
 
     @cached_property
-    def _pulled(self) -> Remembered[list[Tensor]]:
-        return Remembered(partial(_pulls, self.h))
+    def _pulled(self) -> Remembered[Tensor]:
+        return Remembered(partial(_pull, self.h))
 
     def slope(self, x: Tensor, y: tuple[Tensor, ...]) -> Tensor:
         """grad f(x) + sum K_i* y_i."""
-        parts = self.pulls(y)
-        if self.f is not None:
-            parts.append(self.f.grad(x))
-        return reduce(Tensor.add, parts) if parts else torch.zeros_like(x)
+        pull = self.pull(x, y)
+        return pull if self.f is None else pull + self.f.grad(x)
 
     def kkt(self, x: Tensor, y: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The optimality conditions as an equation, zero at the solution, for unit steps:
@@ -181,8 +181,7 @@ class Problem:
         images = [part.operator(x) for part in (*parts, *self.h)]
         duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=False)]
         pulls = [part.operator.adjoint(d) for part, d in zip(parts, duals, strict=True)]
-        duals, pulls = [*duals, *y], [*pulls, *self.pulls(y)]
-        pull = -reduce(Tensor.add, pulls) if pulls else 0 * x
+        duals, pull = [*duals, *y], -reduce(Tensor.add, pulls, self.pull(x, y))
         scale = base.dual_scale(pull)
         if bool((scale < 1).any()):
             pull, duals = pull * expand(scale, pull), [d * expand(scale, d) for d in duals]
@@ -193,8 +192,15 @@ class Problem:
         return reduce(Tensor.add, values, base.value(x)), dual
 
 
-def _pulls(h: tuple[Composed, ...], *y: Tensor) -> list[Tensor]:
-    return [h_i.pull(y_i) for h_i, y_i in zip(h, y, strict=True)]
+def _pull(h: tuple[Composed, ...], *y: Tensor) -> Tensor:
+    total = h[0].pull(y[0])
+    rest = list(zip(h[1:], y[1:], strict=True))
+    if differentiates() or traced():
+        return reduce(Tensor.add, [h_i.pull(y_i) for h_i, y_i in rest], total)
+    total = total.clone() if rest else total  # it may be y itself
+    for h_i, y_i in rest:
+        h_i.add_pull(y_i, total)
+    return total
 
 
 def relative_change(

@@ -95,7 +95,10 @@ def _late(run: Run, z0: Z, solution: Solution, left: Tensor) -> str:
         gap = f"a relative gap of {float(solution.gap[left].max()):.1e} and "
     limit = "max_time" if run.out_of_time() else "max_iter"
     size, start = float(solution.x[left].abs().max()), float(z0[0].abs().max())
-    if size > 1e6 * max(start, 1.0):
+    steepest = str(solution.certificate.solver).startswith(("ForwardBackward", "GradientDescent"))
+    if steepest and bool(solution.value.isnan().all()):
+        advice = "A VectorField that is monotone only, a game say, wants ExtraGradient(). "
+    elif size > 1e6 * max(start, 1.0):
         advice = f"x has grown to {size:.0e}: has the energy a minimiser? "
     elif bool(solution.value[left].isinf().any()):
         advice = "x violates a constraint still: have the constraints a point in common? "

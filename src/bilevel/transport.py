@@ -42,8 +42,10 @@ def sinkhorn(
              [0.0033, 0.4967]]])
     """
     a, b = _checked(cost, a, b)
-    if not blur > 0:
-        raise ValueError(f"sinkhorn needs blur > 0, got {blur}. Without it use wasserstein2.")
+    if isinstance(blur, Tensor) and blur.ndim or not blur > 0:
+        raise ValueError(
+            f"sinkhorn needs blur > 0, one number, got {blur}. Without it use wasserstein2."
+        )
     log_a, log_b = a.log(), b.log()
 
     def dual(g: Tensor) -> Tensor:  # (B, m) -> (B, n)
@@ -74,6 +76,12 @@ def wasserstein2(
     The gradient is by the envelope theorem: in the points that of the sum at the optimal plan, in
     the masses the dual potentials (up to a constant: masses keep their sum). First order.
     """
+    shapes = [tuple(getattr(part, "shape", ())) for part in (x, y)]
+    if any(len(shape) != 3 for shape in shapes) or shapes[0][::2] != shapes[1][::2]:
+        raise ValueError(
+            f"wasserstein2 needs points (B, n, d) and (B, m, d), got {shapes[0]} and {shapes[1]}. "
+            "For one pair of clouds pass x[None], y[None]."
+        )
     cost = (x[:, :, None] - y[:, None]).square().sum(3)
     ones_a, ones_b = cost.new_ones(cost.shape[:2]), cost.new_ones(cost.shape[::2])
     a, b = _checked(
@@ -105,6 +113,9 @@ def _exact(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _checked(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    for name, part in (("the cost", cost), ("a", a), ("b", b)):
+        if not isinstance(part, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(part).__name__}.")
     if cost.ndim != 3:
         raise ValueError(
             f"a cost (B, n, m) is needed, got {tuple(cost.shape)}. For one problem pass cost[None]."

@@ -59,8 +59,8 @@ def evaluate(
         return speech.evaluate(run, audio, force)
     if images is None or audio is not None:
         raise ValueError(
-            f"{run} is judged on images: name a folder of clean ones, or 'skimage', with --images. "
-            "Leave out --audio."
+            f"{run} is judged on images, not on --audio: name a folder of clean ones, or "
+            "'skimage', with --images."
         )
     evaluation.check_free(run, force)
     model, _ = runs.load(run)

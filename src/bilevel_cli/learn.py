@@ -6,12 +6,15 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .app import command, learn_app, parameters, seed_option
 from .console import progress, say
+
+if TYPE_CHECKING:
+    from bilevel.tasks.runs import Job
 
 EVERY = 5  # every fifth sound or segmented image is for the report
 
@@ -122,23 +125,7 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
     from bilevel.reports import restoration
     from bilevel.tasks import data, runs, sweep
 
-    given = {option: value for option, value in given.items() if value is not None}
-    if "noise" in given:
-        given["noise"] = str(data.Noise.parse(given["noise"]))
-    if given.get("images", "skimage") != "skimage":
-        given["images"] = str(Path(given["images"]).resolve())
-    if resume:
-        job = runs.Job.of_run(out)
-        if job.task.name != name:
-            raise ValueError(
-                f"The run in {out} is of the task {job.task.name!r}, not of {name!r}. Resume it "
-                f"with bilevel learn {job.task.name}."
-            )
-        check_unchanged(out, given, job.options)
-    elif "images" not in given:
-        raise ValueError("No images. Name a folder of clean images with --images.")
-    else:
-        job = runs.Job.of(name, given)
+    job = _job(name, given, out if resume else None)
     with how_to_resume(out, job.task.name):
         result = runs.learn(job, out, steps=steps, resume=resume)
     if not is_first():
@@ -154,6 +141,29 @@ def _learn(name: str, given: dict[str, Any], out: Path, steps: int, resume: bool
     kernel = " --kernel K" * (job.task.name == "deblur")
     use = f"bilevel {job.task.name} IN{kernel} -o OUT --model {out}"
     say(f"Next: bilevel evaluate {out} --images DIR, or {use}")
+
+
+def _job(name: str, given: dict[str, Any], before: Path | None) -> Job:
+    """What to learn from: as the options say, or as the run that is resumed began."""
+    from bilevel.tasks import data, runs
+
+    given = {option: value for option, value in given.items() if value is not None}
+    if "noise" in given:
+        given["noise"] = str(data.Noise.parse(given["noise"]))
+    if given.get("images", "skimage") != "skimage":
+        given["images"] = str(Path(given["images"]).resolve())
+    if before is None:
+        if "images" not in given:
+            raise ValueError("No images. Name a folder of clean images with --images.")
+        return runs.Job.of(name, given)
+    job = runs.Job.of_run(before)
+    if job.task.name != name:
+        raise ValueError(
+            f"The run in {before} is of the task {job.task.name!r}, not of {name!r}. Resume it "
+            f"with bilevel learn {job.task.name}."
+        )
+    check_unchanged(before, given, job.options)
+    return job
 
 
 def check_unchanged(run: Path, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:

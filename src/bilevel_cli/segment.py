@@ -34,9 +34,12 @@ def segment_file(
     whose edges decide where a region ends. The output has gray values 1, 2, ... in the order of
     the strokes' colours, dark to bright.
     """
-    from bilevel.tasks import images, segment
+    from bilevel.tasks import files, images, segment
 
     images.check_writable(output, force)
+    files.check_no_input(output, image, scribbles)
+    if output.suffix.lower() in (".jpg", ".jpeg"):
+        raise ValueError(f"The output {output} would lose regions in JPEG. Name it NAME.png.")
     picture = images.read(image)
     strokes = segment.read_scribbles(scribbles, picture)
     labels = segment.segment(segment.load(model), picture, strokes)

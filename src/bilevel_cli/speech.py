@@ -31,9 +31,10 @@ def dequantize_file(
     Every sample stays in the cell that it was rounded to. The quantiser is mid-rise: the levels are
     (k + 1/2) / 2^(bits - 1).
     """
-    from bilevel.tasks import audio, dequantize
+    from bilevel.tasks import audio, dequantize, files
 
     audio.check_writable(output, force)
+    files.check_no_input(output, source)
     sound = audio.read(source)
     learned, _ = dequantize.load(model)
     audio.write(output, dequantize.restore(learned, sound, bits), force)

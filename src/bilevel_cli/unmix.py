@@ -25,10 +25,11 @@ def unmix_file(
     force: Force = False,
 ) -> None:
     """How much of each material is in each pixel: non-negative, with sum 1."""
-    from bilevel.tasks import arrays
+    from bilevel.tasks import arrays, files
     from bilevel.unmix import unmix
 
     arrays.check_writable(output, force)
+    files.check_no_input(output, cube, endmembers)
     found = unmix(arrays.read(cube), arrays.read(endmembers), weight=weight, normalise=normalise)
     arrays.write(output, found, force)
     pixels = found[..., 0].size

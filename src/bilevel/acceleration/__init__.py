@@ -5,7 +5,7 @@ from .descent import LBFGS, Armijo
 from .guarded import Guarded
 from .line_search import Backtracking, ExactLineSearch
 from .momentum import Nesterov, OverRelaxation
-from .primal_dual import Accelerated, Halpern
+from .primal_dual import Accelerated, Halpern, Rebalanced
 from .quasi_newton import AndersonMixing, Broyden
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "Nesterov",
     "OverRelaxation",
     "Plain",
+    "Rebalanced",
 ]

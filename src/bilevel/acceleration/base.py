@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, axpy
+from .._broadcast import Scalar, expand
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -65,7 +65,13 @@ def where(mask: Tensor, yes: Z, no: Z) -> Z:  # mask (B,)
 
 def mix(weight: Scalar, a: Z, b: Z) -> Z:
     """b + weight (a - b), part by part."""
-    return tuple(axpy(weight, p - q, q) for p, q in zip(a, b, strict=True))
+    return tuple(_between(weight, p, q) for p, q in zip(a, b, strict=True))
+
+
+def _between(weight: Scalar, p: Tensor, q: Tensor) -> Tensor:
+    if isinstance(weight, Tensor):
+        weight = expand(weight, q).to(q.dtype)  # type: ignore[union-attr]
+    return torch.lerp(q, p, weight)
 
 
 @dataclass(frozen=True)

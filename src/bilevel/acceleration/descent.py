@@ -30,15 +30,18 @@ def _smooth_only(rule: Acceleration, fixpoint: Fixpoint, z: Z) -> Smooth:
     return problem.f
 
 
-def _line_search(
+def descended(
     f: Smooth, x: Tensor, value: Tensor, gradient: Tensor, d: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x + t d with t = 1, or less until f(x + t d) <= f(x) + 1e-4 t <grad f(x), d>, up to rounding;
-    its value and gradient.
+    """x + t d, or x - t grad f(x) where d does not point downhill, with t = 1, or less until f is
+    <= f(x) + 1e-4 t <grad f(x), d> there, up to rounding; its value and gradient.
 
     The next t is the minimum of a parabola, at most half and at least a tenth of the last.
     """
     slope = inner(gradient, d)
+    if not bool((slope < 0).all()):
+        d = torch.where(expand(slope < 0, x), d, -gradient)  # type: ignore[arg-type]
+        slope = inner(gradient, d)
     slack = 4 * eps(value) * value.abs()
     t, new = torch.ones_like(value), x + d
     fresh, turned = f.value_and_grad(new)  # the first is mostly the last
@@ -69,11 +72,7 @@ class Armijo(Acceleration):
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
         (x,), (value, gradient), f = z, state, fixpoint.problem.f
         assert f is not None
-        d = fixpoint.T(z)[0] - x
-        downhill = inner(gradient, d) < 0
-        if not bool(downhill.all()):
-            d = torch.where(expand(downhill, x).bool(), d, -gradient)  # type: ignore[union-attr]
-        new, value, gradient = _line_search(f, x, value, gradient, d)
+        new, value, gradient = descended(f, x, value, gradient, fixpoint.T(z)[0] - x)
         return (new,), (value, gradient)
 
 
@@ -108,7 +107,7 @@ class LBFGS(Acceleration):
         solver: Any = fixpoint.solver
         assert f is not None
         d = -self._product(gradient.flatten(1), s, y, rho, solver.step_size).reshape(x.shape)
-        new, value, fresh = _line_search(f, x, value, gradient, d)
+        new, value, fresh = descended(f, x, value, gradient, d)
         change, turn = new - x, fresh - gradient
         curved = inner(change, turn)
         good = curved > 1e-10 * norm_event(change) * norm_event(turn)  # else B might turn uphill

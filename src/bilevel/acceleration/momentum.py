@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import axpy, inner
-from .base import Acceleration, State, Z, mix
+from .base import Acceleration, State, Z
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -37,7 +37,7 @@ class OverRelaxation(Acceleration):
         return ()
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        return mix(self.rho, fixpoint.averaged(z), z), state
+        return fixpoint.relaxed(z, self.rho), state
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Rules for primal-dual methods: shrinking steps under strong convexity, restarted Halpern."""
+"""Rules for primal-dual methods: shrinking steps under strong convexity, balanced ones, restarted
+Halpern."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import axpy, norm_event
-from .base import Acceleration, State, Z, where
+from .._broadcast import norm_event
+from .base import Acceleration, State, Z, mix, where
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -102,6 +103,47 @@ class Accelerated(Acceleration):
 
 
 @dataclass(frozen=True)
+class Rebalanced(Acceleration):
+    """z_{k+1} = z_k + rho (T(z_k) - z_k) on the averaged T, the two steps of a primal-dual method
+    balanced on the way.
+
+    rho = 1 + 0.9 r, r the reflection that T allows: 1.9 where nothing is handled by its gradient.
+    At k = 4, 7, 12, 19, ... the balance becomes the ratio of the lengths of the primal and of the
+    dual path since the last time [2]. From k = 10,000 on it stays, and the method is
+    OverRelaxation, which converges [1].
+
+    [1] Condat. A primal-dual splitting method for convex optimization. JOTA, 2013.
+    [2] Applegate et al. Practical large-scale linear programming using PDHG. 2021.
+    """
+
+    def start(self, fixpoint: Fixpoint, z: Z) -> State:
+        reflection = fixpoint.solver.reflection(fixpoint.problem, fixpoint.primal(z))
+        return z, 0, 4, z[0].new_ones(len(z[0])), 1 + 0.9 * reflection
+
+    def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        return self.advance(fixpoint, z, state, 1)
+
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
+        begin, k, due, balance, rho = state
+        while steps:
+            solver = fixpoint.solver.rebalanced(fixpoint.problem, balance)
+            now, stretch = replace(fixpoint, solver=solver), min(steps, due - k)
+            for _ in range(stretch):
+                z = now.relaxed(z, rho)
+            k, steps = k + stretch, steps - stretch
+            if k == due:
+                balance = _balance(fixpoint, z, begin)
+                begin, due = z, math.ceil(1.5 * k) + 1 if k < 10_000 else math.inf
+        return z, (begin, k, due, balance, rho)
+
+
+def _balance(fixpoint: Fixpoint, z: Z, begin: Z) -> Tensor:  # -> (B,)
+    """What the path from `begin` to z asks for. Steps are set, not differentiated."""
+    change = tuple((a - b).detach() for a, b in zip(z, begin, strict=True))
+    return fixpoint.solver.balance(fixpoint.problem, change).clamp(1e-4, 1e4)
+
+
+@dataclass(frozen=True)
 class Halpern(Acceleration):
     """z_{k+1} = (k+1)/(k+2) ((1+r) T(z_k) - r z_k) + 1/(k+2) z_0 on the averaged T, restarted.
 
@@ -139,15 +181,10 @@ class Halpern(Acceleration):
             | (k >= self.longest * total)
         )
         weight = (k + 1) / (k + 2)
-        new = tuple(
-            axpy(weight, axpy(r, move, a - c), c)
-            for a, c, move in zip(t, anchor, moves, strict=True)
-        )
+        new = mix(weight, mix(1 + r, t, z), anchor)
         if bool(restart.any()):
-            moved = zip(t, anchor, strict=True)  # steps are set, not differentiated
-            change = tuple((a - b).detach() for a, b in moved)
-            wanted = (balance * solver.balance(fixpoint.problem, change)).sqrt()
-            balance = torch.where(restart, wanted.clamp(1e-4, 1e4), balance)
+            wanted = (balance * _balance(fixpoint, t, anchor)).sqrt()
+            balance = torch.where(restart, wanted, balance)
             new, anchor = where(restart, t, new), where(restart, t, anchor)
         k = torch.where(restart, 0.0, k + 1)
         last = torch.where(restart, torch.inf, residual)

@@ -22,22 +22,14 @@ _SQUARED = ("x0", "target", "center")  # enter values by their squares
 _PRECISE = (torch.float32, torch.float64)
 _POSITIVE = "To keep a learned one so, learn its logarithm: log_{0}.exp()."
 _UNIT = "lies between 0 and 1. To keep a learned one there, learn its logit: logit.sigmoid()."
+_AT_LEAST_0 = ("weight", "radius", "threshold", "strength", "background")
+_ABOVE_0 = ("delta", "total", "scale", "width", "height", "smoothing")
 _DOMAIN: dict[str, tuple[Callable[[float, float], bool], str]] = {  # test of (least, largest)
-    "weight": (lambda low, high: low >= 0, f"a weight must be >= 0. {_POSITIVE}"),
-    "radius": (lambda low, high: low >= 0, f"a radius must be >= 0. {_POSITIVE}"),
-    "delta": (lambda low, high: low > 0, f"delta must be > 0. {_POSITIVE}"),
-    "total": (lambda low, high: low > 0, f"a total must be > 0. {_POSITIVE}"),
-    "scale": (lambda low, high: low > 0, f"a scale must be > 0. {_POSITIVE}"),
-    "width": (lambda low, high: low > 0, f"a width must be > 0. {_POSITIVE}"),
-    "height": (lambda low, high: low > 0, f"a height must be > 0. {_POSITIVE}"),
-    "smoothing": (lambda low, high: low > 0, f"a smoothing must be > 0. {_POSITIVE}"),
-    "threshold": (lambda low, high: low >= 0, f"a threshold must be >= 0. {_POSITIVE}"),
-    "strength": (lambda low, high: low >= 0, f"a strength must be >= 0. {_POSITIVE}"),
+    **{n: (lambda low, high: low >= 0, f"a {n} must be >= 0. {_POSITIVE}") for n in _AT_LEAST_0},
+    **{n: (lambda low, high: low > 0, f"a {n} must be > 0. {_POSITIVE}") for n in _ABOVE_0},
+    **{n: (lambda low, high: low >= 0 and high <= 1, f"a {n} {_UNIT}") for n in ("ratio", "level")},
     "counts": (lambda low, high: low >= 0, "counts are >= 0. Clamp the data."),
-    "background": (lambda low, high: low >= 0, f"a background must be >= 0. {_POSITIVE}"),
     "constant": (lambda low, high: low >= 0, "a Lipschitz constant is >= 0; None if unknown."),
-    "ratio": (lambda low, high: 0 <= low and high <= 1, f"a ratio {_UNIT}"),
-    "level": (lambda low, high: 0 <= low and high <= 1, f"a level {_UNIT}"),
 }
 
 
@@ -156,7 +148,7 @@ def _dtype(field: Field) -> None:
     if not dtype.is_floating_point:
         raise TypeError(
             f"{field} has dtype {dtype}: floating point is needed. Convert it, {name}.float()"
-            + (", and divide an 8-bit image by 255." if name in ("x0", "target") else ".")
+            + (", and divide an 8-bit image by 255." if dtype == torch.uint8 else ".")
         )
     raise TypeError(
         f"{field} has dtype {dtype}, too coarse to solve in: float32 or float64 is needed. "

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._broadcast import tiny
+
 if TYPE_CHECKING:
     from .conditions import Conditions
 
@@ -17,15 +19,23 @@ _ROUNDS, _CLOSE = 30, 1e-6  # near enough for Newton
 def minimised(conditions: Conditions, y: Tensor) -> Tensor:
     """The whole batch at once, by L-BFGS-B on
 
-        objective + rho/2 |equality + nu/rho|^2 + rho/2 |max(inequality + nu/rho, 0)|^2,
+        objective / s + rho/2 |equality + nu/rho|^2 + rho/2 |max(inequality + nu/rho, 0)|^2,
 
-    nu <- nu + rho c after each round [1]. What is left is the caller's to look at.
+    nu <- nu + rho c after each round [1], s = min(1, steepness at the start): small slopes are
+    slopes. What is left is the caller's to look at.
 
     [1] Hestenes. Multiplier and gradient methods. 1969.
     """
+    if not len(y):
+        return y
+    unit = conditions.steepness(y).clamp(tiny(y), 1.0)
+
+    def value(y: Tensor) -> Tensor:
+        return (conditions.value(y) / unit).sum()
+
     c = conditions.constraints(y)
     if not c.shape[1]:
-        return _descended(lambda y: conditions.value(y).sum(), y)
+        return _descended(value, y)
     free = torch.arange(c.shape[1], device=y.device) >= conditions.equalities(y)  # one-sided
     nu, rho, before = torch.zeros_like(c), 10.0, torch.inf
     for _ in range(_ROUNDS):
@@ -33,7 +43,7 @@ def minimised(conditions: Conditions, y: Tensor) -> Tensor:
         def lagrangian(y: Tensor, nu: Tensor = nu, rho: float = rho) -> Tensor:
             shifted = conditions.constraints(y) + nu / rho
             shifted = torch.where(free, shifted.clamp(min=0), shifted)
-            return conditions.value(y).sum() + rho / 2 * shifted.square().sum()
+            return value(y) + rho / 2 * shifted.square().sum()
 
         y = _descended(lagrangian, y)
         c = conditions.constraints(y)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from .._broadcast import norm_event, tiny
+from .._tangents import depends
 from ..differentiation.linear_solvers import pseudo_solve
 from ..differentiation.linearisation import DENSE
 
 _NEAR = 1e-5  # the slack, against the constraint's gradient, below which an inequality is active
-_WEAK = 1e-6  # the pressure, against the objective's gradient, that hardly holds one active
+_SMALL = 1e-3  # |y| below which a distance is no longer told relative to it
+_WEAK = 1e-6  # the pressure, against the objective's steepness, that hardly holds one active
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,7 @@ class Conditions:
     theta: tuple[Tensor, ...]
     active: Tensor | None = None  # (B, p) bool
     multipliers: Tensor | None = None  # (B, p)
+    lengths: Tensor | None = None  # (B, p): of the constraints' gradients
     dependent: Tensor | None = None  # (B,) bool: the active gradients
 
     def value(self, y: Tensor) -> Tensor:  # -> (B,)
@@ -38,27 +41,25 @@ class Conditions:
     def equalities(self, y: Tensor) -> int:
         return 0 if self.equality is None else self.equality(y, *self.theta).shape[1]
 
-    def checked(self, y: Tensor) -> Tensor:
-        """y, if the functions have the shapes that are needed there."""
-        if y.ndim < 2 or not y.is_floating_point():
+    def varies(self, y: Tensor) -> bool:
+        """Whether the functions have a derivative in anything but y: in θ, or in a closure."""
+        return depends((self.value(y), self.constraints(y)))
+
+    def checked(self, y: object) -> Tensor:
+        """y, if the functions have the shapes that are needed there, and the objective a slope."""
+        if not isinstance(y, Tensor) or y.ndim < 2 or not y.is_floating_point():
+            got = f"{tuple(y.shape)}, {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(
-                f"a DeclarativeNode needs y0 of shape (B, *event), real, got {tuple(y.shape)}, "
-                f"{y.dtype}. For one problem pass y0[None]."
+                f"a DeclarativeNode needs y0 of shape (B, *event), real, got {got}. For one "
+                "problem pass y0[None]."
             )
-        for name in ("objective", "equality", "inequality"):
+        point = y.detach().clone().requires_grad_()
+        for name, rank in (("objective", 1), ("equality", 2), ("inequality", 2)):
             function = getattr(self, name)
-            if function is None:
-                continue
-            found = function(y, *self.theta)
-            needed = "(B,)" if name == "objective" else "(B, p)"
-            rank = 1 if name == "objective" else 2
-            if not isinstance(found, Tensor) or found.ndim != rank or len(found) != len(y):
-                got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-                raise ValueError(
-                    f"{name} of a DeclarativeNode must return {needed} for y of shape "
-                    f"{tuple(y.shape)}, got {got}: numbers of each sample alone."
-                )
-        return y
+            if function is not None:
+                with torch.enable_grad():
+                    _check(name, function(point, *self.theta), rank, point)
+        return point.detach()
 
     def residual(self, z: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         y, nu = z
@@ -70,15 +71,23 @@ class Conditions:
         return slope, torch.where(self.active, c, nu)  # type: ignore[arg-type]
 
     def error(self, z: tuple[Tensor, ...]) -> Tensor:  # -> (B,)
-        """How far the conditions are from holding, against the gradients that balance."""
-        y, nu = z
+        """How far the conditions are from holding: the slope against `steepness`, the distance to
+        each constraint against |y|."""
+        y, _ = z
+        slope, c = (part.detach() for part in self.residual(z))
+        missed = torch.where(self.active, c, self.constraints(y).detach().clamp(min=0))  # type: ignore[arg-type]
+        apart = norm_event(missed / self.lengths) / norm_event(y).clamp_min(_SMALL)
+        return norm_event(slope) / self.steepness(y).clamp_min(tiny(y)) + apart
+
+    def steepness(self, y: Tensor) -> Tensor:  # -> (B,)
+        """|g| + |H y|, the objective's gradient and Hessian: what a slope at y is measured against,
+        in the units of the objective."""
+        along = torch.where(y < 0, y - _SMALL, y + _SMALL).detach()  # y = 0 has a scale, too
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            (pull,) = torch.autograd.grad(self.value(point).sum(), point)
-        slope, c = (part.detach() for part in self.residual(z))
-        violated = torch.where(self.active, 0.0, self.constraints(y).detach()).clamp(min=0)  # type: ignore[arg-type]
-        scale = norm_event(pull) + norm_event(slope - pull) + norm_event(y).clamp_min(1e-3)
-        return (norm_event(slope) + norm_event(c) + norm_event(violated)) / scale.clamp_min(tiny(y))
+            (pull,) = torch.autograd.grad(self.value(point).sum(), point, create_graph=True)
+            bend = _gradient((pull * along).sum(), point)
+        return norm_event(pull.detach()) + (0.0 if bend is None else norm_event(bend))
 
     def at(self, y: Tensor) -> Conditions:
         """The same, with the constraints that are active at y, and their multipliers.
@@ -90,8 +99,8 @@ class Conditions:
             c = self.constraints(point)
             (slope,) = torch.autograd.grad(self.value(point).sum(), point)
             A = _rows(c, point)
-        first = self.equalities(y)
-        slack = c.detach() / A.norm(dim=2).clamp_min(tiny(y))
+        first, lengths = self.equalities(y), A.norm(dim=2).clamp_min(tiny(y))
+        slack = c.detach() / lengths
         active = slack >= -_NEAR
         active[:, :first] = True
         for _ in range(c.shape[1] + 1):
@@ -99,18 +108,19 @@ class Conditions:
             gram = used @ used.mT + torch.diag_embed((~active).to(y))
             right = torch.where(active, -(A @ slope.flatten(1)[..., None])[..., 0], 0.0)
             nu = pseudo_solve(gram, right) if c.shape[1] else right
-            pulls = active & (nu < -_WEAK * norm_event(slope)[:, None] / _length(A))
+            pulls = active & (nu < -_WEAK * norm_event(slope)[:, None] / lengths)
             pulls[:, :first] = False
             if not bool(pulls.any()):
                 break
             active = active & ~(pulls & (nu == nu.amin(1, keepdim=True)))
         rank = torch.linalg.matrix_rank(used, rtol=1e-7)
-        return replace(self, active=active, multipliers=nu, dependent=rank < active.sum(1))
+        dependent = rank < active.sum(1)
+        return replace(self, active=active, multipliers=nu, lengths=lengths, dependent=dependent)
 
     def doubt(self, z: tuple[Tensor, ...]) -> str:
         """What is wrong with the point, in words; empty if nothing is."""
         y, nu = z
-        assert self.active is not None and self.dependent is not None
+        assert self.active is not None and self.lengths is not None and self.dependent is not None
         if bool(self.dependent.any()):
             return (
                 f"the gradients of the active constraints are dependent in "
@@ -118,13 +128,8 @@ class Conditions:
                 "unique, and the derivative exists only in directions that keep them consistent. "
                 "Leave out what is redundant."
             )
-        first = self.equalities(y)
-        with torch.enable_grad():
-            point = y.detach().requires_grad_()
-            pull = norm_event(torch.autograd.grad(self.value(point).sum(), point)[0])
-            length = _length(_rows(self.constraints(point), point))
-        weak = self.active & (nu.abs() * length <= _WEAK * pull[:, None].clamp_min(_WEAK))
-        weak[:, :first] = False
+        weak = self.active & (nu.abs() * self.lengths <= _WEAK * self.steepness(y)[:, None])
+        weak[:, : self.equalities(y)] = False
         if bool(weak.any()):
             return (
                 f"{int(weak.any(1).sum())} of {len(y)} samples lie on an inequality that does not "
@@ -134,6 +139,32 @@ class Conditions:
         return ""
 
 
+def _check(name: str, found: object, rank: int, y: Tensor) -> None:
+    if not isinstance(found, Tensor) or found.ndim != rank or len(found) != len(y):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"{name} of a DeclarativeNode must return {'(B,)' if rank == 1 else '(B, p)'} for y of "
+            f"shape {tuple(y.shape)}, got {got}: numbers of each sample alone."
+        )
+    if found.dtype != y.dtype:
+        raise TypeError(
+            f"{name} of a DeclarativeNode gives {found.dtype} for y of {y.dtype}: the same is "
+            "needed. Pass y0 in the dtype of the other arguments."
+        )
+    if name == "objective" and _gradient(found.sum(), y) is None:
+        raise ValueError(
+            "objective of a DeclarativeNode has no gradient in y. Compute it from y with torch, "
+            "without detach(), item() or NumPy."
+        )
+
+
+def _gradient(value: Tensor, y: Tensor) -> Tensor | None:
+    """d value/dy, None if the value is not computed from y."""
+    if not value.requires_grad:
+        return None
+    return torch.autograd.grad(value, y, retain_graph=True, allow_unused=True)[0]
+
+
 def _rows(c: Tensor, y: Tensor) -> Tensor:  # -> (B, p, n), detached
     """dc/dy, row by row."""
     if c.shape[1] > 8 * DENSE:
@@ -141,11 +172,6 @@ def _rows(c: Tensor, y: Tensor) -> Tensor:  # -> (B, p, n), detached
             f"a DeclarativeNode writes out the gradients of its constraints, and has "
             f"{c.shape[1]} of them a sample: more than {8 * DENSE}."
         )
-    if not c.requires_grad:
-        return y.new_zeros(*c.shape, y[0].numel()).detach()
-    rows = [torch.autograd.grad(column.sum(), y, retain_graph=True)[0] for column in c.unbind(1)]
-    return torch.stack(rows, 1).flatten(2)
-
-
-def _length(A: Tensor) -> Tensor:  # (B, p, n) -> (B, p)
-    return A.norm(dim=2).clamp_min(tiny(A))
+    rows = [_gradient(column.sum(), y) for column in c.unbind(1)]
+    rows = [torch.zeros_like(y) if row is None else row.detach() for row in rows]
+    return torch.stack(rows, 1).flatten(2) if rows else y.new_zeros(len(y), 0, y[0].numel())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._autocast import full_precision
 from .._broadcast import eps
-from .._tangents import constant
+from .._tangents import constant, differentiates
 from ..checks import check_modes
 from ..differentiation.certificate import Certificate, certified
 from ..differentiation.chord import differentiable
@@ -62,7 +62,7 @@ class DeclarativeNode:
     solver: Callable[..., Tensor] | None = None  # (y0, *θ) -> y, without a gradient
     linear_solver: LinearSolver | None = None  # default: dense for small systems, else GMRES
     order: int = 2
-    tol: float = 1e-8  # of the conditions, relative
+    tol: float = 1e-8  # of the conditions, relative, or what rounding allows
     on_fail: OnFail = "raise"
 
     def __call__(self, *theta: Tensor, y0: Tensor, report: Certificate | None = None) -> Tensor:
@@ -72,26 +72,29 @@ class DeclarativeNode:
         conditions = Conditions(self.objective, self.equality, self.inequality, theta)
         with full_precision():
             with constant():
-                y = conditions.checked(y0.detach().clone())
+                y = conditions.checked(y0)
                 y = minimised(conditions, y) if self.solver is None else self.solver(y, *theta)
                 conditions = conditions.at(y.detach())
                 start = y.detach(), conditions.multipliers
                 z = self._finished(conditions, start, certificate)  # type: ignore[arg-type]
-                if conditions.doubt(z):
-                    warnings.warn(conditions.doubt(z), KinkWarning, stacklevel=2)
+                if doubt := conditions.doubt(z):
+                    warnings.warn(doubt, KinkWarning, stacklevel=2)
+            if not (differentiates() and conditions.varies(z[0])):
+                return z[0]
             y, *_ = differentiable(
                 z, conditions.residual, self.linear_solver, self.order, self.tol / 10,
                 self.on_fail, certificate,
             )  # fmt: skip
-        return certified(y, certificate) if y.requires_grad else y
+        return certified(y, certificate)
 
     def _finished(
         self, conditions: Conditions, z: tuple[Tensor, ...], certificate: Certificate
     ) -> tuple[Tensor, ...]:
-        """Newton steps on the conditions, each kept where it halves what is left."""
+        """Newton steps on the conditions, each kept where it halves what is left, and judged."""
         left = conditions.error(z)
+        rounding = 64 * eps(left)
         for _ in range(20):
-            if bool((left <= max(self.tol / 100, 64 * eps(left))).all()):
+            if bool((left <= max(self.tol / 100, rounding)).all()):
                 break
             M = Linearisation(z, conditions.residual)
             rest = M.flatten(M.residual).detach()
@@ -107,16 +110,16 @@ class DeclarativeNode:
             )
             left = torch.where(better, new, left)
         certificate.solver, certificate.strategy = "DeclarativeNode", "Implicit"
-        certificate.residual, certificate.converged = left, left <= self.tol
+        certificate.residual, certificate.converged = left, left <= max(self.tol, rounding)
         if not bool(certificate.converged.all()):
-            fail(
-                NotConverged(
-                    f"{int((~certificate.converged).sum())} of {len(left)} samples of a "
-                    f"DeclarativeNode satisfy its optimality conditions to {float(left.max()):.1e} "
-                    f"only, asked was {self.tol:.0e}. Have the constraints a point in common, is "
-                    "the objective bounded below and smooth there? Pass another y0, a solver of "
-                    "your own, a larger tol, or accept it with on_fail='warn'."
-                ),
-                self.on_fail,
-            )
+            fail(self._late(left, ~certificate.converged), self.on_fail)
         return z
+
+    def _late(self, left: Tensor, failed: Tensor) -> NotConverged:
+        return NotConverged(
+            f"{int(failed.sum())} of {len(left)} samples of a DeclarativeNode satisfy its "
+            f"optimality conditions to {float(left.max()):.1e} only, asked was {self.tol:.0e}. "
+            "Have the constraints a point in common, is the objective bounded below and smooth "
+            "there? Pass another y0, a solver of your own, a larger tol, or accept it with "
+            "on_fail='warn'."
+        )

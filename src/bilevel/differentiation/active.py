@@ -22,7 +22,8 @@ from .._tangents import constant
 from ..terms.base import Proximable
 from ..terms.manifolds import Manifold
 from ..terms.of_prox import LARGEST
-from .tangent import Projected, Spanned, noise, normal
+from .sparse_tangent import Factored
+from .tangent import Projected, Spanned, inverse, noise, normal
 
 if TYPE_CHECKING:
     from ..operators.base import Operator
@@ -34,20 +35,33 @@ Z = tuple[Tensor, ...]
 def declared(problem: Problem) -> bool:
     """Whether all manifolds of a problem come in closed form."""
     outers = [] if problem.g is None else [problem.g]
-    outers += [h.outer for h in problem.h]
-    return all(type(outer).manifold is not Proximable.manifold for outer in outers)
+    return all(map(_declares, outers + [h.outer for h in problem.h]))
+
+
+def manifolds_known(problem: Problem, x: Tensor) -> bool:
+    """Whether all manifolds are found at any size, in closed form or of separable terms; of real
+    numbers."""
+    seen = [] if problem.g is None else [(problem.g, x)]
+    seen += [(h.outer, h.operator(x)) for h in problem.h]
+    known = (_declares(outer) or outer.admissible(u) is u for outer, u in seen)
+    return all(known) and all(u.is_floating_point() for _, u in seen)
+
+
+def _declares(outer: Proximable) -> bool:
+    return type(outer).manifold is not Proximable.manifold
 
 
 class Active:
     """The manifolds of a problem's terms at (x, y_1, ...), and the linear system on them.
 
     nudge: by how much, relatively and in a random direction, the duals are moved before the
-    manifolds are read off, so that a condition without slack falls to one side.
+    manifolds are read off, so that a condition without slack falls to one side. tol: of systems
+    that are solved by products.
     """
 
-    def __init__(self, problem: Problem, point: Z, nudge: float = 0.0) -> None:
+    def __init__(self, problem: Problem, point: Z, nudge: float = 0.0, tol: float = 1e-10) -> None:
         x, *y = (part.detach() for part in point)
-        self.problem, self.x, self.y = problem, x, tuple(y)
+        self.problem, self.x, self.y, self.tol = problem, x, tuple(y), tol
         with constant():
             self.own: Manifold | None = None
             if problem.g is not None:
@@ -63,7 +77,7 @@ class Active:
         """Of the samples `index`; None if a term cannot be indexed."""
         problem = self.problem.take(index, self.x)
         point = tuple(part[index] for part in (self.x, *self.y))
-        return None if problem is None else Active(problem, point)
+        return None if problem is None else Active(problem, point, tol=self.tol)
 
     @property
     def manifolds(self) -> list[Manifold]:
@@ -105,15 +119,17 @@ class Active:
         return size <= LARGEST
 
     @cached_property
-    def tangent(self) -> Spanned | Projected | None:
+    def tangent(self) -> Spanned | Projected | Factored | None:
         """The common tangent space; None where it is neither small nor that of g alone."""
-        return Spanned(self) if self.small else None if self.composed else Projected(self)
+        if self.small:
+            return Spanned(self)
+        return Factored.of(self) if self.composed else Projected(self)
 
     # ------------------------------------------------------------------------------- products
 
     def hessian(self, p: Tensor) -> Tensor:
         """A p, for a p along the manifolds."""
-        parts = [self._smooth(p)]
+        parts = [self.smooth(p)]
         if self.own is not None:
             parts.append(self.own.hessian(p))
         parts += [
@@ -121,7 +137,7 @@ class Active:
         ]
         return reduce(Tensor.add, parts)
 
-    def _smooth(self, p: Tensor) -> Tensor:
+    def smooth(self, p: Tensor) -> Tensor:
         """f'' p."""
         if self.problem.f is None:
             return torch.zeros_like(p)
@@ -154,11 +170,13 @@ class Active:
     def solve(self, b: Z, transposed: bool) -> Z:
         """M^-1 b or M*^-1 b for M the derivative of `Problem.kkt`: D prox = (1 + H)^-1 P, put into
         it, leaves the saddle point system."""
+        if isinstance(self.tangent, Factored):
+            return self.tangent.solve(b, transposed)
         a, *bs = b
         ms = [manifold for _, manifold in self.composed]
-        lifted = tuple(_inverse(m, b_i) for m, b_i in zip(ms, bs, strict=True))  # (1 + H) P b
+        lifted = tuple(inverse(m, b_i) for m, b_i in zip(ms, bs, strict=True))  # (1 + H) P b
         if not transposed:
-            c = (a if self.own is None else _inverse(self.own, a)) - self.adjoint(lifted)
+            c = (a if self.own is None else inverse(self.own, a)) - self.adjoint(lifted)
             d = tuple(-normal(m, b_i) for m, b_i in zip(ms, bs, strict=True))
             p, _, mu = self._saddle(c, None if self.own is None else normal(self.own, a), d)
             images = (m.hessian(m.project(k(p))) for k, m in self.composed)
@@ -168,15 +186,14 @@ class Active:
         d = tuple(normal(m, b_i) for m, b_i in zip(ms, bs, strict=True))
         p, own, mu = self._saddle(c, None if self.own is None else torch.zeros_like(a), d)
         duals = (
-            q - _inverse(m, k(p)) - n
-            for (k, m), q, n in zip(self.composed, lifted, mu, strict=True)
+            q - inverse(m, k(p)) - n for (k, m), q, n in zip(self.composed, lifted, mu, strict=True)
         )
         return (p if self.own is None else p + self.own.hessian(p) + own, *duals)  # type: ignore[operator]
 
     def _saddle(self, c: Tensor, own: Tensor | None, d: Z) -> tuple[Tensor, Tensor | None, Z]:
         """(p, mu_0, (mu_1, ...)) of the system above, d_0 = own."""
         tangent, p, mu = self.tangent, torch.zeros_like(c) if own is None else own, ()
-        assert tangent is not None
+        assert isinstance(tangent, Spanned | Projected)
         if isinstance(tangent, Spanned):
             rest = (d_i - now for d_i, now in zip(d, self.constraints(p), strict=True))
             p = p + tangent.lift(tuple(rest))
@@ -193,12 +210,6 @@ def _nudged(dual: Tensor, nudge: float) -> Tensor:
     if not nudge:
         return dual
     return dual + nudge * dual.abs().max() * noise(dual)
-
-
-def _inverse(manifold: Manifold, v: Tensor) -> Tensor:
-    """(1 + H) P v, what undoes D prox on the tangent space."""
-    v = manifold.project(v)
-    return v + manifold.hessian(v)
 
 
 def _most(support: Tensor) -> int:

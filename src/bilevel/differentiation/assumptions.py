@@ -13,6 +13,7 @@ from torch import Tensor
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
+from .flat_zones import covered
 from .implicit import Implicit
 from .linearisation import DENSE, Linearisation
 from .unrolled import Unroll
@@ -110,6 +111,16 @@ def known_curvature(at: Solved) -> Finding:
         "as the terms declare" if known else "a term declares none",
         "LeastSquares, Quadratic and Logistic, also of Kx, declare it; others by "
         "hessian_lipschitz(x).",
+    )
+
+
+def two_dimensional(at: Solved) -> Finding:
+    """the energy is LeastSquares + TotalVariation in two dims"""
+    return Finding(
+        sentence(two_dimensional),
+        covered(at.fixpoint.problem, at.fixpoint.primal(at.z)) is not None,
+        " + ".join(type(term).__name__ for term in at.fixpoint.problem.terms),
+        "FixedPoint() or PartlySmooth(), for every sum of terms.",
     )
 
 

@@ -58,17 +58,26 @@ class FixedPoint(Strategy):
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         with constant():
-            z = fixpoint.landed(run(fixpoint, z0), run.tol)
-            fixpoint = fixpoint.near(z)
-        return differentiable(
-            z,
-            fixpoint.residual,
-            self.linear_solver or (Unit() if fixpoint.solver.flat else None),
-            self.order,
-            run.adjoint_tol,
-            run.on_fail,
-            run.certificate,
-        )
+            z = run(fixpoint, z0)
+        return at_fixed_point(run, fixpoint, z, self.order, self.linear_solver)
+
+
+def at_fixed_point(
+    run: Run, fixpoint: Fixpoint, z: Z, order: int, solver: LinearSolver | None = None
+) -> Z:
+    """z with the derivatives of the solution of z = T(z)."""
+    with constant():
+        z = fixpoint.landed(z, run.tol)
+        fixpoint = fixpoint.near(z)
+    return differentiable(
+        z,
+        fixpoint.residual,
+        solver or (Unit() if fixpoint.solver.flat else None),
+        order,
+        run.adjoint_tol,
+        run.on_fail,
+        run.certificate,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,18 @@ class Implicit(Strategy):
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
         point = solution(run, fixpoint, z0)
+        direct = _factor(fixpoint) if self.linear_solver is None else None
         return at_optimality(
-            run, fixpoint, point, self.order, self.linear_solver, recompute=self.recompute
+            run, fixpoint, point, self.order, self.linear_solver, direct, self.recompute
         )
+
+
+def _factor(fixpoint: Fixpoint) -> Direct | None:
+    """By the factor of the Hessian that has ended the run, if one has."""
+    if not fixpoint.factor:
+        return None
+    (H,) = fixpoint.factor
+    return lambda _: lambda b, transposed: (H.solve(b[0]),)
 
 
 def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:

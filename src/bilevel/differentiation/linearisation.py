@@ -52,8 +52,7 @@ class Linearisation:
                 v = _vjp(self.residual, self.z, u, create_graph=True)
             self._jvp = (u, v)  # type: ignore[assignment]
         u, v = self._jvp  # type: ignore[misc]
-        linked = [(a, b) for a, b in zip(v, self.split(d.detach()), strict=True) if a.requires_grad]
-        return self.flatten(_vjp(tuple(a for a, _ in linked), u, tuple(b for _, b in linked)))  # type: ignore[arg-type]
+        return self.flatten(_vjp(v, u, self.split(d.detach())))  # type: ignore[arg-type]
 
     def transposed_product(self, w: Tensor) -> Tensor:
         """M* w, one backward pass through the recorded residual."""
@@ -70,10 +69,7 @@ class Linearisation:
         """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
         with torch.enable_grad():
             residual = self.equation(point)
-        pairs = zip(residual, self.split(w), strict=True)
-        linked = [(part, -u) for part, u in pairs if part.requires_grad]
-        outputs, cotangents = (tuple(parts) for parts in zip(*linked, strict=True))
-        grads = _vjp(outputs, tuple(parameters), cotangents)
+        grads = _vjp(residual, tuple(parameters), self.split(-w))
         return torch.cat([g.flatten() for g in grads])
 
     def matrix(self) -> Tensor:
@@ -107,9 +103,11 @@ class Linearisation:
 
 
 def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:
-    grads = torch.autograd.grad(
-        outputs, inputs, cotangents, retain_graph=True, create_graph=create_graph, allow_unused=True
-    )
-    return tuple(
-        torch.zeros_like(z) if g is None else g for z, g in zip(inputs, grads, strict=True)
-    )
+    linked = [(a, b) for a, b in zip(outputs, cotangents, strict=True) if a.requires_grad]
+    if not linked:
+        return tuple(torch.zeros_like(z) for z in inputs)
+    parts, weights = zip(*linked, strict=True)
+    return torch.autograd.grad(
+        parts, inputs, weights, retain_graph=True, create_graph=create_graph,
+        allow_unused=True, materialize_grads=True,
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from ..errors import KinkWarning, user_level
 from .active import Active
 from .base import Strategy
 from .flat_zones import covered, on_zones
-from .implicit import at_optimality, check_order, solution
+from .implicit import at_fixed_point, at_optimality, check_order
 from .vertex import by_vertices
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class PartlySmooth(Strategy):
     dimension: 4 unknowns for a lasso of 1000 features of which 4 are active, an LU factor at the
     vertex of a linear program, L1 @ Matrix with x in a Box. Else dense where at most
     512 coordinates of x can move; beyond, by conjugate gradients along M without composed terms;
-    with them as `Implicit`, but for `FlatZones` where that covers the problem: first derivatives of
+    with local ones (total variation, filters; whatever the data's operator is) by conjugate
+    residuals along M, preconditioned by one sparse factor, for images of up to 65 536 numbers. Else
+    as `FixedPoint`, but for `FlatZones` where that covers the problem: first derivatives of
     images denoised by total variation. The numbers are those of `Implicit`, right up to derivative
     `order`. At a kink, where the margin of M is 0, a KinkWarning is given, and the derivative is
     that along one of the manifolds that meet there.
@@ -50,23 +52,27 @@ class PartlySmooth(Strategy):
         check_order(self.order)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        problem, point = fixpoint.problem, solution(run, fixpoint, z0)
+        problem = fixpoint.problem
         with constant():
-            active = Active(problem, point)
+            z = run(fixpoint, z0)
+            point = (fixpoint.primal(z), *fixpoint.dual(z))
+            active = Active(problem, point, tol=run.adjoint_tol)
+            reduced = active.tangent is not None
         run.certificate.margin = active.margin
         _warn(active, run)
-        reduced = active.small or not active.composed
-        energy = None if reduced else covered(problem, active.x)
+        if reduced:
+            direct = partial(_direct, problem, active)
+            return at_optimality(run, fixpoint, point, self.order, direct=direct)
+        energy = covered(problem, active.x)
         if energy is not None:
             return on_zones(run, fixpoint, energy, point)
-        direct = partial(_direct, problem, active) if reduced else None
-        return at_optimality(run, fixpoint, point, self.order, direct=direct)
+        return at_fixed_point(run, fixpoint, z, self.order)
 
 
 def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
-    return by_vertices(active if same else Active(problem, point))
+    return by_vertices(active if same else Active(problem, point, tol=active.tol))
 
 
 def _warn(active: Active, run: Run) -> None:

@@ -37,17 +37,17 @@ class AdjointSolve(NamedTuple):
 class Probe:
     """What the adjoint solves of one backward pass do besides solving."""
 
-    random_start: bool = False
+    random_start: float = 0.0  # its length, in units of that of b
     solves: list[AdjointSolve] = field(default_factory=list)
     weighed: list[Tensor] = field(default_factory=list)  # dual-weighted residuals, with their graph
 
     def start(self, b: Tensor) -> Tensor | None:
-        """Where the solve starts: a random point of the length of b."""
+        """Where the solve starts: a random point; None: at 0."""
         if not self.random_start:
             return None
         w = torch.randn(b.shape, generator=_generator(), dtype=torch.float64).to(b)
         scale = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(w, dim=1)
-        return w * scale[:, None]
+        return w * (self.random_start * scale)[:, None]
 
     def solved(self, system: System, w: Tensor, b: Tensor) -> None:
         """A further solve of the same system is a correction of the first."""

@@ -22,6 +22,12 @@ def normal(manifold: Manifold, v: Tensor) -> Tensor:
     return v - manifold.project(v)
 
 
+def inverse(manifold: Manifold, v: Tensor) -> Tensor:
+    """(1 + H) P v, what undoes D prox on the tangent space."""
+    v = manifold.project(v)
+    return v + manifold.hessian(v)
+
+
 def noise(like: Tensor) -> Tensor:
     """The same random numbers in every run."""
     generator = torch.Generator().manual_seed(0)

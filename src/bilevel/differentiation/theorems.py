@@ -14,6 +14,7 @@ from .assumptions import (
     smooth,
     solved,
     strongly_convex,
+    two_dimensional,
 )
 from .base import Strategy
 from .explicit import Explicit
@@ -71,11 +72,20 @@ THEOREMS = (
     Theorem(
         "Implicit function theorem on the active manifold",
         "the derivative exists, and is that along the manifold",
-        (PartlySmooth, FlatZones),
+        (PartlySmooth,),
         (no_kink, solved),
         "the manifold and its system, of its dimension",
         "one factorisation where small, else some products",
         "Lewis 2002; Vaiter et al. 2017",
+    ),
+    Theorem(
+        "Implicit function theorem on the flat zones",
+        "the derivative exists, and is that of images that stay flat where x is",
+        (FlatZones,),
+        (two_dimensional, no_kink, solved),
+        "as many numbers as pixels",
+        "means over the zones, or conjugate gradients on them",
+        "Vaiter et al. 2017",
     ),
     Theorem(
         "Smoothing",

@@ -41,7 +41,7 @@ class Look:
 
     z: Z  # T(the iterate), or the iterate itself where its gap is smaller
     residual: Tensor | None  # (B,); None: no step was made
-    gap: Tensor | None  # (B,)
+    gap: Tensor | None  # (B,); None: there is none, or it was not needed
     finished: Tensor  # (B,) bool
 
     def take(self, index: Tensor) -> Look:
@@ -84,7 +84,8 @@ class Looking:
     @property
     def ended(self) -> bool:
         newton = self.fixpoint.solver.newton and self.k >= _NEWTON  # more would not help
-        return newton or self.k >= self.run.max_iter or self.run.out_of_time()
+        before = 0 if self._before is None else int(self._before.max())
+        return newton or self.k + before >= self.run.max_iter or self.run.out_of_time()
 
     def steps(self) -> int:
         """Until the next look: the stride at first, mostly 10, then a sixtieth of it for each step
@@ -149,10 +150,13 @@ class Looking:
         return turn
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
-        return fixpoint.gap(z, self._energy[rows]) if fixpoint.problem.has_gap else None
+        if not fixpoint.problem.has_gap:
+            return None
+        # an answer found at once is first judged without: a floor would only lessen its gap
+        first = self._before is not None and not self.k
+        return fixpoint.gap(z, 0.0 if first else self._energy[rows])
 
     def judge(self, fixpoint: Fixpoint, t: Z, residual: Tensor, rows: Rows) -> Look:
-        gap = self.gap(fixpoint, t, rows)
         tol = max(self.run.tol, 4 * eps(residual))
         settled, at_once = residual <= tol, isinstance(fixpoint.solver, External)
         if not at_once:  # else x did not come from the start by T
@@ -160,10 +164,14 @@ class Looking:
             self._fastest[rows] = torch.maximum(self._fastest[rows], residual * size)
             if bool(settled.any()):
                 settled = settled & ~self._runs_away(size, residual, rows)
+        both = self.run.settle or at_once or fixpoint.solver.newton  # a residual that is the error
+        last = self.ended or self.k >= self._next_mark
+        if both and not last and not bool((settled | ~(residual < torch.inf)).any()):
+            return Look(t, residual, None, settled)  # a gap would change nothing
+        gap = self.gap(fixpoint, t, rows)
         if gap is None:
             return Look(t, residual, gap, settled)
         small = gap <= tol
-        both = self.run.settle or at_once or fixpoint.solver.newton  # a residual that is the error
         finished = small & settled if both else small
         finished = torch.where(gap.isfinite(), finished, settled)
         stuck = self._stuck(gap, rows)

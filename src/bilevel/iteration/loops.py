@@ -19,7 +19,7 @@ from ..solvers.base import Z
 from ..solvers.external import External
 from .identification import Watch
 from .looks import ALL, Look, Looking, Rows, contraction_later, look_later
-from .polish import by_points, polish
+from .polish import by_points, polish, steps_worth
 
 if TYPE_CHECKING:
     from .driver import Run
@@ -58,8 +58,8 @@ class Free(Looking):
         by_gap = fixpoint.problem.has_gap and not run.settle and not by_newton
         polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
         polish_at = 50 if run.settle else 400
-        if by_newton and not at_once:
-            self._fastest  # noqa: B018  by the step that the loop begins with
+        if polishes:  # half as late where the derivative takes the factor, too
+            polish_at = min(polish_at, steps_worth(fixpoint, z) / (2 if run.settle else 1))
         while left:
             steps, at_once = 0 if at_once else self.steps(), False
             z, state = run.acceleration.advance(fixpoint, z, state, steps)
@@ -128,7 +128,8 @@ class Free(Looking):
         """Newton steps for the samples that are near; for those still open, where this solver has
         one, its Euclidean method."""
         left = ~look.finished
-        near = left if look.gap is None else left & ~(look.gap > 1e-3)
+        gap = self.gap(fixpoint, look.z, rows) if look.gap is None else look.gap
+        near = left if gap is None else left & ~(gap > 1e-3)
         tol, steps = self.run.tol / 10, max(self.k, DENSE)
         assert look.residual is not None
         trial, residual = look.z, look.residual

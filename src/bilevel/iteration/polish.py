@@ -15,6 +15,7 @@ from ..differentiation.inverse import Inverse
 from ..differentiation.linear_solvers import GMRES, BiCGStab, LinearSolver
 from ..differentiation.linearisation import DENSE, Linearisation
 from ..fixpoint import Fixpoint
+from ..solvers.forms import rough, worth
 
 if TYPE_CHECKING:
     from .driver import Run
@@ -25,9 +26,43 @@ _BASIS = 2**25  # numbers that a GMRES basis may hold; beyond, short recurrences
 def polish(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tensor]:
     """(z, residual) after a finish of the problem's own, where there is one, else `newton`."""
     kernel = fixpoint.kernel(z)
-    if kernel is None or not kernel.small:
-        return newton(fixpoint, z, tol, products)
-    z = fixpoint.T(kernel.finish(z))
+    if kernel is not None and kernel.small:
+        z = fixpoint.T(kernel.finish(z))
+        return z, fixpoint.change(z, fixpoint.T(z))
+    if steps_worth(fixpoint, z) < torch.inf:
+        z, residual = chord(fixpoint, z, tol)
+        if bool((residual <= 10 * tol).all()):
+            return z, residual
+    return newton(fixpoint, z, tol, products)
+
+
+def steps_worth(fixpoint: Fixpoint, z: Z) -> float:
+    """How many steps cost as much as the factor that `chord` takes; inf where it cannot be."""
+    problem = fixpoint.problem
+    smooth = problem.f is not None and problem.g is None and not problem.h
+    return worth(problem.f, fixpoint.primal(z)) if smooth else torch.inf  # type: ignore[arg-type]
+
+
+def chord(fixpoint: Fixpoint, z: Z, tol: float) -> tuple[Z, Tensor]:
+    """(z, residual) after steps x - H^-1 grad f(x), H the Hessian at the first x in float32, of
+    each sample while a step is at most half the last [1]. H stays with the fixed point, for the
+    derivative.
+
+    [1] Kelley. Iterative methods for linear and nonlinear equations, ch. 5. 1995.
+    """
+    problem, solver, x = fixpoint.problem, fixpoint.solver, fixpoint.primal(z)
+    f = problem.f
+    assert f is not None
+    H = rough(f, x)
+    fixpoint.factor[:] = [H]
+    d, rate = H.solve(f.grad(x)), torch.full_like(x[:, 0], 0.5)
+    while bool((going := (rate <= 0.5) & (rate * norm_event(d) > tol * norm_event(x))).any()):
+        x = x - d * going[:, None]
+        following = H.solve(f.grad(x))
+        rate = torch.where(going, norm_event(following) / norm_event(d), rate)
+        d = torch.where(going[:, None], following, d)
+    x = torch.where((rate <= 0.5)[:, None] & d.isfinite(), x - d, x)
+    z = solver.assemble(problem, x, ())
     return z, fixpoint.change(z, fixpoint.T(z))
 
 

@@ -21,7 +21,7 @@ def ascend(tv: TotalVariation, y: Tensor, x: Tensor, step: Scalar) -> Tensor | N
 
     y is 0 across the far edges, as a dual is that has started so. One pass over x and y.
     """
-    if not _covered(tv, x):
+    if not plain(x) or (tv.coupled and not tv.isotropic):
         return None
     from .rof_loops import ascend
 
@@ -37,14 +37,14 @@ def ascend(tv: TotalVariation, y: Tensor, x: Tensor, step: Scalar) -> Tensor | N
     return new
 
 
-def pull(tv: TotalVariation, y: Tensor) -> Tensor | None:
+def pull(y: Tensor, dims: int) -> Tensor | None:
     """D* y; None where no kernel does it."""
-    x = y.select(-tv.dims - 1, 0)
-    if not _covered(tv, x):
+    x = y.select(-dims - 1, 0)
+    if not plain(x):
         return None
     from .rof_loops import divergence
 
-    image = image_of(tv, x)
+    image = (1, *x.shape[-dims:])
     _compile(array(y).dtype)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     xs, ys = _rows(out, image), _differences(y, image)
@@ -52,9 +52,10 @@ def pull(tv: TotalVariation, y: Tensor) -> Tensor | None:
     return out.neg_()
 
 
-def _covered(tv: TotalVariation, x: Tensor) -> bool:
+def plain(x: Tensor) -> bool:
+    """Whether a kernel takes x, and nothing of it is recorded."""
     known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return known and x.numel() > 0 and not differentiates() and (tv.isotropic or not tv.coupled)
+    return known and x.numel() > 0 and not differentiates()
 
 
 def _height(image: tuple[int, ...]) -> int:

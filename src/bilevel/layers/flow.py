@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .._autocast import full_precision
 from ..checks import as_problem
 from ..problem import Problem
 from ..terms import Proximable, Smooth
+from .logarithm import logarithm
 from .unrolled import Energy, begun
 
 
@@ -32,12 +32,10 @@ class GradientFlow(nn.Module):
 
     def __init__(self, stop: float = 1.0, steps: int = 10, *, implicit: bool = False) -> None:
         super().__init__()
-        if not 0 < stop < float("inf"):
-            raise ValueError(f"GradientFlow needs a finite stopping time > 0, got {stop}.")
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"GradientFlow needs steps >= 1, got {steps!r}.")
         self.steps, self.implicit = steps, implicit
-        self.log_stop = nn.Parameter(torch.tensor(float(stop)).log())
+        self.log_stop = nn.Parameter(logarithm(self, "stopping time", stop))
 
     @property
     def stop(self) -> Tensor:

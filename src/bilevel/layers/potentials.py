@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from ..terms import L1, Huber, Spline
 from ..terms.base import Term
+from .logarithm import logarithm
 
 _SAMPLES = 16  # of the spectrum, a tap of the filters
 _MARGIN = 0.95  # of the concavity that 1/2 |x - y|^2 makes up for
@@ -38,8 +39,8 @@ class HuberPotential(FilterPotential):
 
     def __init__(self, count: int, delta: float = 0.02) -> None:
         super().__init__()
-        _positive(count=count, delta=delta)
-        self.log_delta = nn.Parameter(torch.full((count,), math.log(delta)))
+        _positive(count=count)
+        self.log_delta = nn.Parameter(logarithm(self, "delta", delta).repeat(count))
 
     def term(self, weight: Tensor, filters: Tensor) -> Term:
         return Huber(self.log_delta.exp()[:, None, None], weight=weight)
@@ -82,8 +83,8 @@ class FirmPotential(FilterPotential):
 
     def __init__(self, count: int, delta: float = 0.02) -> None:
         super().__init__()
-        _positive(count=count, delta=delta)
-        self.log_delta = nn.Parameter(torch.full((count,), math.log(delta)))
+        _positive(count=count)
+        self.log_delta = nn.Parameter(logarithm(self, "delta", delta).repeat(count))
         self.log_bend = nn.Parameter(torch.zeros(count))
 
     def term(self, weight: Tensor, filters: Tensor) -> Term:

@@ -12,6 +12,7 @@ from ..solvers.active_set import InteriorPoint
 from ..solvers.direct_prox import DirectProx
 from ..solvers.newton import Newton
 from ..terms import L1, Box, LeastSquares, Proximable, Quadratic
+from .logarithm import logarithm
 
 
 class Projection(nn.Module):
@@ -39,7 +40,7 @@ class SparseCode(nn.Module):
     def __init__(self, features: int, atoms: int, weight: float = 0.1) -> None:
         super().__init__()
         self.dictionary = nn.Parameter(nn.functional.normalize(torch.randn(features, atoms), dim=0))
-        self.log_weight = nn.Parameter(torch.tensor(weight).log())
+        self.log_weight = nn.Parameter(logarithm(self, "weight", weight))
 
     def forward(self, x: Tensor) -> Tensor:
         return argmin(LeastSquares(x) @ Matrix(self.dictionary) + self.log_weight.exp() * L1())
@@ -54,7 +55,7 @@ class LeastSquaresFit(nn.Module):
 
     def __init__(self, weight: float = 1e-3) -> None:
         super().__init__()
-        self.log_weight = nn.Parameter(torch.tensor(weight).log())
+        self.log_weight = nn.Parameter(logarithm(self, "weight", weight))
 
     def forward(self, A: Tensor, b: Tensor) -> Tensor:
         energy = LeastSquares(b) @ Matrix(A) + self.log_weight.exp() * LeastSquares()
@@ -76,6 +77,9 @@ class QuadraticProgram(nn.Module):
         G: Tensor | None = None,
         h: Tensor | None = None,
     ) -> Tensor:
+        for pair, *both in (("A and b", A, b), ("G and h", G, h)):
+            if sum(part is None for part in both) == 1:
+                raise ValueError(f"QuadraticProgram needs {pair}, or neither, got one of them.")
         energy = Problem((Quadratic(Q, q),))
         if A is not None and b is not None:
             energy = energy + Box(b, b) @ Matrix(A)

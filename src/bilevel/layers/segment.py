@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from ..differentiation import Unroll
 from ..operators import Gradient
 from ..solvers import BregmanPrimalDual
 from ..terms import L1, Entropy, Linear, Simplex
+from .logarithm import logarithm
 
 POINTS = 48  # of a scribble that are compared with every pixel
 GAP = 1e-3  # relative, at which it ends before its last step
@@ -49,9 +49,7 @@ class Segmenter(nn.Module):
         super().__init__()
         start = {"color": color, "space": space, "trust": trust, "edge": edge, "contrast": contrast}
         for name, value in start.items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"Segmenter needs {name} > 0 to start from, got {value}.")
-            self.register_parameter(f"log_{name}", nn.Parameter(torch.tensor(math.log(value))))
+            self.register_parameter(f"log_{name}", nn.Parameter(logarithm(self, name, value)))
         self.steps = steps
 
     def value(self, name: str) -> Tensor:

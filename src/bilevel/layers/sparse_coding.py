@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from ..problem import Problem
 from ..solvers import ForwardBackward
 from ..terms import L1, TrimmedL1, VectorField
+from .logarithm import logarithm
 from .unrolled import Unrolled
 
 
@@ -48,6 +48,10 @@ class SparseCoder(nn.Module, ABC):
             )
         return (lambda path: self.energy(y, path)), y.new_zeros(len(y), n)
 
+    def repeated(self, name: str, start: float) -> nn.Parameter:  # (steps,)
+        """The logarithm of a positive number, one a step."""
+        return nn.Parameter(logarithm(self, name, start, self.matrix).repeat(self.net.steps))
+
     @abstractmethod
     def energy(self, y: Tensor, path: list[Tensor]) -> Problem:
         """Of the next step from path[-1]."""
@@ -67,7 +71,7 @@ class LISTA(SparseCoder):
         inhibit = torch.eye(self.matrix.shape[1]).to(self.matrix) - self.matrix.mT @ self.matrix / L
         self.inhibit = nn.ParameterList([inhibit.clone() for _ in range(steps)])  # S
         self.encode = nn.ParameterList([self.matrix / L for _ in range(steps)])  # W
-        self.log_threshold = nn.Parameter(self.matrix.new_full((steps,), math.log(threshold)))
+        self.log_threshold = self.repeated("threshold", threshold)
 
     def energy(self, y: Tensor, path: list[Tensor]) -> Problem:
         k = len(path) - 1
@@ -100,7 +104,7 @@ class CoupledLISTA(SparseCoder):
         self.spare, self.most = spare, most
         weight = analytic_weight(self.matrix)
         self.encode = nn.ParameterList([weight.clone() for _ in range(steps)])  # W
-        self.log_threshold = nn.Parameter(self.matrix.new_full((steps,), math.log(threshold)))
+        self.log_threshold = self.repeated("threshold", threshold)
 
     def energy(self, y: Tensor, path: list[Tensor]) -> Problem:
         k = len(path) - 1
@@ -134,7 +138,7 @@ class ALISTA(SparseCoder):
         self.spare, self.most = spare, most
         self.register_buffer("weight", analytic_weight(self.matrix))
         self.log_step = nn.Parameter(self.matrix.new_zeros(steps))
-        self.log_threshold = nn.Parameter(self.matrix.new_full((steps,), math.log(threshold)))
+        self.log_threshold = self.repeated("threshold", threshold)
 
     def energy(self, y: Tensor, path: list[Tensor]) -> Problem:
         k = len(path) - 1
@@ -171,7 +175,7 @@ class HyperLISTA(SparseCoder):
         self.register_buffer("weight", weight)
         self.register_buffer("inverse", torch.linalg.pinv(self.matrix))
         self.register_buffer("coherence", (weight.mT @ self.matrix).fill_diagonal_(0).abs().max())
-        self.log_c = nn.Parameter(self.matrix.new_tensor(start).log())
+        self.log_c = nn.Parameter(logarithm(self, "start", start, self.matrix))
 
     def energy(self, y: Tensor, path: list[Tensor]) -> Problem:
         size, momentum, spare = self.log_c.exp()

@@ -70,7 +70,8 @@ class PredictedTVDenoise(TVLayer):
                 f"the predictor of PredictedTVDenoise must return the logarithm of one weight a "
                 f"sample, a tensor of shape ({len(images)},), got {got}."
             )
-        return logs.exp().reshape(-1, *[1] * (images.ndim - 1))
+        weight = logs.to(images).exp()  # autocast may have rounded the logarithm
+        return weight.reshape(-1, *[1] * (images.ndim - 1))
 
     def forward(self, noisy: Tensor) -> Tensor:  # (B, C, *image) -> the same
         weight = self.weight_for(self.images(noisy))

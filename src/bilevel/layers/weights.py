@@ -14,6 +14,7 @@ from ..errors import OnFail
 from ..problem import Problem
 from ..solvers.base import Solver
 from ..terms import Term, TotalVariation
+from .logarithm import logarithm
 
 
 class TVLayer(nn.Module):
@@ -80,13 +81,7 @@ class OneWeight(TVLayer):
         on_fail: OnFail = "raise",
     ) -> None:
         super().__init__(dims, isotropic, solver, diff, tol, on_fail)
-        weight = torch.as_tensor(weight, dtype=torch.get_default_dtype())
-        if not bool((weight > 0).all()) or not bool(weight.isfinite().all()):
-            raise ValueError(
-                f"{type(self).__name__} needs a positive, finite weight to start from, got "
-                f"{weight}."
-            )
-        self.log_weight = nn.Parameter(weight.log())
+        self.log_weight = nn.Parameter(logarithm(self, "weight", weight))
 
     @property
     def weight(self) -> Tensor:

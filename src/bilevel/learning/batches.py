@@ -108,6 +108,12 @@ def _shapes(sample: dict[str, Tensor]) -> str:
 
 
 def _check(data: Dataset, batch_size: int | None) -> None:
+    if isinstance(data, Mapping):
+        raise TypeError(
+            f"data is a {type(data).__name__}: a list of dicts is needed, one a sample. From "
+            "tensors with the samples in dim 0: "
+            "[dict(zip(data, row)) for row in zip(*data.values())]."
+        )
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
             f"data is a {type(data).__name__} without a length or without items by number: pass a "

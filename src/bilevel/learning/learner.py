@@ -59,6 +59,8 @@ class Learner:
         seed: int,
         team: Team | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"learn needs an nn.Module with parameters, got {model!r}.")
         self.model, self.loss, self.team = model, loss, team
         self.parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
@@ -183,7 +185,7 @@ class Learner:
         parameters = list(self.parameters.values())
         with warm_starts(self.warm_starts, batch["index"]):
             loss = self.loss(self.model, batch)
-            _check_loss(loss)
+            check_loss(loss)
             self._check_finite(loss, "the loss is")
             gradient, certificate = differentiate(loss, parameters)
         for name, slope in zip(self.parameters, gradient, strict=True):
@@ -274,15 +276,15 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[st
             yield name, a, b
 
 
-def _check_loss(loss: Any) -> None:
+def check_loss(loss: Any) -> None:
+    """Refuse what a loss(model, ...) returns, unless it is one number with a gradient."""
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(
-            f"loss(model, batch) must return a tensor with one number, got {got}: "
-            "take the mean, say."
+            f"the loss must return a tensor with one number, got {got}: take the mean, say."
         )
     if not loss.requires_grad:
         raise ValueError(
-            "loss(model, batch) does not depend on the parameters of the model: it was computed "
+            "the loss does not depend on the parameters of the model: it was computed "
             "under no_grad, detached, or from the batch alone."
         )

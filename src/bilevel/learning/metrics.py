@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WINDOW = 11  # pixels, of SSIM
+
 
 def psnr(image: Tensor, clean: Tensor, data_range: float = 1.0) -> Tensor:  # (B, C, H, W) -> (B,)
     """10 log10(data_range^2 / mean squared error), in dB; inf where both agree."""
@@ -18,6 +20,11 @@ def ssim(image: Tensor, clean: Tensor, data_range: float = 1.0) -> Tensor:  # (B
     from skimage.metrics import structural_similarity  # half a second: only when asked for
 
     _same_shape(image, clean)
+    if min(image.shape[-2:]) < WINDOW:
+        raise ValueError(
+            f"The images are {image.shape[-2]} x {image.shape[-1]}, and the window of SSIM "
+            f"{WINDOW} x {WINDOW}: leave out smaller ones."
+        )
     pairs = zip(image.detach().cpu().numpy(), clean.cpu().numpy(), strict=True)
     values = [
         structural_similarity(

@@ -28,6 +28,10 @@ class Operator(ABC):
     def adjoint(self, y: Tensor) -> Tensor:  # (B, *range) -> (B, *domain)
         """K* y: <K x, y> = <x, K* y>."""
 
+    def add_adjoint(self, y: Tensor, total: Tensor) -> None:
+        """total += K* y, in place: where nothing is recorded."""
+        total += self.adjoint(y)
+
     def absolute(self) -> Operator:
         """The operator with the absolute values of K's entries, for diagonal preconditioning."""
         raise TypeError(
@@ -142,6 +146,9 @@ class Composite(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.right.adjoint(self.left.adjoint(y))
+
+    def add_adjoint(self, y: Tensor, total: Tensor) -> None:
+        self.right.add_adjoint(self.left.adjoint(y), total)
 
     @property
     def shared(self) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .._broadcast import Scalar
-from .._tangents import differentiates
+from .._tangents import differentiates, traced
 from .base import Operator, lanczos_norm, real_numbers
 from .boundaries import Boundary, Margin, Periodic, Symmetric
 
@@ -19,8 +19,10 @@ class Blur(Operator):
     """(k * x)_i = sum_j k_j x_{i - j + c}, c = size // 2 the centre: (B, ..., H, W) -> the same.
 
     A convolution (the kernel is mirrored; `Convolution` correlates), each channel alone, by FFT:
-    O(HW log HW) for every size of kernel. Gradients in the kernel, too, of every order.
-    norm   max |k^| for Periodic(), exact; else by Lanczos iteration
+    O(HW log HW) for every size of kernel, and of image: sizes with large factors, slow by FFT, are
+    filled up, but on a torus. Gradients in the kernel, too, of every order.
+    norm   max |k^| for Periodic(), exact, and sum k for Symmetric() and a kernel >= 0 that is its
+           own mirror image along both dims; else by Lanczos iteration
     """
 
     kernel: Tensor  # (h, w), or (B, h, w): one a sample
@@ -71,27 +73,33 @@ class Blur(Operator):
     def spectrum(self, wide: Tensor) -> Tensor:
         """k^: the transform of the kernel on the grid of `wide`, its centre at the origin; kept for
         the next time where it has no derivative."""
-        traced = torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
-        if traced or differentiates() or torch.compiler.is_compiling():
+        if traced() or differentiates():
             return self._spectrum(wide)
-        grid = wide.ndim, wide.shape[-2:]
-        kernel, spectrum = self._kept.get(grid, (None, None))
+        key = wide.ndim, wide.shape[-2:]
+        kernel, spectrum = self._kept.get(key, (None, None))
         if kernel is None or not torch.equal(kernel, self.kernel):  # it may change in place
             spectrum = self._spectrum(wide)
             self._kept.clear()
-            self._kept[grid] = self.kernel.clone(), spectrum
+            self._kept[key] = self.kernel.clone(), spectrum
         return spectrum  # type: ignore[return-value]
 
     def _spectrum(self, wide: Tensor) -> Tensor:
-        h, w = self.kernel.shape[-2:]
-        grid = pad(self.kernel, (0, wide.shape[-1] - w, 0, wide.shape[-2] - h))
+        (h, w), (rows, columns) = self.kernel.shape[-2:], self._grid(wide)
+        grid = pad(self.kernel, (0, columns - w, 0, rows - h))
         spectrum = torch.fft.rfft2(grid.roll((-(h // 2), -(w // 2)), (-2, -1)))
         ones = [1] * (wide.ndim - 3)
         return spectrum if self.shared else spectrum.reshape(-1, *ones, *spectrum.shape[-2:])
 
-    @staticmethod
-    def _multiply(wide: Tensor, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(wide) * spectrum, s=wide.shape[-2:])
+    def _grid(self, wide: Tensor) -> tuple[int, int]:
+        """The FFT's: that of `wide` on a torus; else, as margins part the edges, any larger one."""
+        rows, columns = wide.shape[-2:]
+        torus = isinstance(self.boundary, Periodic)
+        return (rows, columns) if torus else (_smooth(rows), _smooth(columns))
+
+    def _multiply(self, wide: Tensor, spectrum: Tensor) -> Tensor:
+        grid, (rows, columns) = self._grid(wide), wide.shape[-2:]
+        product = torch.fft.irfft2(torch.fft.rfft2(wide, s=grid) * spectrum, s=grid)
+        return product[..., :rows, :columns]
 
     def _check(self, x: Tensor, name: str) -> None:
         real_numbers("Blur", x)
@@ -124,10 +132,30 @@ class Blur(Operator):
     @torch.no_grad()
     def norm(self, x: Tensor) -> Scalar:
         self._check(x, "x")
+        if self._averages:
+            return self.kernel.sum((-2, -1))
         if not isinstance(self.boundary, Periodic) or not x.numel():
             return lanczos_norm(self, x)
         size = self.spectrum(x).abs()
         return size.amax() if self.shared else size.flatten(1).amax(1)
 
+    @property
+    def _averages(self) -> bool:
+        """Whether the cosine transform makes it diagonal, a constant image having the largest
+        value."""
+        k = self.kernel
+        odd = k.shape[-2] % 2 == 1 == k.shape[-1] % 2
+        if not odd or not isinstance(self.boundary, Symmetric) or bool((k < 0).any()):
+            return False
+        return torch.equal(k, k.flip(-1)) and torch.equal(k, k.flip(-2))
+
     def take(self, index: Tensor, x: Tensor) -> Blur:
         return self if self.shared else replace(self, kernel=self.kernel[index])
+
+
+def _smooth(n: int) -> int:
+    """The least number from n on whose prime factors are 2, 3, 5 and 7: FFTs of others take up to
+    five times as long."""
+    while pow(2 * 3 * 5 * 7, n.bit_length(), n):
+        n += 1
+    return n

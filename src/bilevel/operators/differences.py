@@ -33,12 +33,22 @@ class Gradient(Operator):
                 f"{tuple(x.shape)}. For one image pass x[None], as dim 0 is the batch; for a batch "
                 f"of signals dims={max(1, x.ndim - 1)}."
             )
+        from ..kernels import fields  # compiled when first used
+
+        fast = fields.differences(x) if self.dims == 2 else None
+        if fast is not None:
+            return fast
         axes = range(-self.dims, 0)
         return torch.stack(
             [pad(x.diff(dim=axis), self._edge(axis, 0, 1)) for axis in axes], dim=-self.dims - 1
         )
 
     def adjoint(self, y: Tensor) -> Tensor:
+        from ..kernels import fields, tension
+
+        fast = tension.pull(y, self.dims) if fields.covered(y) else None
+        if fast is not None:
+            return fast
         total = None
         for axis, part in zip(range(-self.dims, 0), y.unbind(-self.dims - 1), strict=True):
             inner = part.narrow(axis, 0, part.shape[axis] - 1)  # the last difference is always 0

@@ -6,11 +6,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._broadcast import Scalar
 from .base import Operator, lanczos_norm
 
 _SMALL = 256  # up to here the exact spectral norm costs less than a Lanczos run
+_ALONE = 10_000  # entries from which one product a sample is faster than a batch of them
+_NORMS = WeakTensorKeyDictionary()  # of matrices in use: (version, |A|)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +81,15 @@ class Matrix(Operator):
 
     @torch.no_grad()
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
-        """A* diag(weight) A, of a dense matrix."""
-        a = self.matrix if self.matrix.ndim == 3 else self.matrix[None]
-        return (weight[:, :, None] * a).mT @ a
+        """A* diag(weight) A, of a dense matrix, in the weight's dtype: R* R, R = sqrt(weight) A, in
+        half the operations, where one is not too small for a call of its own."""
+        a = (self.matrix if self.matrix.ndim == 3 else self.matrix[None]).to(weight)
+        if weight.stride(1) == 0:  # one number for all rows
+            return weight[:, :1, None] * (a.mT @ a)
+        alone = a.is_cpu and a[0].numel() > _ALONE and not bool((weight < 0).any())
+        if not alone:
+            return (weight[:, :, None] * a).mT @ a
+        return torch.stack([_square(root) for root in weight.sqrt()[:, :, None] * a])
 
     @property
     def shared(self) -> bool:
@@ -88,9 +97,26 @@ class Matrix(Operator):
 
     @torch.no_grad()
     def norm(self, x: Tensor) -> Scalar:
+        """That of a matrix which solves share, as in learning, is worked out once."""
+        a = self.matrix
+        if a.is_inference():
+            return self._norm(x)
+        version, norm = _NORMS.get(a) or (None, 0.0)
+        if version != a._version:
+            norm = self._norm(x)
+            _NORMS[a] = a._version, norm
+        return norm
+
+    def _norm(self, x: Tensor) -> Scalar:
         if self.matrix.layout == torch.strided and min(self.matrix.shape[-2:]) <= _SMALL:
             return torch.linalg.matrix_norm(self.matrix.detach(), 2)
         return lanczos_norm(self, x)
 
     def take(self, index: Tensor, x: Tensor) -> Matrix:
         return self if self.shared else replace(self, matrix=self.matrix[index])
+
+
+def _square(R: Tensor) -> Tensor:
+    """R* R: NumPy sees that both are one matrix (syrk), torch does not."""
+    one = R.numpy()
+    return torch.from_numpy(one.T @ one)

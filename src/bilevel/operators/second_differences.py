@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class SymmetrizedGradient(Operator):
                 f"SymmetrizedGradient({self.dims}) needs a vector field (B, ..., {self.dims}, "
                 f"*image), as Gradient({self.dims}) gives, got {tuple(w.shape)}."
             )
+        fast = _kernels().symmetrized(w) if self.dims == 2 else None
+        if fast is not None:
+            return fast
         field = w.unbind(-self.dims - 1)
         straight = [_inside(part, i - self.dims) for i, part in enumerate(field)]
         mixed = [
@@ -52,6 +56,9 @@ class SymmetrizedGradient(Operator):
         return torch.stack(straight + mixed, -self.dims - 1)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        fast = _kernels().symmetrized_adjoint(y) if self.dims == 2 else None
+        if fast is not None:
+            return fast
         parts = y.unbind(-self.dims - 1)
         field = [_inside_adjoint(parts[i], i - self.dims) for i in range(self.dims)]
         for (i, j), part in zip(self._pairs, parts[self.dims :], strict=True):
@@ -97,6 +104,12 @@ class Laplacian(Operator):
 
     def norm(self, x: Tensor) -> Scalar:
         return Gradient(self.dims).norm(x) ** 2
+
+
+def _kernels() -> Any:
+    from ..kernels import fields  # compiled when first used
+
+    return fields
 
 
 def _backward(x: Tensor, axis: int) -> Tensor:

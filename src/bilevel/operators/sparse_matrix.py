@@ -81,8 +81,8 @@ class SparseMatrix(Operator):
         return SparseMatrix(self.matrix[:, chosen], mean)
 
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
-        """A* diag(weight) A, dense."""
-        return torch.stack([self._gram(row.numpy()) for row in weight.detach()])
+        """A* diag(weight) A, dense, in the weight's dtype."""
+        return torch.stack([self._gram(row.numpy()) for row in weight.detach()]).to(weight)
 
     def _gram(self, weight: np.ndarray) -> Tensor:
         weighted = self.matrix.multiply(weight[:, None]).tocsc()

@@ -30,6 +30,10 @@ class Sum(Operator):
     def adjoint(self, y: Tensor) -> Tensor:
         return reduce(Tensor.add, [operator.adjoint(y) for operator in self.operators])
 
+    def add_adjoint(self, y: Tensor, total: Tensor) -> None:
+        for operator in self.operators:
+            operator.add_adjoint(y, total)
+
     @property
     def shared(self) -> bool:
         return all(operator.shared for operator in self.operators)
@@ -51,6 +55,9 @@ class Scaled(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self.operator.adjoint(self.factor * y)
+
+    def add_adjoint(self, y: Tensor, total: Tensor) -> None:
+        self.operator.add_adjoint(self.factor * y, total)
 
     def absolute(self) -> Scaled:
         return Scaled(self._size, self.operator.absolute())
@@ -131,6 +138,10 @@ class Part(Operator):
         sizes = [list(part.shape) for _ in range(2)]
         sizes[0][self.dim], sizes[1][self.dim] = before, after
         return torch.cat([part.new_zeros(sizes[0]), part, part.new_zeros(sizes[1])], self.dim)
+
+    def add_adjoint(self, y: Tensor, total: Tensor) -> None:
+        there = self(total)  # a view
+        there += y
 
     def absolute(self) -> Part:
         return self

@@ -11,6 +11,7 @@ from bilevel.layers import FilterDenoise
 from bilevel.tasks import runs
 
 from . import figures
+from .page import tile, tiles
 
 ZOOM, COLUMNS = 6, 12
 
@@ -20,15 +21,11 @@ def section(run: Path) -> str:
     model, _ = runs.load(run)
     if not isinstance(model, FilterDenoise):
         return ""
-    tiles = "".join(
-        f'<figure><img src="{figures.picture(picture)}" alt="{alt}"><figcaption>{alt}</figcaption>'
-        "</figure>"
-        for picture, alt in (
-            (atlas(model.strongest_first()), "learned, the strongest first"),
-            (atlas(model.basis), "the DCT basis, where learning began"),
-        )
-    )
-    return f'<div class="tiles wide">{tiles}</div>'
+    shown = {
+        "learned, the strongest first": model.strongest_first(),
+        "the DCT basis, where learning began": model.basis,
+    }
+    return tiles(tile(figures.picture(atlas(f)), text, text) for text, f in shown.items())
 
 
 def atlas(filters: Tensor) -> np.ndarray:

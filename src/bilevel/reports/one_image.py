@@ -12,7 +12,7 @@ from bilevel.differentiation import Certificate
 from bilevel.tasks.restorer import ByWeight, Restored, Restorer
 
 from . import figures
-from .page import certificate_table, html_table, page, tile, versions
+from .page import certificate_table, html_table, note, page, tile, tiles, versions
 from .slider import Shown, slider
 
 SIDE = 1024  # of the largest picture: a page should open at once
@@ -53,7 +53,7 @@ def _slider(found: ByWeight | None) -> str:
         Shown(picture, weight, f"weight {weight:.3g}{', taken' * (k == chosen)}")
         for k, (weight, picture) in enumerate(found.pictures.items())
     ]
-    given = tile([figures.picture(found.given)], ["What is given"], "given")
+    given = tile(figures.picture(found.given), "What is given", "given")
     return slider(shown, chosen, "The middle of the image, in gray.", given)
 
 
@@ -61,19 +61,17 @@ def _pictures(restored: Restored, restorer: Restorer) -> str:
     given, result = restored.given.pixels, restored.result.pixels
     times = -(-max(given.shape[:2]) // SIDE)
     first, last = smaller(given, times), smaller(result, times)
-    both = tile([figures.picture(first)], ["The image as given"], "given") + tile(
-        [figures.picture(last)], ["The result"], "result"
-    )
-    others = tile([figures.error_map(last, first)], ["What has changed"], "what has changed")
+    both = [
+        tile(figures.picture(first), "The image as given", "given"),
+        tile(figures.picture(last), "The result", "result"),
+    ]
+    others = [tile(figures.error_map(last, first), "What has changed", "what has changed")]
     for name, pixels in restorer.known().items():
-        others += tile([figures.picture(larger(pixels))], [name], escape(name))
-    note = f"Of the change black is none, the brightest colour {figures.WORST:g} or more of white."
+        others.append(tile(figures.picture(larger(pixels)), name, escape(name)))
+    told = f"Of the change black is none, the brightest colour {figures.WORST:g} or more of white."
     if times > 1:
-        note += f" Pictures are shown smaller by a factor of {times}."
-    return (
-        f'<div class="tiles wide">{both}</div><div class="tiles">{others}</div>'
-        f'<p class="note">{note}</p>'
-    )
+        told += f" Pictures are shown smaller by a factor of {times}."
+    return tiles(both) + tiles(others, "") + note(told)
 
 
 def smaller(pixels: np.ndarray, times: int) -> np.ndarray:  # (H, W, ...) -> (H // times, ...)
@@ -93,4 +91,4 @@ def larger(pixels: np.ndarray) -> np.ndarray:  # (h, w), of any size
 def _certificate(certificate: Certificate) -> str:
     values = certificate.as_dict()
     table = certificate_table({name: values[name] for name in FORWARD if name in values})
-    return f'{table}<p class="note">A sample is a colour channel; each is restored alone.</p>'
+    return table + note("A sample is a colour channel; each is restored alone.")

@@ -76,15 +76,15 @@ def learning_curves(run: Path, loss: str, caption: str) -> str:
         f"The loss falls from {history[0]['loss']:.4g} to {history[-1]['loss']:.4g} "
         f"in {len(history)} steps."
     )
-    tiles = [tile([image], [alt], escape(caption, quote=False))]
+    shown = [tile(image, alt, escape(caption, quote=False))]
     names = config.get("learn", {}).get("parameters", {})
     lines = {name: (steps, [row[name] for row in history]) for name in names if name in history[0]}
     if lines:
         ends = ", ".join(f"{name} = {ys[-1]:.5g}" for name, (_, ys) in lines.items())
         image = figures.curves(lines, xlabel="step", ylabel="parameter")
         alt = f"The parameters over the steps; at the end {ends}."
-        tiles.append(tile([image], [alt], escape(ends)))
-    return f'<div class="tiles wide">{"".join(tiles)}</div>'
+        shown.append(tile(image, alt, escape(ends)))
+    return tiles(shown)
 
 
 def provenance(run: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -120,11 +120,19 @@ def versions(others: Mapping[str, str] | None = None) -> str:
     return html_table(["", ""], [*lines, *map(list, (others or {}).items())])
 
 
-def tile(uris: Sequence[str], alts: Sequence[str], caption: str) -> str:  # the caption is HTML
-    pictures = "".join(
-        f'<img src="{uri}" alt="{escape(alt)}">' for uri, alt in zip(uris, alts, strict=True)
-    )
+def tile(uri: str, alt: str, caption: str, *below: tuple[str, str]) -> str:
+    """A picture, others (uri, alt) below it, and a caption, which is HTML."""
+    pictures = "".join(f'<img src="{u}" alt="{escape(a)}">' for u, a in ((uri, alt), *below))
     return f"<figure>{pictures}<figcaption>{caption}</figcaption></figure>"
+
+
+def tiles(figures: Iterable[str], kind: str = "wide") -> str:
+    """Side by side: as many as fit ("wide"), "three" or, with kind "", four in a row."""
+    return f'<div class="{f"tiles {kind}".strip()}">{"".join(figures)}</div>'
+
+
+def note(html: str) -> str:
+    return f'<p class="note">{html}</p>'
 
 
 def html_table(head: Sequence[str], lines: Iterable[Sequence[str]], escaped: bool = False) -> str:

@@ -15,7 +15,7 @@ from bilevel.tasks.evaluation import CLEAN, GRID, LEARNED, NOISY
 from bilevel.tasks.task import weight_at
 
 from . import figures, filters, slider
-from .page import html_table, learning_curves, page, provenance, tile
+from .page import html_table, learning_curves, note, page, provenance, tile, tiles
 
 
 def write(run: str | Path) -> Path:
@@ -76,47 +76,41 @@ def _pictures(run: Path, rows: Sequence[evaluation.Row], classical: str) -> str:
         clean = images.read(clean_path).pixels
         here = [r for r in rows if r.image == name and r.noise == level]
         learned = _learned_name(row.method for row in here)
-        tiles = [tile([figures.picture(clean)], [f"{name}, clean"], "clean")]
+        shown = [tile(figures.picture(clean), f"{name}, clean", "clean")]
         for row in here:
             path = evaluation.picture_path(folder, name, row.method)
             if row.method not in (NOISY, learned, classical) or not path.exists():
                 continue
             pixels = images.read(path).pixels
-            tiles.append(
+            quality = f"<small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>"
+            error = figures.error_map(pixels, clean), f"{name}, error of {row.method}"
+            shown.append(
                 tile(
-                    [figures.picture(pixels), figures.error_map(pixels, clean)],
-                    [f"{name}, {row.method}", f"{name}, error of {row.method}"],
-                    f"{escape(row.method)}<br>"
-                    f"<small>{row.psnr:.2f} dB, SSIM {row.ssim:.3f}</small>",
+                    figures.picture(pixels), f"{name}, {row.method}",
+                    f"{escape(row.method)}<br>{quality}", error,
                 )
-            )
-        html.append(
-            f'<h3>{escape(name)}, noise {level:g}</h3><div class="tiles">{"".join(tiles)}</div>'
-        )
+            )  # fmt: skip
+        html.append(f"<h3>{escape(name)}, noise {level:g}</h3>{tiles(shown, '')}")
     if not html:
         return ""
-    note = (
+    return "".join(html) + note(
         "Below each picture its error: black is none, the brightest colour is an error of "
         f"{figures.WORST:g} or more, where white is 1."
     )
-    return "".join(html) + f'<p class="note">{note}</p>'
 
 
 def _table(rows: Sequence[evaluation.Row]) -> str:
     if not rows:
         return ""
-    html = [_means_table(evaluation.means(rows))]
     count = len({row.image for row in rows})
-    html.append(
-        f'<p class="note">Mean of PSNR in dB and of SSIM over {count} images; larger is better. '
-        "Every method got the same noisy images; the classical ones were told the noise level.</p>"
+    told = note(
+        f"Mean of PSNR in dB and of SSIM over {count} images; larger is better. "
+        "Every method got the same noisy images; the classical ones were told the noise level."
     )
     head = ["image", "noise", "method", "PSNR", "SSIM"]
     lines = [[r.image, f"{r.noise:g}", r.method, f"{r.psnr:.2f}", f"{r.ssim:.4f}"] for r in rows]
-    return (
-        "".join(html)
-        + f"<details><summary>Every image</summary>{html_table(head, lines)}</details>"
-    )
+    every = f"<details><summary>Every image</summary>{html_table(head, lines)}</details>"
+    return _means_table(evaluation.means(rows)) + told + every
 
 
 def _means_table(table: Mapping[str, Mapping[float, tuple[float, float]]]) -> str:
@@ -163,10 +157,10 @@ def _weights(run: Path) -> str:
     model, _ = runs.load(run)
     losses = {f"noise {grid.noise:g}": (grid.weights, grid.losses) for grid in grids}
     levels = sorted({grid.noise for grid in grids} | set(runs.Job.of_run(run).ends))
-    tiles = [
+    shown = [
         tile(
-            [figures.curves(losses, xlabel="weight", ylabel="share of the noise left", log="x")],
-            ["The loss over the weights of the grid search, one curve a noise level."],
+            figures.curves(losses, xlabel="weight", ylabel="share of the noise left", log="x"),
+            "The loss over the weights of the grid search, one curve a noise level.",
             "the grid search for TV, on the crops that were learned from",
         )
     ]
@@ -175,8 +169,8 @@ def _weights(run: Path) -> str:
         best = {"best of the grid": ([g.noise for g in grids], [g.best for g in grids])}
         image = figures.curves(learned, xlabel="noise", ylabel="weight", points=best, log="xy")
         alt = "The learned weight over the noise level, and the best weights of the grid search."
-        tiles.append(tile([image], [alt], "the learned weight over the noise level"))
-    return f'<h3>Against a grid search</h3><div class="tiles wide">{"".join(tiles)}</div>'
+        shown.append(tile(image, alt, "the learned weight over the noise level"))
+    return f"<h3>Against a grid search</h3>{tiles(shown)}"
 
 
 def _middle(rows: Sequence[evaluation.Row]) -> float:

@@ -10,7 +10,7 @@ from bilevel.tasks import images, regions
 from bilevel.tasks.evaluation import picture_path
 
 from . import figures
-from .page import html_table, learning_curves, page, provenance, tile
+from .page import html_table, learning_curves, note, page, provenance, tile, tiles
 
 SHOWN = 4  # images
 
@@ -49,12 +49,12 @@ def _pictures(run: Path, scores: list[regions.Score]) -> str:
     told = {(score.image, score.method): f"{score.iou:.3f}" for score in scores}
     html = []
     for name in list(dict.fromkeys(score.image for score in scores))[:SHOWN]:
-        tiles = []
+        shown = []
         for method in (regions.STROKES, regions.PEOPLE, regions.HAND, regions.LEARNED):
             pixels = images.read(picture_path(run / "evaluation", name, method)).pixels
             caption = escape(f"{method} {told.get((name, method), '')}")
-            tiles.append(tile([figures.picture(pixels)], [f"{name}, {method}"], caption))
-        html.append(f'<h3>{escape(name)}</h3><div class="tiles">{"".join(tiles)}</div>')
+            shown.append(tile(figures.picture(pixels), f"{name}, {method}", caption))
+        html.append(f"<h3>{escape(name)}</h3>{tiles(shown, '')}")
     return "".join(html)
 
 
@@ -65,9 +65,8 @@ def _table(scores: list[regions.Score]) -> str:
     mean = {method: f"{value:.3f}" for method, value in regions.means(scores).items()}
     names = dict.fromkeys(score.image for score in scores)
     lines = [[name, *(told[name, method] for method in mean)] for name in names]
-    note = (
+    table = html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
+    return table + note(
         "Intersection over union with the regions of people, over the pixels without strokes, "
         "averaged over the regions; larger is better. The strokes are made up."
     )
-    table = html_table(["image", *mean], [*lines, ["mean", *mean.values()]])
-    return table + f'<p class="note">{note}</p>'

@@ -20,7 +20,7 @@ from bilevel.tasks.sweep import CLEAN, SEEN, Frame, Sweep
 from bilevel.tasks.task import weight_at
 
 from . import figures
-from .page import tile
+from .page import note, tile, tiles
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Shown:
 
 
 def slider(
-    shown: Sequence[Shown], chosen: int, note: str, given: str, clean: str = "", curve: str = ""
+    shown: Sequence[Shown], chosen: int, told: str, given: str, clean: str = "", curve: str = ""
 ) -> str:  # all text is HTML
     """The picture `chosen`, until the slider moves; beside it tiles, below it a curve."""
     pictures = "".join(
@@ -42,14 +42,14 @@ def slider(
         f"{'' if k == chosen else ' hidden'}>"
         for k, one in enumerate(shown)
     )
+    caption = f"<figcaption>{escape(shown[chosen].text)}</figcaption>"
+    frames = f'<figure class="frames">{pictures}{caption}</figure>'
     return (
-        f'<div class="slider" data-name="weight"><div class="tiles {"three" if clean else "wide"}">'
-        f'{given}<figure class="frames">{pictures}'
-        f"<figcaption>{escape(shown[chosen].text)}</figcaption></figure>{clean}</div>{curve}"
+        '<div class="slider" data-name="weight">'
+        f"{tiles([given, frames, clean], 'three' if clean else 'wide')}{curve}"
         '<p class="control" hidden><label for="weight">weight</label>'
         f'<input id="weight" type="range" min="0" max="{len(shown) - 1}" step="1" '
-        f'value="{chosen}"></p><p class="note">{note} Move with the mouse or the arrow keys.</p>'
-        "</div>"
+        f'value="{chosen}"></p>{note(f"{told} Move with the mouse or the arrow keys.")}</div>'
     )
 
 
@@ -74,13 +74,13 @@ def of_sweep(found: Sweep, path: Sequence[float]) -> str:
     shown = [Shown(found.pictures[str(k)], f.weight, text(f)) for k, f in enumerate(frames)]
     noise = f"{frames[0].noise:g}"
     seen, clean = (figures.picture(found.pictures[name]) for name in (SEEN, CLEAN))
-    given = tile([seen], [f"What is given, with noise {noise}"], f"given, noise {noise}")
-    note = (
+    given = tile(seen, f"What is given, with noise {noise}", f"given, noise {noise}")
+    told = (
         "The curve is the PSNR over the weight, on a logarithmic scale; the filled ring is the "
         "learned weight, the ticks below are the weights on the way to it."
     )
-    clean = tile([clean], ["The clean picture"], "clean")
-    return slider(shown, chosen, note, given, clean, _curve(frames, chosen, path))
+    clean = tile(clean, "The clean picture", "clean")
+    return slider(shown, chosen, told, given, clean, _curve(frames, chosen, path))
 
 
 def text(frame: Frame) -> str:

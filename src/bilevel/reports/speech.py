@@ -14,7 +14,7 @@ from bilevel.tasks.audio import Audio
 from bilevel.tasks.dequantize import load
 
 from . import figures
-from .page import html_table, page, provenance, tile
+from .page import html_table, note, page, provenance, tile, tiles
 
 _WINDOW = 320  # samples of a column of the spectrogram
 _DECIBELS = (-100.0, -20.0)  # the darkest and the brightest of its colours
@@ -48,7 +48,7 @@ def _summary(rows: list[hearing.Errors]) -> str:
 
 
 def _sounds(run: Path, rows: list[hearing.Errors]) -> str:
-    tiles = []
+    shown = []
     for name in ("clean", *(row.method for row in rows)):
         path = run / "evaluation" / hearing.file_name(name)
         if not path.exists():
@@ -56,9 +56,8 @@ def _sounds(run: Path, rows: list[hearing.Errors]) -> str:
         sound = audio.read(path)
         player = figures.uri("audio/wav", path.read_bytes())
         caption = f'{escape(name)}<audio controls preload="none" src="{player}"></audio>'
-        tiles.append(tile([spectrogram(sound)], [f"Spectrogram, {name}"], caption))
-    pairs = (tiles[k : k + 2] for k in range(0, len(tiles), 2))
-    return "".join(f'<div class="tiles wide">{"".join(pair)}</div>' for pair in pairs)
+        shown.append(tile(spectrogram(sound), f"Spectrogram, {name}", caption))
+    return "".join(tiles(shown[k : k + 2]) for k in range(0, len(shown), 2))
 
 
 def spectrogram(sound: Audio) -> str:
@@ -90,11 +89,10 @@ def _errors(rows: list[hearing.Errors]) -> str:
         return ""
     head = ["method", "error in speech", "error in all", "signal / error"]
     lines = [[r.method, f"{r.speech:.3e}", f"{r.all:.3e}", f"{r.snr:.1f} dB"] for r in rows]
-    note = (
+    return html_table(head, lines) + note(
         "Mean squared errors, full scale 1. Frames of 20 ms count as speech where a sample lies "
         "outside the two innermost cells; in the others 0 is as simple as a signal can be."
     )
-    return html_table(head, lines) + f'<p class="note">{note}</p>'
 
 
 def _learning(run: Path) -> str:
@@ -109,8 +107,7 @@ def _learning(run: Path) -> str:
     )
     alt = f"The loss falls from {means[0]:.4g} to {means[-1]:.4g} in {len(history)} steps."
     caption = f"mean over {width} steps each: squared error over that of a value anywhere in a cell"
-    tiles = tile([image], [alt], caption) + _weights(run)
-    return f'<div class="tiles wide">{tiles}</div>'
+    return tiles([tile(image, alt, caption), _weights(run)])
 
 
 def _weights(run: Path) -> str:
@@ -119,4 +116,4 @@ def _weights(run: Path) -> str:
     rows = {"weight": (list(range(len(weights))), weights)}
     image = figures.curves(rows, xlabel="row of K, from low to high frequencies", ylabel="weight")
     alt = f"The weights of K's rows, {min(weights):.3g} to {max(weights):.3g}."
-    return tile([image], [alt], "the weight of each row of K in |K u|")
+    return tile(image, alt, "the weight of each row of K in |K u|")

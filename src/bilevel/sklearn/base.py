@@ -76,7 +76,7 @@ class Tuned(BaseEstimator):
         self.coef_, self.intercept_ = x, intercept
 
     def _numbers(self, y: np.ndarray) -> np.ndarray:
-        return y
+        return y.astype(np.float64)
 
     def _validated(self, X: Any, y: Any, sample_weight: Any) -> Data:
         X, y = validate_data(

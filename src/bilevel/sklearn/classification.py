@@ -75,9 +75,11 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         if not self.fit_intercept:
             return data
         ones = np.ones((len(data.y), 1))
-        sparse = scipy.sparse.issparse(data.X)
-        X = scipy.sparse.hstack([data.X, ones], "csc") if sparse else np.hstack([data.X, ones])
-        return Data(X, data.y, data.weight)
+        if scipy.sparse.issparse(data.X):
+            self._middle = np.zeros(data.X.shape[1])
+            return Data(scipy.sparse.hstack([data.X, ones], "csc"), data.y, data.weight)
+        self._middle = data.X.mean(0)  # columns far from 0 and that of ones are all but dependent
+        return Data(np.hstack([data.X - self._middle, ones]), data.y, data.weight)
 
     def _energy(self, batch: Batch, target: Tensor, weights: Tensor) -> Problem:
         n = batch.mean.shape[1] - self.fit_intercept
@@ -102,7 +104,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
     def _set(self, x: np.ndarray, intercept: float) -> None:
         n = len(x) - self.fit_intercept
         self.coef_ = x[None, :n]
-        self.intercept_ = x[n:] if self.fit_intercept else np.zeros(1)
+        self.intercept_ = x[n:] - self.coef_ @ self._middle if self.fit_intercept else np.zeros(1)
 
     def _keep(self, best: np.ndarray, search: Search) -> None:
         self.alpha_ = np.exp(best) if self.per_feature else float(np.exp(best[0]))

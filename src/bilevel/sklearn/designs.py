@@ -32,8 +32,8 @@ class Data:
         n = self.X.shape[1]
         if not centre:
             return np.zeros(n), 0.0
-        share = self.weight / self.weight.sum()
-        return np.asarray(self.X.T @ share), float(self.y @ share)
+        share, first = self.weight / self.weight.sum(), self.y[0]
+        return np.asarray(self.X.T @ share), float(first + (self.y - first) @ share)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,14 @@ class _Regressor(RegressorMixin, Tuned):
         slope = np.abs(data.X.T @ residual - mean * residual.sum()).max() / data.weight.sum()
         return float(slope) or 1.0
 
+    def _variances(self, data: Data) -> tuple[float, float]:
+        """Of X, the mean of its columns', and of y; 1 where nothing varies."""
+        mean, offset = data.moments(self.fit_intercept)
+        share = data.weight / data.weight.sum()
+        squares = data.X.multiply(data.X) if hasattr(data.X, "multiply") else data.X**2
+        of_X = (share @ np.asarray(squares.sum(1)).ravel() - mean @ mean) / len(mean)
+        return max(of_X, 0.0) or 1.0, float(share @ (data.y - offset) ** 2) or 1.0
+
     def _keep(self, best: np.ndarray, search: Search) -> None:
         self.alpha_ = np.exp(best) if len(best) > 1 else float(np.exp(best[0]))
         points = np.exp(np.stack(search.points))
@@ -138,10 +146,11 @@ class ElasticNetHO(_Sparse):
         return self._misfit(batch, target) + alpha * ElasticNet(ratio)
 
     def _search(self, search: Search, data: Data) -> None:
-        largest = self._largest(data)
+        largest, (of_X, of_y) = self._largest(data), self._variances(data)
         step = -np.log([_RATIO, _RATIO])
         for share in (0.1, 1.0):
-            search.scan(np.log([largest / 2, share * largest / 2]), step, _LOOKS, rises=1)
+            ridge = share * largest * np.sqrt(of_X / of_y)  # in the unit of X' X
+            search.scan(np.log([largest / 2, ridge / 2]), step, _LOOKS, rises=1)
         search.refine(step / 2)
         search.descend(_REACH, self.max_iter, self.tol)
 
@@ -188,13 +197,8 @@ class RidgeHO(_Regressor):
 
     def _search(self, search: Search, data: Data) -> None:
         n = data.X.shape[1]
-        size = _energy_of(data) / n or 1.0  # the mean eigenvalue of X' X
+        size = self._variances(data)[0] * data.weight.sum()  # the mean eigenvalue of X' X
         search.scan(np.log([10.0 * size]), -np.log([10.0]), 7, rises=2)
         if self.per_feature:
             search.spread(n)
         search.descend(np.log(1e6), self.max_iter, self.tol)
-
-
-def _energy_of(data: Data) -> float:
-    squares = data.X.multiply(data.X) if hasattr(data.X, "multiply") else data.X**2
-    return float(data.weight @ np.asarray(squares.sum(1)).ravel())

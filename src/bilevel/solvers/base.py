@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from torch import Tensor
 
 from .._broadcast import Scalar
+from ..acceleration.base import mix
 from ..problem import Problem, relative_change
 from ..terms.composition import named
 
@@ -84,6 +85,10 @@ class Solver(ABC):
     def averaged(self, problem: Problem, z: Z) -> Z:
         """A map with T's fixed points, averaged in the solver's metric: for anchors, relaxation."""
         return self.step(problem, z)
+
+    def relaxed(self, problem: Problem, z: Z, rho: Scalar) -> Z:
+        """z + rho (averaged(z) - z)."""
+        return mix(rho, self.averaged(problem, z), z)
 
     def reflection(self, problem: Problem, x: Tensor) -> Scalar:
         """The largest r for which z + (1 + r) (averaged(z) - z) is nonexpansive; 0 is safe."""

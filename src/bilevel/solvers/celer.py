@@ -82,7 +82,7 @@ class Celer(External):
         x, rounds = zero, x0.new_zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
             x[b], rounds[b] = _celer(problem, x0, b, limits)
-        return self.step(problem, (x,)), rounds
+        return (self._on(problem, x, x.sign()).newton(problem, x),), rounds
 
     def step(self, problem: Problem, z: Z) -> Z:
         (x,) = z
@@ -98,8 +98,10 @@ class Celer(External):
         return self.support is not None and self.support.sound
 
     def _near(self, problem: Problem, x: Tensor) -> Support:
-        """That of x with its Hessian, which a quadratic F keeps as long as the signs stay."""
-        signs = signs_at(problem, x)
+        return self._on(problem, x, signs_at(problem, x))
+
+    def _on(self, problem: Problem, x: Tensor, signs: Tensor) -> Support:
+        """Theirs, with the Hessian at x, which a quadratic F keeps as long as the signs stay."""
         if self.seen and self.seen[0].fits(signs):
             return self.seen[0]
         support = Support.of(problem, signs).bent(problem, x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
+from functools import reduce, singledispatch
 
 import torch
 from torch import Tensor
@@ -19,22 +19,38 @@ from ..terms.smooth import LeastSquares, Logistic
 
 
 @torch.no_grad()
-def dense_hessian(f: Smooth, x: Tensor) -> Tensor:  # -> (B or 1, n, n), detached
-    """The Hessian at x (B, *event), n the number of unknowns: one for all samples where it is so.
+def dense_hessian(f: Smooth, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The Hessian at x (B, *event), (B or 1, n, n) with n the number of unknowns, detached: one for
+    all samples where it is so; in `dtype`, that of x by default.
 
     A* D A for F(Ax), D the second derivatives of a separable F; else n products by autograd.
     """
+    dtype = dtype or x.dtype
     if isinstance(f, SmoothSum):
-        return sum((dense_hessian(term, x) for term in f.terms), x.new_zeros(()))  # type: ignore[return-value]
+        return reduce(Tensor.add, [dense_hessian(term, x, dtype) for term in f.terms])
     if isinstance(f, LeastSquares):
-        return torch.diag_embed(weight_of(f, x).flatten(1))
+        return torch.diag_embed(weight_of(f, x).flatten(1).to(dtype))
     if isinstance(f, Quadratic):
-        return weight_of(f, x)[:, :1, None] * f.symmetric.detach()
+        return (weight_of(f, x)[:, :1, None] * f.symmetric.detach()).to(dtype)
     if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
         curvature = second_derivative(f.outer, f.operator(x))
         if curvature is not None:
-            return f.operator.gram(curvature)  # type: ignore[attr-defined]
-    return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix()
+            return f.operator.gram(curvature.to(dtype))  # type: ignore[attr-defined]
+    return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix().to(dtype)
+
+
+def rows(f: Smooth, x: Tensor) -> int | None:
+    """How many rows the matrices A have of which the Hessian at x is made, A* D A; None where it is
+    made of its products with vectors."""
+    if isinstance(f, SmoothSum):
+        parts = [rows(term, x) for term in f.terms]
+        return None if None in parts else sum(parts)  # type: ignore[arg-type]
+    if isinstance(f, LeastSquares | Quadratic):
+        return 0
+    if x.ndim != 2 or not isinstance(f, SmoothComposition) or not _written_out(f.operator):
+        return None
+    m = f.operator.matrix.shape[-2]  # type: ignore[attr-defined]
+    return m if second_derivative(f.outer, x.new_zeros(len(x), m)) is not None else None
 
 
 def uniform(f: LeastSquares, x: Tensor) -> Scalar | None:

@@ -257,6 +257,7 @@ def _apply(b: Barrier, system: Saddle, stiff, push, slope: Tensor, broken: Tenso
 
 
 def _longest(at: Iterate, step: Iterate) -> Tensor:  # -> (B, 1): to the boundary, 1 / 0.995 at most
-    values, changes = torch.cat(at.s + at.u, 1), torch.cat(step.s + step.u, 1)
-    ratio = torch.where(changes < 0, -values / changes, torch.inf)
-    return ratio.amin(1, keepdim=True).clamp(max=1 / _TO_THE_BOUNDARY)
+    end = torch.full_like(at.x[:, :1], 1 / _TO_THE_BOUNDARY)
+    values = torch.cat([end, *at.s, *at.u], 1)
+    changes = torch.cat([-torch.ones_like(end), *step.s, *step.u], 1)
+    return torch.where(changes < 0, -values / changes, torch.inf).amin(1, keepdim=True)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
+from .._broadcast import expand, norm_event
 from ..acceleration import Acceleration, Armijo, Plain
+from ..acceleration.descent import descended
 from ..problem import Problem
-from .base import Solver, Z, names, refuse
+from ..terms.base import Smooth
+from .base import Z, names, refuse
+from .external import External, Limits
 from .forms import DENSE, Form, form
+
+_STEPS = 200  # more would not help
 
 
 @dataclass(frozen=True, eq=False)
-class Newton(Solver):
+class Newton(External):
     """min f(x), convex and smooth: T(x) = x - H^-1 grad f(x), H the Hessian at x.
 
     A quadratic f is solved in one step: by division where H is diagonal, by fast transforms where
@@ -21,16 +28,17 @@ class Newton(Solver):
     for the cosine transform, least squares of x, of its Gradient and of its Blur with mirrored
     edges by an even kernel; for the Fourier transform, of x and of its Blur with Periodic() edges.
 
-    Else one Hessian and one factor a step, and the run halves the step until f falls (Armijo 1966):
+    Else one Hessian and one factor a step, the step shortened until f falls (Armijo 1966):
     quadratic convergence near the solution, where T is plain.
-    dT/dx = 0 at the solution: one step carries the derivative.
+    dT/dx = 0 at the solution: one step carries the derivative, with the last factor.
 
     [1] Nocedal, Wright. Numerical Optimization, ch. 3. 2006.
     """
 
     hessian: Form | None = None  # of a quadratic f, or that of the solution; set by the run
+    seen: list[tuple[Tensor, Form]] = field(default_factory=list, repr=False)  # (x, H at x), last
 
-    newton, recordable, stride = True, False, 2
+    newton, stride = True, 1
 
     def check(self, problem: Problem) -> None:
         if problem.f is None or problem.g is not None or problem.h:
@@ -52,18 +60,45 @@ class Newton(Solver):
                 f"Newton writes the Hessian out, and x has {x0[0].numel()} unknowns a sample: more "
                 f"than {DENSE}. Use GradientDescent() with acceleration=LBFGS()."
             )
-        return self
+        return replace(self, seen=[])
+
+    def solve(self, problem: Problem, z0: Z, limits: Limits) -> tuple[Z, Tensor]:
+        (x,), f = z0, problem.f
+        assert f is not None
+        steps = x.new_zeros(len(x), dtype=torch.long)
+        if self.hessian is not None:
+            return z0, steps  # one step of T, or two
+        value, gradient = f.value_and_grad(x)
+        going = steps == 0
+        while bool(going.any()) and int(steps.max()) < limits.max_iter and not limits.out_of_time():
+            d = -self._at(f, x).solve(gradient)
+            new, value, gradient = descended(f, x, value, gradient, d)
+            steps += going
+            x, moved = torch.where(expand(going, x), new, x), norm_event(new - x)  # type: ignore[arg-type]
+            going = going & (moved > limits.tol * norm_event(x)) & (steps < _STEPS)  # NaN ends
+        return (x,), steps
 
     def step(self, problem: Problem, z: Z) -> Z:
         (x,), f = z, problem.f
         assert f is not None
-        H = self.hessian or form(f, x.detach())
-        assert H is not None
+        H = self.hessian or self._at(f, x.detach())
         return (x - H.solve(f.grad(x)),)
 
     def near(self, problem: Problem, z: Z) -> Newton:
         assert problem.f is not None
-        return self if self.hessian else replace(self, hessian=form(problem.f, z[0].detach()))
+        return self if self.hessian else replace(self, hessian=self._at(problem.f, z[0].detach()))
+
+    def _at(self, f: Smooth, x: Tensor) -> Form:
+        """The Hessian at x, or the last one, if it is that of the same x but for 1e-8: of the step
+        that has led to a solution."""
+        if self.seen:
+            there, H = self.seen[0]
+            if bool((norm_event(x - there) <= 1e-8 * norm_event(x)).all()):
+                return H
+        H = form(f, x)
+        assert H is not None
+        self.seen[:] = [(x, H)]
+        return H
 
     @property
     def flat(self) -> bool:
@@ -73,4 +108,5 @@ class Newton(Solver):
         return Armijo() if self.hessian is None else Plain()
 
     def take(self, index: Tensor) -> Newton:
-        return self if self.hessian is None else replace(self, hessian=self.hessian.take(index))
+        H = None if self.hessian is None else self.hessian.take(index)
+        return replace(self, hessian=H, seen=[])

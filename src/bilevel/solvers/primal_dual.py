@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, axpy, larger, norm_event
-from ..acceleration import Accelerated, Acceleration, Halpern, Plain
+from ..acceleration import Accelerated, Acceleration, Halpern, Plain, Rebalanced
+from ..acceleration.base import mix
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
@@ -173,7 +174,12 @@ class PrimalDual(Solver):
         not read."""
         (x, _, *ys), (tau, sigma) = z, self.steps
         new = self._primal(problem, x, ys, tau)
-        return (new, new, *self._dual(problem, ys, 2 * new - x, sigma))
+        return (new, new, *self._dual(problem, ys, torch.lerp(x, new, 2.0), sigma))
+
+    def relaxed(self, problem: Problem, z: Z, rho: Scalar) -> Z:
+        (t, _, *new), (x, _, *old) = self.averaged(problem, z), z
+        x, *ys = mix(rho, (t, *new), (x, *old))
+        return (x, x, *ys)
 
     @staticmethod
     def _dual(
@@ -184,10 +190,10 @@ class PrimalDual(Solver):
 
     def _primal(self, problem: Problem, x: Tensor, ys: list[Tensor], tau: Scalar) -> Tensor:
         smooth, proximal = self.split(problem)
-        parts = problem.pulls(ys)
+        slope = problem.pull(x, ys)
         if smooth is not None:
-            parts.append(smooth.grad(x))
-        forward = axpy(-tau, reduce(Tensor.add, parts), x) if parts else x
+            slope = slope + smooth.grad(x)
+        forward = axpy(-tau, slope, x)
         return forward if proximal is None else proximal.prox(forward, tau)
 
     def dual(self, problem: Problem, z: Z) -> Z:
@@ -230,8 +236,13 @@ class PrimalDual(Solver):
         term = self.split(problem)[1]
         if not isinstance(term, L2Ball):
             return None
-        pulls = problem.pulls(z[2:])
-        return term.multiplier(reduce(Tensor.add, pulls)) if pulls else None
+        return term.multiplier(problem.pull(z[0], z[2:])) if problem.h else None
+
+    def _curved(self, problem: Problem) -> bool:
+        """Whether a smooth term is handled by its prox: it damps the rotations of the steps, which
+        else only restarts do."""
+        terms = (self.split(problem)[1], *(h.outer for h in problem.h))
+        return any(isinstance(term, Smooth) for term in terms)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         own = (self.split(problem)[1], x0)
@@ -243,7 +254,7 @@ class PrimalDual(Solver):
             return Halpern()  # faster in the end, on TV of photographs from a gap of 1e-6 on
         mu = self.strong_convexity(problem, x0)
         if not bool(torch.as_tensor(mu > 0).all()) and not _tight(problem, x0):
-            return Halpern()
+            return Rebalanced() if self._curved(problem) else Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
         return Accelerated(gamma=0.125, first=0.4) if separable else Accelerated()
 

@@ -23,7 +23,8 @@ class Program:
 
     @cached_property
     def scale(self) -> Tensor:  # (B or 1, 1): the curvature
-        return self.Q.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-300)
+        curvature = self.Q.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        return torch.where(curvature > 0, curvature, 1.0)  # 1 for a linear program
 
     @cached_property
     def row_scale(self) -> Tensor:  # (B or 1, m): the curvature along each row

@@ -115,31 +115,15 @@ def crops(
     What is seen is size x size; the crop is larger by the margin of the task. Pictures that are
     not clean have the noise already: nothing is added, and there is no clean crop to compare with.
     """
-    need = tuple(size + margin for margin in task.margin)
-    gray = [picture.gray() for picture in pictures]
-    large = [g for g in gray if all(n >= m for n, m in zip(g.shape, need, strict=True))]
-    needed = f"a crop of {need[0]} x {need[1]}"
-    if not large:
-        shapes = ", ".join(str(g.shape) for g in gray[:5])
-        raise ValueError(
-            f"All {len(pictures)} images are smaller than {needed} (the first: {shapes}). Use a "
-            "smaller --crop or larger images."
-        )
-    if len(large) < len(pictures):
-        warnings.warn(
-            f"{len(pictures) - len(large)} of {len(pictures)} images are smaller than {needed} "
-            "and are not used.",
-            stacklevel=2,
-        )
+    height, width = (size + margin for margin in task.margin)
+    large = _large([picture.gray() for picture in pictures], height, width)
     samples = []
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         picture, here = large[i % len(large)], task.at(i)
-        top, left = (
-            int(rng.integers(0, n - m, endpoint=True))
-            for n, m in zip(picture.shape, need, strict=True)
-        )
-        crop = picture[None, top : top + need[0], left : left + need[1]]
+        top = int(rng.integers(0, picture.shape[0] - height, endpoint=True))
+        left = int(rng.integers(0, picture.shape[1] - width, endpoint=True))
+        crop = picture[None, top : top + height, left : left + width]
         level = noise.draw(rng)
         sample = {"sigma": torch.tensor(level / 255, dtype=torch.float64), **here.told()}
         if clean:
@@ -149,6 +133,25 @@ def crops(
             sample["noisy"] = torch.from_numpy(crop.copy())
         samples.append(sample)
     return samples
+
+
+def _large(gray: list[np.ndarray], height: int, width: int) -> list[np.ndarray]:
+    """Those that hold a crop."""
+    large = [g for g in gray if g.shape[0] >= height and g.shape[1] >= width]
+    needed = f"a crop of {height} x {width}"
+    if not large:
+        shapes = ", ".join(str(g.shape) for g in gray[:5])
+        raise ValueError(
+            f"All {len(gray)} images are smaller than {needed} (the first: {shapes}). Use a "
+            "smaller --crop or larger images."
+        )
+    if len(large) < len(gray):
+        warnings.warn(
+            f"{len(gray) - len(large)} of {len(gray)} images are smaller than {needed} "
+            "and are not used.",
+            stacklevel=3,
+        )
+    return large
 
 
 def digest(samples: Sequence[Sample]) -> str:

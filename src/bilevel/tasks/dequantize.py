@@ -24,7 +24,8 @@ from bilevel.learning.learn import LearnResult
 from bilevel.learning.learn import learn as learn_parameters
 from bilevel.learning.run_folder import Record
 from bilevel.tasks import MODELS
-from bilevel.tasks.audio import Audio, AudioError, Windows
+from bilevel.tasks.audio import Audio, AudioError
+from bilevel.tasks.windows import Windows
 
 NAME = "dequantize"
 SECONDS = 0.02  # of a frame

@@ -36,6 +36,8 @@ class Restoration(Restorer):
         check_noise(noise)
         if weight is not None:
             check_weight(weight)
+            if noise is not None:
+                warnings.warn("With a --weight the --noise plays no part.", stacklevel=2)
             return cls(task, task.model(False, weight), None)
         if run is None:  # the usual weight of the image's noise
             return cls(task, task.model(True), noise)
@@ -124,9 +126,14 @@ def plan(
             raise ImageError(f"Two images would both be written to {target}. Do one at a time.")
     for source, target in zip(sources, targets, strict=True):
         images.check_writable(target, force)
-        if target.exists() and source.exists() and target.samefile(source):
-            raise ImageError(f"The output {target} is the input. Choose another name.")
+        check_no_input(target, source)
     return list(zip(sources, targets, strict=True))
+
+
+def check_no_input(output: Path, *inputs: Path) -> None:
+    """Not even by force does a result take the place of what it was made from."""
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+        raise ImageError(f"The output {output} is the input. Choose another name.")
 
 
 def pages(targets: Sequence[Path], force: bool) -> list[Path]:
@@ -142,13 +149,12 @@ def pages(targets: Sequence[Path], force: bool) -> list[Path]:
 def restore(source: Path, restorer: Restorer, alone: bool) -> Restored | None:
     """Reads and restores; None, after a warning, for one bad file of several."""
     try:
-        image = images.read(source)
+        return Restored.of(images.read(source), restorer)
     except ImageError as error:
         if alone:
             raise
         warnings.warn(f"Skipped: {error}", stacklevel=2)
         return None
-    return Restored.of(image, restorer)
 
 
 def _make(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,37 +61,45 @@ def judge(
     """Errors over all the sounds; with the first sound they go into RUN/evaluation."""
     folder = Path(run) / "evaluation"
     folder.mkdir(exist_ok=True)
-    squares: dict[str, list[np.ndarray]] = {}
-    power, speech = [], []
-    for number, sound in enumerate(map(scaled, sounds)):
-        n = round(SECONDS * sound.rate)
-        whole = sound.samples.shape[1] // n * n
-
-        def frames(samples: np.ndarray, whole: int = whole, n: int = n) -> np.ndarray:
-            return samples[:, :whole].reshape(-1, n)
-
-        made = answers(model, sound, bits)
-        for name, answer in made.items():
-            error = frames(np.square(answer.samples - sound.samples)).mean(1)
-            squares.setdefault(name, []).append(error)
-        power.append(frames(np.square(sound.samples)).mean(1))
-        speech.append((np.abs(frames(sound.samples)) >= 2 * radius(bits)).any(1))
-        if number == 0:
-            for name, answer in {"clean": sound, **made}.items():
+    frames: list[dict[str, np.ndarray]] = []  # of each sound, (frames,) each
+    for sound in map(scaled, sounds):
+        made = {"clean": sound, **answers(model, sound, bits)}
+        if not frames:
+            for name, answer in made.items():
                 short = answer.samples[:, : round(SECONDS_SHOWN * sound.rate)]
-                kind = np.dtype(np.int16)
-                piece = Audio(short, sound.rate, kind)
+                piece = Audio(short, sound.rate, np.dtype(np.int16))
                 write_bytes(folder / file_name(name), audio.encode(piece))
+        frames.append(_by_frame(made, bits))
         tick()
-    loud, total = np.concatenate(speech), np.concatenate(power).mean()
+    rows = _errors({key: np.concatenate([part[key] for part in frames]) for key in frames[0]})
+    text = json.dumps([asdict(row) for row in rows], indent=2)
+    write_bytes(folder / "errors.json", f"{text}\n".encode())
+    return rows
+
+
+def _by_frame(made: dict[str, Audio], bits: int) -> dict[str, np.ndarray]:  # -> (frames,) each
+    """Mean squares, of the clean sound and of each method's error, and where there is speech."""
+    clean = made["clean"]
+    n = round(SECONDS * clean.rate)
+
+    def cut(samples: np.ndarray) -> np.ndarray:
+        return samples[:, : samples.shape[1] // n * n].reshape(-1, n)
+
+    found: dict[str, Any] = {"speech": (np.abs(cut(clean.samples)) >= 2 * radius(bits)).any(1)}
+    for name, answer in made.items():
+        error = answer.samples if answer is clean else answer.samples - clean.samples
+        found[name] = np.square(cut(error)).mean(1)
+    return found
+
+
+def _errors(frames: dict[str, np.ndarray]) -> list[Errors]:
+    """Of all frames, a row a method."""
+    loud, total = frames.pop("speech"), frames.pop("clean").mean()
     rows = []
-    for name, parts in squares.items():
-        error = np.concatenate(parts)
+    for name, error in frames.items():
         told = float(error[loud].mean()) if loud.any() else float("nan")
         snr = 10 * float(np.log10(total / max(error.mean(), 1e-30)))
         rows.append(Errors(name, told, float(error.mean()), snr))
-    text = json.dumps([asdict(row) for row in rows], indent=2)
-    write_bytes(folder / "errors.json", f"{text}\n".encode())
     return rows
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bilevel.learning.checkpoint import write_bytes
+
 MAX_VALUES = 2**28  # a header of a few bytes may claim any size: refuse before allocating
 FLOAT_RANGE = (-1.0, 2.0)  # noise may leave [0, 1]; values beyond this are in other units
 
@@ -97,13 +99,16 @@ def _read_tiff(path: Path) -> np.ndarray:
                 f"holds {len(file.series)} image(s) of shape {series.shape} ({series.axes}); "
                 "one gray or colour image is needed. Save the slices as single files."
             )
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise ImageError("has a palette. Convert it to gray or RGB.")
+        kinds, kind = tifffile.PHOTOMETRIC, page.photometric
+        as_rgb = kind == kinds.YCBCR and page.compression == tifffile.COMPRESSION.JPEG
+        if kind not in (kinds.MINISBLACK, kinds.MINISWHITE, kinds.RGB) and not as_rgb:
+            raise ImageError(f"has colours as {kinds(kind).name}. Convert it to gray or RGB.")
         array = series.asarray()
         if series.axes == "SYX":
             array = np.moveaxis(array, 0, -1)
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-            array = (np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1) - array
+        if kind == kinds.MINISWHITE:
+            white = np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1
+            array = (white - array).astype(array.dtype)
     return array
 
 
@@ -155,6 +160,8 @@ def _from_array(array: np.ndarray) -> Image:
             f"has the shape {array.shape}; (H, W) for gray or (H, W, 3) for colour is needed."
         )
     _check_size(*array.shape)
+    if array.dtype == bool:  # masks, and pages with one bit
+        array = array * np.uint8(255)
     alpha = None
     if array.ndim == 3 and array.shape[2] != 3:  # gray or colour, and alpha
         alpha, array = array[..., -1], array[..., 0] if array.shape[2] == 2 else array[..., :3]
@@ -215,22 +222,12 @@ def read_all(paths: Iterable[Path]) -> list[Image]:
 def write(path: str | Path, image: Image, force: bool = False) -> None:
     """Writes in the format that the suffix names, with the bits that were read if it has them.
 
-    Complete or not at all: the bytes go to a temporary file, which then takes the name.
+    Complete or not at all.
     """
     path = Path(path)
     check_writable(path, force)
     suffix = path.suffix.lower()
-    data = _encode(suffix, _to_array(image, _storable(image.kind, suffix)))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ImageError(f"{path} cannot be written: {error.strerror}. Choose another.") from error
+    write_bytes(path, _encode(suffix, _to_array(image, _storable(image.kind, suffix))))
 
 
 def check_writable(path: Path, force: bool = False) -> None:

@@ -258,3 +258,7 @@ class Composed(Term):
     def pull(self, y: Tensor) -> Tensor:
         """K* y."""
         return self.operator.adjoint(y)
+
+    def add_pull(self, y: Tensor, total: Tensor) -> None:
+        """total += K* y, in place: where nothing is recorded."""
+        self.operator.add_adjoint(y, total)

@@ -18,7 +18,8 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
     minimisers. Of L1 it is Huber; of L2 Huber's function of the norm; of a set half the squared
     distance.
 
-    grad  weight (x - p) / smoothing, p = prox of the term with step smoothing
+    grad  weight (x - p) / smoothing, p = prox of the term with step smoothing: by Moreau weight
+          times the prox of its conjugate at x / smoothing
     L     weight / smoothing
     prox  x + s / (s + smoothing) (prox of the term with step s + smoothing - x), s = step weight
 
@@ -46,9 +47,8 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
                 f"{-1 / float(mu):.3g}, 1 over its weak convexity, got {float(smoothing):.3g}."
             )
 
-    def _prox(self, x: Tensor, step: Tensor | float) -> Tensor:  # (B, 1, ..., 1) -> (B,)
-        rank = isinstance(step, Tensor) and step.ndim > 1
-        return self.term.prox(x, step.flatten() if rank else step)  # type: ignore[union-attr]
+    def _prox(self, x: Tensor, step: Tensor | float) -> Tensor:
+        return self.term.prox(x, _per_sample(step))
 
     def density(self, x: Tensor) -> Tensor:
         p = self._prox(x, self.smoothing)
@@ -56,7 +56,8 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
         return (self.term.value(p) + near).reshape(-1, *[1] * (x.ndim - 1))
 
     def grad(self, x: Tensor) -> Tensor:
-        return self.weight * (x - self._prox(x, self.smoothing)) / self.smoothing
+        rate = 1 / _per_sample(self.smoothing)
+        return self.weight * self.term.prox_conjugate(x / self.smoothing, rate)
 
     def prox(self, x: Tensor, step: Scalar) -> Tensor:
         s = expand(step, x) * self.weight
@@ -81,3 +82,7 @@ class MoreauEnvelope(Weighted, Smooth, Proximable):
 
     def guess(self) -> Tensor | None:
         return self.term.guess()
+
+
+def _per_sample(step: Tensor | float) -> Scalar:  # (B, 1, ..., 1) -> (B,)
+    return step.flatten() if isinstance(step, Tensor) and step.ndim > 1 else step

@@ -19,13 +19,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +45,10 @@ class Manifold(ABC):
     @abstractmethod
     def hessian(self, v: Tensor) -> Tensor:  # (B, *event) -> (B, *event)
         """H v, for a v in T."""
+
+    def contract(self, v: Tensor) -> Tensor:  # (B, *event) -> (B, *event)
+        """(1 + H)^-1 P v, the derivative of prox; here of a flat M."""
+        return self.project(v)
 
     def basis(self) -> Tensor:  # (B, n, t)
         """Orthonormal columns that span T; for samples with a smaller T, columns of 0 follow."""
@@ -121,6 +121,9 @@ class Coordinates(Manifold):
 
     def hessian(self, v: Tensor) -> Tensor:
         return self.curvature * v
+
+    def contract(self, v: Tensor) -> Tensor:
+        return self.project(v) / (1 + self.curvature)
 
     def basis(self) -> Tensor:
         index, valid = places(self.support.flatten(1))
@@ -207,6 +210,11 @@ class Radial(Manifold):
 
     def hessian(self, v: Tensor) -> Tensor:
         return torch.where(self.support, self.curvature * (v - self._radial(v)), 0.0)
+
+    def contract(self, v: Tensor) -> Tensor:
+        v = self.project(v)
+        radial = self._radial(v)
+        return radial + (v - radial) / (1 + self.curvature)
 
     def _radial(self, v: Tensor) -> Tensor:
         return self.direction * self.total(self.direction * v)

@@ -25,6 +25,11 @@ def _length(y: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 def _clip_norm(y: Tensor, radius: Tensor | float, dim: int | tuple[int, ...]) -> Tensor:
     """Projection onto |y|_2 <= radius along `dim`: min(1, radius / |y|) y, and 0 for radius 0."""
+    from ..kernels import fields  # compiled when first used
+
+    fast = fields.onto_balls(y, radius, dim)
+    if fast is not None:
+        return fast
     length = _length(y, dim)
     radius = like(radius, y)  # number / tensor would be number * (1 / tensor): 1 up to rounding
     return y * (radius / torch.maximum(length, radius).clamp_min(tiny(y)))

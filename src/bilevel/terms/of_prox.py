@@ -34,6 +34,9 @@ class OfProx(Manifold):
         inverse = 1 / torch.where(self._tangent, self.eigenvalues, 1.0)
         return self._apply(torch.where(self._tangent, inverse - 1, 0.0), v)
 
+    def contract(self, v: Tensor) -> Tensor:
+        return self._apply(self.eigenvalues, v)
+
     def basis(self) -> Tensor:
         t = int(self._tangent.sum(1).max())
         order = self.eigenvalues.abs().argsort(dim=1, descending=True)[:, None, :t]

@@ -100,8 +100,11 @@ class TotalVariation(Weighted, Composed):
     def pull(self, y: Tensor) -> Tensor:
         from ..kernels import tension
 
-        x = tension.pull(self, y)
+        x = tension.pull(y, self.dims)
         return super().pull(y) if x is None else x
+
+    def add_pull(self, y: Tensor, total: Tensor) -> None:
+        total += self.pull(y)
 
     def density(self, x: Tensor) -> Tensor:  # (B, ..., H, W) -> the same, channels 1 if coupled
         self.check(x)

@@ -155,8 +155,7 @@ def grad_is_autograd(term: Smooth, x: Tensor) -> None:
 def _pull(g: Tensor, x: Tensor, direction: Tensor) -> Tensor:
     if not g.requires_grad:
         return torch.zeros_like(x)
-    (pulled,) = torch.autograd.grad(g, x, direction, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(x) if pulled is None else pulled
+    return torch.autograd.grad(g, x, direction, retain_graph=True, materialize_grads=True)[0]
 
 
 def constants_hold(term: Smooth, x: Tensor, y: Tensor) -> None:
@@ -212,10 +211,7 @@ def take_is_indexing(term: Any, x: Tensor, index: Tensor, step: Tensor | None = 
     if isinstance(term, Dualizable):
         pairs.append((taken.conjugate(x[index]), term.conjugate(x)[index]))
         pairs.append((taken.dual_scale(x[index]), term.dual_scale(x)[index]))
-    for got, expected in pairs:
-        same_shape("take_is_indexing", term, got, tuple(expected.shape))
-        off = torch.where(got == expected, 0.0, (got - expected).abs())  # equal infs are equal
-        holds("take_is_indexing", term, off, _ROUNDING * eps(x) * (1 + _finite(expected).abs()))
+    _alike("take_is_indexing", term, pairs)
 
 
 def weight_multiplies(term: Any, x: Tensor, factor: float, step: Scalar = 1.0) -> None:
@@ -227,15 +223,20 @@ def weight_multiplies(term: Any, x: Tensor, factor: float, step: Scalar = 1.0) -
         pairs.append((scaled.grad(x), factor * term.grad(x)))
     if isinstance(term, Proximable):
         pairs.append((scaled.prox(x, step), term.prox(x, factor * step)))
+    _alike("weight_multiplies", term, pairs)
+
+
+def _alike(name: str, term: Any, pairs: list[tuple[Tensor, Tensor]]) -> None:  # (got, expected)
     for got, expected in pairs:
+        same_shape(name, term, got, tuple(expected.shape))
         off = torch.where(got == expected, 0.0, (got - expected).abs())  # equal infs are equal
-        allowed = _ROUNDING * eps(x) * (1 + _finite(expected).abs())
-        holds("weight_multiplies", term, off, allowed)
+        holds(name, term, off, _ROUNDING * eps(got) * (1 + _finite(expected).abs()))
 
 
 def manifold_is_that_of_prox(term: Proximable, x: Tensor) -> None:
     """D prox(x) = (1 + H)^-1 P for the projection P and the second derivative H of the manifold at
-    p = prox(x) with the dual x - p; P and H are symmetric, P P = P, P H = H; a basis spans P.
+    p = prox(x) with the dual x - p; P and H are symmetric, P P = P, P H = H; a basis spans P, and
+    `contract` is D prox.
 
     For an x off the kinks; D prox by one backward pass a coordinate.
     """
@@ -246,6 +247,7 @@ def manifold_is_that_of_prox(term: Proximable, x: Tensor) -> None:
     projected = [manifold.project(unit.expand_as(x)) for unit in units]
     P = torch.stack([v.flatten(1) for v in projected], 2)
     H = torch.stack([manifold.hessian(v).flatten(1) for v in projected], 2)
+    C = torch.stack([manifold.contract(unit.expand_as(x)).flatten(1) for unit in units], 2)
     D, basis, one = _jacobian(term, x), manifold.basis(), torch.eye(n).to(x)
     allowed = 1e8 * eps(x) * (1 + H.abs().amax())
     pairs = (
@@ -255,6 +257,7 @@ def manifold_is_that_of_prox(term: Proximable, x: Tensor) -> None:
         (P @ H, H),
         (basis @ basis.mT, P),
         ((one + H) @ D, P),
+        ((one + H) @ C, P),
     )
     for got, expected in pairs:
         same_shape(name, term, got, tuple(expected.shape))
