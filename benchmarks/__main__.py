@@ -13,7 +13,8 @@ if __name__ == "__main__":
         "declarative_node", "gradient_errors", "certificates", "derivative_convergence",
         "unrolled_gradients",
         "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
-        "adaptive_inexact", "search_baselines", "filters_bsd68", "filters_step",
+        "adaptive_inexact", "composed_adjoints", "search_baselines", "filters_bsd68",
+        "filters_step",
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",
         "learned_sparse", "equilibrium", "stopping_time", "data_cleaning", "no_clean",
     ]  # fmt: skip
