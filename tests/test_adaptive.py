@@ -188,7 +188,8 @@ def test_no_parameter_leaps():
 
 def test_the_progress_tells_the_accuracy(capsys):
     learn(Images(), images(), squared_error, optimizer=bl.AdaptiveInexact, steps=2)
-    assert "lower level" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "lower level" in shown and "…" not in shown  # whole in 80 columns
 
 
 @pytest.mark.parametrize(

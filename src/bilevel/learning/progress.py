@@ -14,13 +14,11 @@ class Progress:
             return
         from rich import progress  # 50 ms: only when a bar is wanted
 
-        self._bar = progress.Progress(
-            progress.TextColumn("learning"),
-            progress.BarColumn(),
+        self._bar = progress.Progress(  # whole in 80 columns
+            progress.BarColumn(bar_width=10),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.description}"),
-            progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(),
+            progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         )
         self._task = self._bar.add_task("", total=steps)
 
