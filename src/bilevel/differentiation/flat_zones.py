@@ -94,7 +94,7 @@ class Zones:
 
     @staticmethod
     def at(problem: Problem, energy: Denoising, x: Tensor, y: Tensor, run: Run) -> Zones:
-        from ..kernels.denoising import array
+        from ..kernels.arrays import array
         from ..kernels.flat_image import Image
 
         n, c, h, w = energy.target.shape
@@ -114,8 +114,8 @@ class Zones:
 
     def solve(self, g: Tensor) -> tuple[Tensor, np.ndarray]:
         """(P (P A P)^+ P g, (relative residual, products) one an image), A the Hessian."""
+        from ..kernels.arrays import array
         from ..kernels.compiled import spread
-        from ..kernels.denoising import array
 
         source, p = array(g), np.empty(g.shape, array(g).dtype)
         found = np.zeros((len(source), 2))
@@ -128,7 +128,7 @@ class Zones:
 
     def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
         """The derivative of |Dx| along p, where x jumps."""
-        from ..kernels.denoising import array
+        from ..kernels.arrays import array
         from ..kernels.flat_loops import slope
 
         source = array(p)

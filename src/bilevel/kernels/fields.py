@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from .._tangents import traced
+from .arrays import array, plain
 from .compiled import over_rows
-from .denoising import array
-from .tension import plain
 
 _LEAST = 2**10  # numbers up to which it is not worth a compilation
 _ROW = 16  # numbers side by side that make a vector loop

@@ -15,8 +15,9 @@ from torch import Tensor
 from .._broadcast import Scalar, expand
 from .._one_thread import copied
 from ..problem import Problem
+from .arrays import array, per_image
 from .compiled import announced, spread
-from .denoising import Denoising, array, per_image
+from .denoising import Denoising
 
 Z = tuple[Tensor, ...]
 Edge = tuple[int, int]  # (row, slope), as rof_loops.sweeps

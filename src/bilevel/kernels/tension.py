@@ -1,4 +1,5 @@
-"""The half of PrimalDual that is total variation's, on the CPU, whatever the other half is."""
+"""The half of PrimalDual that is total variation's, on the CPU, whatever the other half is:
+h(D x) = sum of weight |D x|, of every difference alone, or of all at a pixel."""
 
 from __future__ import annotations
 
@@ -10,29 +11,30 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from .._tangents import differentiates
-from ..terms.total_variation import TotalVariation
+from .arrays import array, image_of, per_image, per_pixel, plain
 from .compiled import announced, spread
-from .denoising import array, image_of, per_image, per_pixel
 
 
-def ascend(tv: TotalVariation, y: Tensor, x: Tensor, step: Scalar) -> Tensor | None:
-    """prox_{step h*}(y + step D x), h the norm that tv takes of Dx; None where no kernel does it.
+def ascend(
+    y: Tensor, x: Tensor, step: Scalar, weight: Scalar, *, dims: int, isotropic: bool, coupled: bool
+) -> Tensor | None:
+    """prox_{step h*}(y + step D x); None where no kernel does it.
 
-    y is 0 across the far edges, as a dual is that has started so. One pass over x and y.
+    isotropic: |.| of all differences at a pixel, of all channels too where they are coupled. y is 0
+    across the far edges, as a dual is that has started so. One pass over x and y.
     """
-    if not plain(x) or (tv.coupled and not tv.isotropic):
+    if not plain(x) or (coupled and not isotropic):
         return None
     from .rof_loops import ascend
 
-    image = image_of(tv, x)
-    sigma, weight = per_image(expand(step, x), x, image), per_pixel(tv.weight, x, image)
-    if sigma is None or weight is None:
+    image = image_of(x, dims, coupled)
+    sigma, weights = per_image(expand(step, x), x, image), per_pixel(weight, x, image)
+    if sigma is None or weights is None:
         return None
     _compile(array(y).dtype)
     new = y.clone(memory_format=torch.contiguous_format)
-    xs, ys, s, w = _rows(x, image), _differences(new, image), array(sigma), array(weight)
-    rest = tv.isotropic, _height(image), np.finfo(s.dtype).tiny
+    xs, ys, s, w = _rows(x, image), _differences(new, image), array(sigma), array(weights)
+    rest = isotropic, _height(image), np.finfo(s.dtype).tiny
     spread(ascend, [(xs[i], ys[i], s[i], w[i], *rest) for i in range(len(xs))])
     return new
 
@@ -50,12 +52,6 @@ def pull(y: Tensor, dims: int) -> Tensor | None:
     xs, ys = _rows(out, image), _differences(y, image)
     spread(divergence, [(ys[i], _height(image), xs[i]) for i in range(len(xs))])
     return out.neg_()
-
-
-def plain(x: Tensor) -> bool:
-    """Whether a kernel takes x, and nothing of it is recorded."""
-    known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return known and x.numel() > 0 and not differentiates()
 
 
 def _height(image: tuple[int, ...]) -> int:

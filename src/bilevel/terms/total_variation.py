@@ -94,7 +94,8 @@ class TotalVariation(Weighted, Composed):
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tension  # compiled when first used
 
-        new = tension.ascend(self, y, x, step)
+        kind = {"dims": self.dims, "isotropic": self.isotropic, "coupled": self.coupled}
+        new = tension.ascend(y, x, step, self.weight, **kind)
         return super().ascend(y, x, step) if new is None else new
 
     def pull(self, y: Tensor) -> Tensor:
