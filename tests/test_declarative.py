@@ -266,3 +266,46 @@ def test_a_graph_only_where_one_is_asked_for():
     with torch.no_grad():
         assert not node(X, y0=start).requires_grad
     assert node(X[:0], y0=start[:0]).shape == (0, 3)
+
+
+def hills(y, x):  # minima at y = +-1, a maximum at 0
+    return (y.square() - 1).square().sum(1) + (x * y**4).sum(1)
+
+
+def rayleigh(y, S):
+    return -(y[:, None] @ S @ y[:, :, None])[:, 0, 0]
+
+
+def test_points_that_are_no_minimum():
+    zero = torch.zeros(2, 3, dtype=DOUBLE)
+    with pytest.raises(bl.NotConverged, match="2 of 2 samples .* falls to both sides"):
+        bl.DeclarativeNode(hills)(X.detach() ** 2, y0=zero)
+    start = torch.full_like(zero, 0.1)
+    y = bl.DeclarativeNode(hills)(X.detach() ** 2, y0=start)
+    torch.testing.assert_close(y, (1 + X.detach() ** 2) ** -0.5)
+    S = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=DOUBLE))[None]
+    middle = torch.tensor([[0.0, 1.0, 0.0]], dtype=DOUBLE)
+    with pytest.warns(bl.ConvergenceWarning, match="1 of 1 samples .* Pass another y0"):
+        y = bl.DeclarativeNode(rayleigh, outside, on_fail="warn")(S, y0=middle)
+    torch.testing.assert_close(y, middle)  # an eigenvector, not that of the largest eigenvalue
+    y = bl.DeclarativeNode(rayleigh, outside)(S, y0=middle + 0.1)
+    torch.testing.assert_close(y.abs(), torch.tensor([[1.0, 0.0, 0.0]], dtype=DOUBLE))
+
+
+def test_a_concave_objective_at_a_corner_is_at_a_minimum():
+    box = lambda y, x: torch.cat([y - 1, -1 - y], 1)  # noqa: E731
+    x = torch.full((1, 2), 0.1, dtype=DOUBLE)
+    y = bl.DeclarativeNode(lambda y, x: -squares(y, x), None, box)(x, y0=x - 0.3)
+    torch.testing.assert_close(y, -torch.ones_like(y))
+
+
+@pytest.mark.parametrize("found", [None, torch.zeros(3, dtype=DOUBLE), torch.zeros(2, 3)])
+def test_what_a_solver_of_your_own_must_give(found):
+    node = bl.DeclarativeNode(squares, solver=lambda y0, x: found)
+    with pytest.raises(ValueError, match="the solver of a DeclarativeNode gives"):
+        node(X, y0=torch.zeros(2, 3, dtype=DOUBLE))
+
+
+def test_an_empty_batch():
+    y = bl.DeclarativeNode(squares)(X[:0], y0=torch.zeros(0, 3, dtype=DOUBLE))
+    assert y.shape == (0, 3)

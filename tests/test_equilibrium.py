@@ -194,6 +194,9 @@ def test_what_goes_wrong_is_said():
         Equilibrium(torch.tanh)()
     with pytest.raises(bl.NotConverged, match="Evaluation with Plain"):
         Equilibrium(lambda x: 2 * x + 1, acceleration=bl.Plain(), max_iter=50)(x0=torch.ones(1, 2))
+    y = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).abs()
+    with pytest.raises(bl.NotConverged, match="the iteration diverged"):  # its Newton steps, too
+        Equilibrium(lambda x, y: torch.exp(x) + y)(y)
     with pytest.raises(ValueError, match=r"gives \(1, 1\) for an x of shape \(1, 2\)"):
         Equilibrium(lambda x: x[:, :1])(x0=torch.ones(1, 2))
     for f, got in [(torch.Tensor.float, "torch.float32"), (lambda x: (x,), "a tuple")]:

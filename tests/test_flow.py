@@ -108,7 +108,7 @@ def test_the_learned_time_satisfies_the_first_order_condition():
 
 
 def test_what_it_cannot_follow_is_refused():
-    with pytest.raises(TypeError, match="a term has none. Smooth it"):
+    with pytest.raises(TypeError, match="gradients, and L1 has none. Smooth it"):
         GradientFlow()(bl.LeastSquares(Y) + bl.L1())
     with pytest.raises(TypeError, match="one term by its prox, got 2"):
         GradientFlow(implicit=True)(bl.LeastSquares(Y) + bl.L1())

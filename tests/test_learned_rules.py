@@ -186,8 +186,23 @@ def test_what_cannot_be_is_refused():
         bl.LearnedLineSearch(0)
     with pytest.raises(TypeError, match="learn_rule trains a module"):
         bl.learn_rule(bl.Nesterov(), draw, weights=torch.ones(3), updates=1)
-    with pytest.raises(ValueError, match="a tensor of one a step, got 3"):
+    with pytest.raises(ValueError, match="a tensor of one a step, not all 0, got 3"):
         bl.learn_rule(bl.LearnedLineSearch(4), draw, weights=3, updates=1)
+    rule = bl.LearnedLineSearch(4)
+    with pytest.raises(ValueError, match="not all 0, got tensor"):
+        bl.learn_rule(rule, draw, weights=torch.zeros(3), updates=1)
+    with pytest.raises(ValueError, match="needs updates >= 1, got 0"):
+        bl.learn_rule(rule, draw, weights=torch.ones(3), updates=0)
+    with pytest.raises(ValueError, match="needs window >= 1, got 0"):
+        bl.learn_rule(rule, draw, weights=torch.ones(3), updates=1, window=0)
+    with pytest.raises(ValueError, match="needs lr > 0, finite, got -1"):
+        bl.learn_rule(rule, draw, weights=torch.ones(3), updates=1, lr=-1.0)
+    with pytest.raises(TypeError, match=r"gives a LeastSquares: a pair \(energy, x0\)"):
+        bl.learn_rule(rule, lambda: bl.LeastSquares(), weights=torch.ones(3), updates=1)
+    with pytest.raises(TypeError, match=r"Guarded needs a rule such as Nesterov\(\), got <class"):
+        bl.Guarded(bl.Nesterov)
+    with pytest.raises(ValueError, match="ByRule needs step_size > 0, finite, got -1"):
+        bl.ByRule([torch.zeros(2, requires_grad=True)], bl.Nesterov(), step_size=-1)
     with pytest.raises(TypeError, match="ByRule needs a rule"):
         bl.ByRule([torch.zeros(2, requires_grad=True)], "nesterov")
     game = bl.VectorField(lambda x: x)

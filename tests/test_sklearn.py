@@ -117,6 +117,32 @@ def test_sure():
     assert error < 1.5 * best
 
 
+def test_the_noise_of_sure_is_drawn_as_scikit_learn_draws():
+    """random_state: a number, None, or a generator, the same probes at all weights."""
+    fits = [
+        ours.RidgeHO(noise_std=5.0, random_state=state).fit(X, Y)
+        for state in (1, np.random.RandomState(1), None)
+    ]
+    assert fits[0].alpha_ == fits[1].alpha_ and fits[2].alpha_ > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_iter": -1}, {"tol": "small"}, {"noise_std": 0.0}, {"cv": "five"}, {"per_feature": 2}],
+)
+def test_parameters_are_checked_as_by_scikit_learn(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of RidgeHO must be"):
+        ours.RidgeHO(**wrong).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("error")
+def test_probabilities_far_from_the_boundary():
+    model = ours.LogisticRegressionHO(cv=3).fit(XC, YC)
+    far = model.predict_proba(1e6 * XC)
+    assert np.allclose(far.max(1), 1.0) and np.allclose(far.sum(1), 1.0)
+
+
 def test_in_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), ours.LassoHO(cv=3))
     assert clone(pipeline).fit(X, Y).score(X, Y) > 0.9

@@ -198,8 +198,9 @@ def test_wrong_input_is_told():
         run(model, SABA, 1)
     with pytest.raises(ValueError, match="does not fit 22 samples"):
         run(model, method, 1, batch_size=50)
-    with pytest.raises(ValueError, match="steps=-1"):
-        run(model, method, -1)
+    for steps in (-1, 2.5):
+        with pytest.raises(ValueError, match=f"steps={steps}: pass the number of steps"):
+            run(model, method, steps)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         run(model.requires_grad_(False), method, 1)
     with pytest.raises(ValueError, match="inner, terms >= 1"):

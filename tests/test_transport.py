@@ -149,6 +149,16 @@ def test_an_empty_batch_and_float32():
     assert torch.allclose(plan.double(), bl.sinkhorn(costs(x, y), *mass, blur=0.1), atol=1e-4)
 
 
+def test_masses_of_another_precision_and_costs_far_from_zero():
+    x, y, _, _ = clouds()
+    cost, mass = costs(x, y), (torch.full((5,), 0.2), torch.full((7,), 1 / 7))
+    plan = bl.sinkhorn(cost, *mass, blur=0.1)
+    single = bl.sinkhorn(cost, *(m.float() for m in mass), blur=0.1)
+    assert single.dtype == cost.dtype and torch.allclose(single, plan, atol=1e-6)
+    moved = bl.sinkhorn((cost + 2.0**20).float(), *(m.float() for m in mass), blur=0.1)
+    assert torch.allclose(moved.sum(2), mass[0].float().expand(len(cost), -1), atol=1e-5)
+
+
 def test_wrong_masses_and_costs_are_refused():
     cost, half = torch.ones(1, 2, 2), torch.tensor([0.5, 0.5])
     for a, message in [

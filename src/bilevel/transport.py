@@ -42,6 +42,7 @@ def sinkhorn(
              [0.0033, 0.4967]]])
     """
     a, b = _checked(cost, a, b)
+    cost = cost - cost.detach().amin((1, 2), keepdim=True)  # the plan's digits, not a constant's
     if isinstance(blur, Tensor) and blur.ndim or not blur > 0:
         raise ValueError(
             f"sinkhorn needs blur > 0, one number, got {blur}. Without it use wasserstein2."
@@ -135,4 +136,4 @@ def _checked(cost: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
                 f"{name} must be positive and sum to 1, got a least entry {least.min():.3g} and "
                 f"sums up to {sums.max():.6g}. Leave out points without a mass, divide by the sum."
             )
-    return a.expand(batch, n), b.expand(batch, m)
+    return a.to(cost.dtype).expand(batch, n), b.to(cost.dtype).expand(batch, m)

@@ -25,6 +25,11 @@ class Guarded(Acceleration):
     rule: Acceleration
     guard: Acceleration = field(default_factory=Nesterov)
 
+    def __post_init__(self) -> None:
+        for name in ("rule", "guard"):
+            if not isinstance(rule := getattr(self, name), Acceleration):
+                raise TypeError(f"Guarded needs a {name} such as Nesterov(), got {rule!r}.")
+
     def start(self, fixpoint: Fixpoint, z: Z) -> State:
         problem = fixpoint.problem
         if problem.h or (problem.f is not None and not problem.f.potential):

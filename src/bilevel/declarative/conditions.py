@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._broadcast import norm_event, tiny
+from .._broadcast import eps, norm_event, tiny
 from .._tangents import depends
 from ..differentiation.linear_solvers import pseudo_solve
-from ..differentiation.linearisation import DENSE
+from ..differentiation.linearisation import DENSE, Linearisation
 
 _NEAR = 1e-5  # the slack, against the constraint's gradient, below which an inequality is active
 _SMALL = 1e-3  # |y| below which a distance is no longer told relative to it
@@ -117,6 +117,22 @@ class Conditions:
         dependent = rank < active.sum(1)
         return replace(self, active=active, multipliers=nu, lengths=lengths, dependent=dependent)
 
+    def falls(self, z: tuple[Tensor, ...]) -> Tensor:  # -> (B,) bool
+        """Whether the Lagrangian's Hessian has a negative eigenvalue along the active constraints:
+        then z, where the first derivatives vanish, is no minimum. Of up to `DENSE` numbers a
+        sample, else nobody has looked; nor where multipliers are not unique."""
+        assert self.active is not None and self.dependent is not None
+        y, nu = z
+        n = y.shape[1:].numel()
+        if not len(y) or n + nu.shape[1] > DENSE:
+            return torch.zeros(len(y), dtype=torch.bool, device=y.device)
+        matrix, eye = Linearisation(z, self.residual).matrix(), torch.eye(n).to(y)
+        H, A = matrix[:, :n, :n], matrix[:, n:, :n] * self.active[:, :, None]
+        P = eye - torch.linalg.pinv(A) @ A if A.shape[1] else eye
+        slight = max(_WEAK, eps(y) ** 0.5) * torch.linalg.matrix_norm(H)  # what is no curvature
+        reduced = P @ ((H + H.mT) / 2) @ P + slight.clamp_min(tiny(y))[:, None, None] * eye
+        return (torch.linalg.cholesky_ex(reduced).info > 0) & ~self.dependent
+
     def doubt(self, z: tuple[Tensor, ...]) -> str:
         """What is wrong with the point, in words; empty if nothing is."""
         y, nu = z
@@ -174,4 +190,4 @@ def _rows(c: Tensor, y: Tensor) -> Tensor:  # -> (B, p, n), detached
         )
     rows = [_gradient(column.sum(), y) for column in c.unbind(1)]
     rows = [torch.zeros_like(y) if row is None else row.detach() for row in rows]
-    return torch.stack(rows, 1).flatten(2) if rows else y.new_zeros(len(y), 0, y[0].numel())
+    return torch.stack(rows, 1).flatten(2) if rows else y.new_zeros(len(y), 0, y.shape[1:].numel())

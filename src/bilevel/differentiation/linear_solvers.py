@@ -289,7 +289,12 @@ class Dense(LinearSolver):
 
 
 def pseudo_solve(matrix: Tensor, b: Tensor) -> Tensor:
-    """The least-squares solution of least length of a batch of dense systems (B, N, N), (B, N)."""
+    """The least-squares solution of least length of a batch of dense systems (B, N, N), (B, N);
+    NaN where the matrix is not finite."""
+    lost = ~matrix.isfinite().flatten(1).all(1)
+    if bool(lost.any()):
+        x = pseudo_solve(matrix.masked_fill(lost[:, None, None], 0.0), b)
+        return x.masked_fill(lost[:, None], torch.nan)
     u, s, vh = torch.linalg.svd(matrix)
     cut = 32 * matrix.shape[-1] * eps(b) * s[:, :1]
     inverse = torch.where(s > cut, 1 / torch.where(s > cut, s, 1.0), 0.0)

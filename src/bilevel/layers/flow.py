@@ -69,8 +69,10 @@ class GradientFlow(nn.Module):
                 "Add the others as Potential(function), or leave implicit out."
             )
         if len(slopes) + len(proximal) < len(problem.terms):
+            (left, *_) = (t for t in problem.terms if t not in slopes and t not in proximal)
             raise TypeError(
-                "GradientFlow follows gradients, and a term has none. Smooth it, "
-                "MoreauEnvelope(term, smoothing), or take it by its prox, implicit=True."
+                f"GradientFlow follows gradients, and {type(left).__name__} has none. Smooth it: "
+                "MoreauEnvelope(term, smoothing), or behind an operator Huber(delta) @ operator; "
+                "or, if it has a prox, take it so: implicit=True."
             )
         return slopes, proximal[0] if proximal else None

@@ -50,11 +50,19 @@ def learn_rule(
     """
     if not isinstance(rule, nn.Module):
         raise TypeError(f"learn_rule trains a module, such as CoordinatewiseLSTM(), got {rule!r}.")
-    if not isinstance(weights, Tensor) or weights.ndim != 1 or not bool((weights >= 0).all()):
+    if (
+        not isinstance(weights, Tensor) or weights.ndim != 1
+        or not bool((weights >= 0).all() and weights.isfinite().all() and weights.any())
+    ):  # fmt: skip
         raise ValueError(
-            f"learn_rule needs weights >= 0, a tensor of one a step, got {weights!r}. For the "
-            "whole way of 100 steps pass torch.full((100,), 0.01)."
+            f"learn_rule needs weights >= 0, a tensor of one a step, not all 0, got {weights!r}. "
+            "For the whole way of 100 steps pass torch.full((100,), 0.01)."
         )
+    for name, count in (("updates", updates), ("window", window)):
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"learn_rule needs {name} >= 1, got {count!r}.")
+    if not 0 < lr < torch.inf:
+        raise ValueError(f"learn_rule needs lr > 0, finite, got {lr}.")
     optimizer = torch.optim.Adam(rule.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     history = []
@@ -73,7 +81,12 @@ def learn_rule(
 
 
 def _begin(draw: Draw, solver: Solver) -> tuple[Fixpoint, Z]:
-    problem, x = boundary(*draw())
+    drawn = draw()
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(
+            f"draw of learn_rule gives a {type(drawn).__name__}: a pair (energy, x0) is needed."
+        )
+    problem, x = boundary(*drawn)
     solver.check(problem)
     prepared = solver.prepare(problem, x)
     return Fixpoint(problem, prepared), prepared.start(problem, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -42,6 +43,8 @@ class ByRule(Descent):
     ) -> None:
         if not isinstance(rule, Acceleration):
             raise TypeError(f"ByRule needs a rule, Nesterov() say, got {rule!r}.")
+        if not 0 < step_size < math.inf:
+            raise ValueError(f"ByRule needs step_size > 0, finite, got {step_size}.")
         self.rule, self.solver = rule, GradientDescent(step_size=step_size)
         super().__init__(params, {"step_size": step_size})
 

@@ -129,8 +129,8 @@ def learn_stochastic(
     drawn at random, the same for the same seed. For data too large to solve the lower level in
     every step; where it is not, `learn` is faster and certifies its gradient.
     """
-    if steps < 0:
-        raise ValueError(f"steps={steps}: pass the number of steps to take, 0 or more.")
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"steps={steps!r}: pass the number of steps to take, 0 or more.")
     if not isinstance(method, StochasticMethod):
         raise TypeError(f"learn_stochastic needs a method, SABA(0.1, 0.1) say, got {method!r}.")
     if not isinstance(x0, Tensor) or x0.ndim < 1 or len(x0) != 1:
@@ -147,7 +147,8 @@ def learn_stochastic(
             raise NotConverged(
                 f"step {k + 1} of {type(method).__name__} left the finite numbers; the model is as "
                 f"before it. Take a smaller step_size than {method.step_size}, or a smaller "
-                f"outer_step_size than {method.outer_step_size}."
+                f"outer_step_size than {method.outer_step_size}; or is a gradient of the energy, "
+                "or of the loss, NaN where x is finite?"
             )
         draw.move(-method.outer_step_size * shrink * direction)
         if on_step is not None:

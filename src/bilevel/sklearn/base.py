@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import check_cv
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
@@ -40,9 +42,16 @@ class Tuned(BaseEstimator):
     """
 
     centres = True  # an intercept is a mean taken off; else it is a column of ones
+    _parameter_constraints = {
+        "cv": ["cv_object"],
+        "fit_intercept": ["boolean"],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Find the weights, then the model of all rows."""
+        self._validate_params()
         data = self._validated(X, y, sample_weight)
         search = Search(self._criterion(data))
         self._search(search, data)

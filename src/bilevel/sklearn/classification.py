@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
+from scipy.special import expit
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
@@ -28,6 +29,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
     """
 
     centres = False
+    _parameter_constraints = {**Tuned._parameter_constraints, "per_feature": ["boolean"]}
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class LogisticRegressionHO(ClassifierMixin, Tuned):
         return self.classes_[positive.astype(int)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        chance = 1 / (1 + np.exp(-self.decision_function(X)))
+        chance = expit(self.decision_function(X))
         return np.stack([1 - chance, chance], 1)
 
     def predict_log_proba(self, X: Any) -> np.ndarray:

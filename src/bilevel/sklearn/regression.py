@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from ..learning.risk import sure
@@ -33,6 +36,12 @@ class _Regressor(RegressorMixin, Tuned):
     the fit (`bilevel.sure`) takes the place of held-out rows.
     """
 
+    _parameter_constraints = {
+        **Tuned._parameter_constraints,
+        "noise_std": [None, Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
         *,
@@ -41,7 +50,7 @@ class _Regressor(RegressorMixin, Tuned):
         fit_intercept: bool = True,
         max_iter: int = 50,
         tol: float = 1e-3,
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
         self.cv = cv
         self.noise_std = noise_std  # of y; then there are no splits
@@ -65,12 +74,13 @@ class _Regressor(RegressorMixin, Tuned):
             return super()._criterion(data)
         everything = np.arange(len(data.y)), np.arange(0)
         (batch,) = self._batches(data, [everything])
+        seed = check_random_state(self.random_state).randint(2**31 - 1)  # the same at all weights
 
         def criterion(weights: Tensor) -> Tensor:
             def fitted(target: Tensor) -> Tensor:
                 return batch.train.operator(self._solved(batch, target, weights, None))
 
-            generator = torch.Generator().manual_seed(self.random_state)
+            generator = torch.Generator().manual_seed(seed)
             return sure(fitted, batch.train.target, self.noise_std, generator=generator)[0]  # type: ignore[arg-type]
 
         return criterion
@@ -171,6 +181,8 @@ class RidgeHO(_Regressor):
     gradient.
     """
 
+    _parameter_constraints = {**_Regressor._parameter_constraints, "per_feature": ["boolean"]}
+
     def __init__(
         self,
         *,
@@ -180,7 +192,7 @@ class RidgeHO(_Regressor):
         fit_intercept: bool = True,
         max_iter: int = 50,
         tol: float = 1e-3,
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
         super().__init__(
             cv=cv, noise_std=noise_std, fit_intercept=fit_intercept, max_iter=max_iter, tol=tol,

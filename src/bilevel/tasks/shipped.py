@@ -25,6 +25,11 @@ def denoisers() -> dict[float, nn.Module]:
     return {data.Noise.parse(config["data"]["noise"]).low: model for model, config in loaded}
 
 
+def nearest(level: float) -> float:
+    """The one of their noise levels that is the nearest."""
+    return min(denoisers(), key=lambda known: abs(math.log(known / level)))
+
+
 @dataclass(frozen=True)
 class ShippedDenoiser(Restorer):
     """The filters of the nearest noise level, on the image scaled so that its noise is theirs."""
@@ -36,14 +41,13 @@ class ShippedDenoiser(Restorer):
 
     def __call__(self, image: Image) -> tuple[np.ndarray, str]:
         level, how = noise_of(image, self.noise)
-        known = denoisers()
-        nearest = min(known, key=lambda other: abs(math.log(other / level)))
-        if not 0.5 <= nearest / level <= 2:
+        learned = nearest(level)
+        if not 0.5 <= learned / level <= 2:
             warnings.warn(
-                f"{image.path}: its noise of {level:.1f} is far from {nearest:g}, the nearest that "
+                f"{image.path}: its noise of {level:.1f} is far from {learned:g}, the nearest that "
                 "the denoisers of the package have learned. Learn one with bilevel learn denoise.",
                 stacklevel=2,
             )
-        scale = nearest / level
-        restored = Denoise().apply(known[nearest], scale * image.channels, nearest) / scale
-        return restored, f" (noise {level:.1f}, {how}; filters learned at {nearest:g})"
+        scale = learned / level
+        restored = Denoise().apply(denoisers()[learned], scale * image.channels, learned) / scale
+        return restored, f" (noise {level:.1f}, {how}; filters learned at {learned:g})"
