@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from scipy.optimize import nnls
 
 import bilevel as bl
@@ -36,6 +37,37 @@ def test_a_brightness_for_each_pixel():
     np.testing.assert_allclose(bl.unmix(dark, E, normalise=True, tol=1e-10), a, atol=1e-6)
     assert np.abs(bl.unmix(dark, E) - a).max() > 0.05
     assert not bl.unmix(np.zeros((1, 12)), E, normalise=True).any()
+
+
+def test_spectra_are_refined_through_the_shares():
+    """From others, by the light in all bands, where the shares see every second one only."""
+    generator = torch.Generator().manual_seed(0)
+    E = torch.rand(12, 3, generator=generator, dtype=torch.float64)
+    b = torch.rand(40, 3, generator=generator, dtype=torch.float64) @ E.mT
+    log_spectra = (E + 0.2 * torch.rand(12, 3, generator=generator, dtype=torch.float64)).log()
+    log_spectra.requires_grad_()
+
+    def misfit(log_spectra):
+        F = log_spectra.exp()
+        a = bl.argmin(bl.LeastSquares(b[:, ::2]) @ bl.Matrix(F[::2]) + bl.NonNegative(), tol=1e-10)
+        return (a @ F.mT - b).square().mean()
+
+    (slope,) = torch.autograd.grad(misfit(log_spectra), log_spectra)
+    way = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        plus, minus = (misfit(log_spectra + h * way) for h in (1e-6, -1e-6))
+    torch.testing.assert_close((slope * way).sum(), (plus - minus) / 2e-6, rtol=1e-5, atol=1e-9)
+    before = misfit(log_spectra).item()
+    optimizer = torch.optim.LBFGS([log_spectra], max_iter=30, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = misfit(log_spectra)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert misfit(log_spectra).item() < before / 20
 
 
 def test_samson_by_the_command_line(tmp_path, shared_data):
