@@ -272,10 +272,6 @@ def hills(y, x):  # minima at y = +-1, a maximum at 0
     return (y.square() - 1).square().sum(1) + (x * y**4).sum(1)
 
 
-def rayleigh(y, S):
-    return -(y[:, None] @ S @ y[:, :, None])[:, 0, 0]
-
-
 def test_points_that_are_no_minimum():
     zero = torch.zeros(2, 3, dtype=DOUBLE)
     with pytest.raises(bl.NotConverged, match="2 of 2 samples .* falls to both sides"):
