@@ -84,10 +84,59 @@ for _ in range(150):
 print("costs:", [round(c, 3) for c in log_cost.detach().exp().tolist()])
 
 # %%
+# A matrix game
+# -------------
+#
+# A penalty: the kicker aims left or right, the keeper dives left or right, and the matrix :math:`P`
+# has the chances of a goal. The keeper minimises over mixed strategies :math:`y` what the best
+# answer brings,
+#
+# .. math:: v(P) = \min_{y \ge 0,\; \sum y = 1} \; \max_i \; (P y)_i .
+#
+# The value has its gradient by ``bl.minimum``, the chance that the kicker picks the row times the
+# chance of the column; the strategy by ``bl.argmin``. Let the keeper train for shots to the left:
+
+
+def chances(p):  # rows: aim, columns: dive
+    return torch.stack([torch.stack([p, torch.tensor(0.95)]), torch.tensor([0.93, 0.7])])
+
+
+def penalty(p):
+    return bl.Largest() @ bl.Matrix(chances(p)) + bl.Simplex()
+
+
+levels = torch.linspace(0.3, 0.9, 13)
+values, dives, value_slopes, dive_slopes = ([] for _ in range(4))
+for level in levels:
+    p = level.clone().requires_grad_()
+    value = bl.minimum(penalty(p), x0=torch.full((1, 2), 0.5))
+    dive = bl.argmin(penalty(p), x0=torch.full((1, 2), 0.5))[0, 0]
+    values.append(value.item())
+    dives.append(dive.item())
+    value_slopes.append(torch.autograd.grad(value.sum(), p)[0].item())
+    dive_slopes.append(torch.autograd.grad(dive, p)[0].item())
+span = levels - 0.95 + 0.7 - 0.93  # of two by two there is a formula
+off = (torch.tensor(values) - (0.7 * levels - 0.95 * 0.93) / span).abs().max()
+print(f"goals {values[-1]:.3f} -> {values[0]:.3f}, dives to the left {dives[-1]:.2f} -> "
+      f"{dives[0]:.2f}; the value is off the formula by {off:.0e}")  # fmt: skip
+
+# %%
+# The better he is on the left, the *less* he dives there: the kicker has learned, too.
+#
 # The picture
 # -----------
 
-figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
+for heights, slopes, label, color in (
+    (values, value_slopes, "goals, the value", "C0"),
+    (dives, dive_slopes, "dives to the left", "C1"),
+):
+    axes[3].plot(levels, heights, "o", color=color, label=label)
+    for level, height, slope in zip(levels.tolist(), heights, slopes, strict=True):
+        ends = torch.tensor([-0.02, 0.02])
+        axes[3].plot(level + ends, height + slope * ends, color=color, lw=2)
+axes[3].set(title="a penalty, with gradients", xlabel="goals if both choose left")
+axes[3].legend()
 for name, path in paths.items():
     axes[0].plot(*path.T, ".-", ms=3, label=name)
 axes[0].plot(0, 0, "k+")
