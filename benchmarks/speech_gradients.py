@@ -11,9 +11,9 @@ from torch import Tensor
 
 import bilevel as bl
 from bilevel.layers import Dequantize
-from bilevel.tasks.dequantize import spectral
+from bilevel.tasks.dequantize import cosines, spectral
 
-FRAMES, COUNTS = 16, (10, 30, 100)
+FRAMES, COUNTS = 16, (10, 30, 100, 1000)
 UNROLLED = {
     "published mask": (PublishedModel, False, bl.Unroll()),
     "no mask": (Dequantize, True, bl.Unroll()),
@@ -36,20 +36,21 @@ def main() -> None:
     torch.set_num_threads(1)
     train = frames("train")
     train = train[loud(train)]
-    start, clean = spectral(train), spread(train, FRAMES)
-    solved = Dequantize(start, solver=bl.LinearProgram(), diff=bl.PartlySmooth(), tol=1e-8)
-    vertex = gradient(solved, clean)
-    rows = []
-    for count in COUNTS:
-        exact = gradient(Dequantize(start, steps=count, diff=bl.Unroll()), clean)
-        row = {"steps": count, "of the solution": cosine(vertex, exact)}
-        for name, (kind, relaxed, diff) in UNROLLED.items():
-            model = kind(start, steps=count, relaxed=relaxed, diff=diff)
-            row[name] = cosine(gradient(model, clean), exact)
-        rows.append(row)
+    clean, rows = spread(train, FRAMES), []
+    for at, start in {"DCT, weighted": spectral(train), "DCT": cosines(clean.shape[1])}.items():
+        solved = Dequantize(start, solver=bl.LinearProgram(), diff=bl.PartlySmooth(), tol=1e-8)
+        vertex = gradient(solved, clean)
+        for count in COUNTS:
+            exact = gradient(Dequantize(start, steps=count, diff=bl.Unroll()), clean)
+            row = {"at": at, "steps": count, "of the solution": cosine(vertex, exact)}
+            for name, (kind, relaxed, diff) in UNROLLED.items():
+                model = kind(start, steps=count, relaxed=relaxed, diff=diff)
+                row[name] = cosine(gradient(model, clean), exact)
+            rows.append(row)
+            print(row, flush=True)
     notes = (
-        f"Cosine with the exact gradient of the unrolled steps, for the rows of K, at the weighted "
-        f"DCT, on {FRAMES} speech frames of the train files, float64."
+        f"Cosine with the exact gradient of the unrolled steps, for the rows of K, on {FRAMES} "
+        "speech frames of the train files, float64."
     )
     store("speech_gradients", "Gradients of dequantisation", rows, list(rows[0]), notes)
 

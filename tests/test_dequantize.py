@@ -258,6 +258,8 @@ def test_learn_and_dequantize(sounds):
     judged = bilevel("evaluate", "deq", "--audio", "speech", "--force")
     assert judged.exit_code == 0, judged.output
     assert {row.method: row for row in hearing.read_errors("deq")} != rows  # of all sounds
+    other = bilevel("denoise", "photo.png", "--model", "deq")
+    assert other.exit_code == 1 and "of the task 'dequantize', not of 'denoise'. Use" in said(other)
     judged = bilevel("evaluate", "deq")
     assert judged.exit_code == 1 and "is a dequantiser: name a folder" in said(judged)
     again = bilevel("learn", "dequantize", "--out", "deq", "--resume", "--steps", 4)

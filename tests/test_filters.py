@@ -161,3 +161,6 @@ def test_denoise_without_a_model_takes_the_filters_of_the_nearest_level(here, le
 def test_noise_far_from_what_the_filters_have_learned_is_told(here):
     with pytest.warns(UserWarning, match="its noise of 5.0 is far from 15"):
         ShippedDenoiser(5.0)(images.read(here / "photos" / "a0.png"))
+    np.save(here / "tiny.npy", np.random.default_rng(0).random((6, 90)))
+    with pytest.raises(images.ImageError, match=r"tiny.npy has less than the 7 x 7 pixels of a fi"):
+        ShippedDenoiser(25.0)(images.read(here / "tiny.npy"))

@@ -71,9 +71,15 @@ def test_learning_lessens_the_doubt_and_is_read_back(folder):
     with torch.no_grad():
         assert segment.doubt(learned, batch) < segment.doubt(hand, batch)
     assert regions.mean_iou(regions.found(learned, samples[0]), samples[0]) > 0.9
-    with pytest.raises(ValueError, match="is no run of bilevel learn segment"):
-        (folder / "run" / "config.toml").write_text('task = "denoise"\n')
-        segment.load(folder / "run")
+    told = bilevel("info", "run")
+    assert told.exit_code == 1 and "of the task 'segment', not of 'denoise' or 'deb" in said(told)
+    for task, message in (
+        ("fly", "is no run of bilevel learn segment"),
+        ("denoise", "of the task 'denoise', not of 'segment'. Use bilevel denoise"),
+    ):
+        (folder / "run" / "config.toml").write_text(f'task = "{task}"\n')
+        with pytest.raises(ValueError, match=message):
+            segment.load(folder / "run")
 
 
 def test_the_gradient_is_that_of_differences(monkeypatch):

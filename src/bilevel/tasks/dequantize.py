@@ -23,7 +23,7 @@ from bilevel.layers import Dequantize
 from bilevel.learning.learn import LearnResult
 from bilevel.learning.learn import learn as learn_parameters
 from bilevel.learning.run_folder import Record
-from bilevel.tasks import MODELS
+from bilevel.tasks import MODELS, check_task
 from bilevel.tasks.audio import Audio, AudioError
 from bilevel.tasks.windows import Windows
 
@@ -96,6 +96,7 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
     if run is None:
         run = MODELS / SHIPPED
     config, state = learning.read_config(run), learning.read_model(run)
+    check_task(run, config, NAME)
     rows, data = state.get("rows"), config.get("data", {})
     known = config.get("task") == NAME and {"rate", "bits"} <= data.keys()
     fits = set(state) == {"rows", "log_weight"} and state["log_weight"].shape == rows.shape[:1]  # type: ignore[union-attr]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from bilevel.tasks import data, images, runs, sweep
+from bilevel import learning
+from bilevel.tasks import check_task, data, images, runs, sweep
 from bilevel.tasks.denoise import noise_of
 from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.restorer import ByWeight, Restored, Restorer
@@ -41,13 +42,9 @@ class Restoration(Restorer):
             return cls(task, task.model(False, weight), None)
         if run is None:  # the usual weight of the image's noise
             return cls(task, task.model(True), noise)
+        check_task(run, learning.read_config(run), task.name)
         model, _ = runs.load(run)
         job = runs.Job.of_run(run)
-        if job.task.name != task.name:
-            raise ValueError(
-                f"{run} is a run of the task {job.task.name!r}, not of {task.name!r}. Use bilevel "
-                f"{job.task.name}, or another run."
-            )
         if noise is not None and "sigma" not in model.asks:  # type: ignore[operator]
             warnings.warn(
                 f"The model in {run} has one weight for every noise level: --noise plays no part.",

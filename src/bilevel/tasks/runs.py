@@ -17,6 +17,7 @@ from bilevel import learning
 from bilevel.layers import FilterDenoise
 from bilevel.learning.learn import LearnResult
 from bilevel.learning.learn import learn as learn_parameters
+from bilevel.tasks import check_task
 from bilevel.tasks.data import Noise, Sample, crops, digest, photographs
 from bilevel.tasks.deblur import Deblur
 from bilevel.tasks.denoise import Denoise
@@ -57,6 +58,7 @@ def build(task: Task, config: Mapping[str, Any]) -> nn.Module:
 def load(run: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Model and config of a run folder. Reads TOML and safetensors only: no code of it is run."""
     config, state = learning.read_config(run), learning.read_model(run)
+    check_task(run, config, Denoise.name, Deblur.name)
     try:
         model = build(task_of(config), config.get("model", {}))
     except ValueError as error:

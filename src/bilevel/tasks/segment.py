@@ -13,6 +13,7 @@ from torch import Tensor
 from bilevel import learning
 from bilevel.layers import Segmenter
 from bilevel.learning.learn import learn as learn_parameters
+from bilevel.tasks import check_task
 from bilevel.tasks.images import Image, ImageError, Kind, read, scan
 
 TASK = "segment"
@@ -58,6 +59,7 @@ def load(run: Path | None) -> Segmenter:
     if run is None:
         return model
     config, state = learning.read_config(run), learning.read_model(run)
+    check_task(run, config, TASK)
     if config.get("task") != TASK or state.keys() != model.state_dict().keys():
         raise ValueError(f"{run} is no run of bilevel learn {TASK}. Check the path.")
     learning.fill(model, state, run)

@@ -13,7 +13,7 @@ from torch import nn
 from bilevel.tasks import MODELS, data, runs
 from bilevel.tasks.denoise import Denoise, noise_of
 from bilevel.tasks.files import check_noise
-from bilevel.tasks.images import Image
+from bilevel.tasks.images import Image, ImageError
 from bilevel.tasks.restorer import Restorer
 
 
@@ -42,6 +42,12 @@ class ShippedDenoiser(Restorer):
     def __call__(self, image: Image) -> tuple[np.ndarray, str]:
         level, how = noise_of(image, self.noise)
         learned = nearest(level)
+        least = denoisers()[learned].basis.shape[-1]  # type: ignore[index]
+        if min(image.channels.shape[1:]) < least:
+            raise ImageError(
+                f"{image.path} has less than the {least} x {least} pixels of a filter. Pass a "
+                "--weight of total variation, 0.1 say."
+            )
         if not 0.5 <= learned / level <= 2:
             warnings.warn(
                 f"{image.path}: its noise of {level:.1f} is far from {learned:g}, the nearest that "
