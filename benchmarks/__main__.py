@@ -12,7 +12,7 @@ if __name__ == "__main__":
         "overhead", "tv_bsd68", "tv_1d", "tv_2d", "tv_2d_derivative", "tv_larger",
         "declarative_node", "gradient_errors", "certificates", "derivative_convergence",
         "unrolled_gradients",
-        "strategy_bias", "quadratic_programs", "hyper_parameters", "distributed",
+        "strategy_bias", "quadratic_programs", "hyper_parameters", "many_weights", "distributed",
         "adaptive_inexact", "composed_adjoints", "search_baselines", "filters_bsd68",
         "filters_step",
         "speech_dequantize", "speech_solving", "speech_gradients", "speech_arms",

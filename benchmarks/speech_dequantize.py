@@ -68,6 +68,7 @@ def main() -> None:
     rows = [
         {"method": "quantised", "on": "first 1024", **errors(lambda x: x, first)},
         {"method": "DCT, 1000 steps", "on": "first 1024", **errors(by(anchor), first)},
+        {"method": "DCT, solved", "on": "first 1024", **errors(by(solved), first)},
         {"method": "quantised", "on": odd, **errors(lambda x: x, test)},
         {"method": "5-tap mean, cut to the cells", "on": odd, **errors(_mean, test)},
         {"method": "DCT, solved", "on": "odd dev files, 64 frames",

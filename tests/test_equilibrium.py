@@ -189,6 +189,18 @@ def test_float32_and_images():
         assert layer(y[:0]).shape == (0, 2, 5, 4)
 
 
+def test_a_monotone_equilibrium_in_autocast():
+    """The input may be rounded, the equilibrium is none of it."""
+    layer = MonotoneEquilibrium(3, 4).float()
+    y = torch.randn(5, 3, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        x, pull = layer(y), layer.encode(y).float()
+    moved = x - x @ layer.field.mT + pull
+    assert x.dtype == torch.float32 and torch.allclose(x, moved.relu(), atol=1e-4)
+    x.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
 def test_what_goes_wrong_is_said():
     with pytest.raises(ValueError, match="to know the shape of x"):
         Equilibrium(torch.tanh)()

@@ -90,6 +90,15 @@ def test_sparse_is_dense(estimator):
     np.testing.assert_allclose(sparse.coef_, dense.coef_, rtol=1e-3, atol=1e-4)
 
 
+def test_indices_of_64_bits():
+    """As SciPy keeps them of arrays that are made by hand."""
+    rows, columns = (index.astype(np.int64) for index in np.nonzero(X > 0.5))
+    design = scipy.sparse.csr_array((X[rows, columns], (rows, columns)), shape=X.shape)
+    model = ours.LassoHO(cv=3).fit(design, Y)
+    assert design.indices.dtype == np.int64  # X is left as it was
+    assert np.allclose(model.coef_, ours.LassoHO(cv=3).fit(design.toarray(), Y).coef_)
+
+
 def test_no_worse_than_a_grid():
     cv = ShuffleSplit(3, random_state=1)
     grid = linear_model.LassoCV(cv=cv, alphas=100).fit(X, Y)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .._autocast import full_precision
 from .._remembered import Remembered
 from ..acceleration import Acceleration, AndersonMixing
 from ..argmin import argmin
@@ -159,14 +160,16 @@ class MonotoneEquilibrium(nn.Module):
     def forward(
         self, y: Tensor, x0: Tensor | None = None
     ) -> Tensor:  # (B, inputs) -> (B, features)
-        M, pull = self.field, self.encode(y)
-        step = self.margin / torch.linalg.matrix_norm(M.detach(), 2) ** 2
-        return argmin(
-            VectorField(lambda x: torch.addmm(-pull, x, M.mT)) + self.activation,
-            x0=torch.zeros_like(pull) if x0 is None else x0,
-            solver=ForwardBackward(step_size=step),
-            acceleration=self.acceleration,
-            diff=self.diff,
-            tol=self.tol,
-            on_fail=self.on_fail,
-        )
+        pull = self.encode(y).to(self.A.dtype)  # coarser in autocast
+        with full_precision():
+            M = self.field
+            step = self.margin / torch.linalg.matrix_norm(M.detach(), 2) ** 2
+            return argmin(
+                VectorField(lambda x: torch.addmm(-pull, x, M.mT)) + self.activation,
+                x0=torch.zeros_like(pull) if x0 is None else x0,
+                solver=ForwardBackward(step_size=step),
+                acceleration=self.acceleration,
+                diff=self.diff,
+                tol=self.tol,
+                on_fail=self.on_fail,
+            )

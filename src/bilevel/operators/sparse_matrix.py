@@ -34,7 +34,11 @@ class SparseMatrix(Operator):
                 "SparseMatrix needs a sparse array of scipy.sparse, got "
                 f"{type(self.matrix).__name__}. A tensor or a dense array goes into Matrix."
             )
-        object.__setattr__(self, "matrix", sparse.csc_array(self.matrix))
+        kept = sparse.csc_array(self.matrix)
+        if kept.indices.dtype != np.int32 and max(kept.nnz, *kept.shape) < 2**31:
+            places = kept.indices.astype(np.int32), kept.indptr.astype(np.int32)  # others refuse 64
+            kept = sparse.csc_array((kept.data, *places), shape=kept.shape)
+        object.__setattr__(self, "matrix", kept)
         if self.mean is not None and np.shape(self.mean) != self.matrix.shape[1:]:
             raise ValueError(
                 f"SparseMatrix of shape {self.matrix.shape} needs a mean of shape "
