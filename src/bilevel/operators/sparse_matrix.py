@@ -35,7 +35,7 @@ class SparseMatrix(Operator):
                 f"{type(self.matrix).__name__}. A tensor or a dense array goes into Matrix."
             )
         kept = sparse.csc_array(self.matrix)
-        if kept.indices.dtype != np.int32 and max(kept.nnz, *kept.shape) < 2**31:
+        if kept.indices.dtype != np.int32 and max(kept.nnz, *self.matrix.shape) < 2**31:
             places = kept.indices.astype(np.int32), kept.indptr.astype(np.int32)  # others refuse 64
             kept = sparse.csc_array((kept.data, *places), shape=kept.shape)
         object.__setattr__(self, "matrix", kept)
