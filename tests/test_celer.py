@@ -110,6 +110,20 @@ def test_the_step_alone_gets_there(start):
     torch.testing.assert_close(x, bl.solve(problem, tol=1e-12).x)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("solver", [None, bl.Celer()], ids=str)
+def test_a_sparse_matrix_of_any_kind_of_number(kind, dtype, solver):
+    dense = (10 * np.random.default_rng(0).random((20, 8)) - 6).clip(0).astype(kind)
+    y, weight = torch.ones(1, 20, dtype=dtype), torch.tensor(0.5, dtype=dtype, requires_grad=True)
+    found = []
+    for A in (bl.SparseMatrix(scipy.sparse.csr_array(dense)), bl.Matrix(torch.tensor(dense).to(y))):
+        x = bl.argmin(bl.LeastSquares(y) @ A + weight * bl.L1(), solver=solver)
+        found += [x, torch.autograd.grad(x.sum(), weight)[0]]
+        assert x.dtype == dtype
+    torch.testing.assert_close(found[:2], found[2:], rtol=1e-4, atol=1e-5)
+
+
 def test_refusals():
     A, b = lasso()
     data = bl.LeastSquares(b) @ bl.Matrix(A)
@@ -121,6 +135,8 @@ def test_refusals():
         bl.argmin(bl.Logistic(b.sign()) @ bl.Matrix(A) + bl.ElasticNet(), solver=bl.Celer())
     with pytest.raises(TypeError, match="SparseMatrix needs a sparse array of scipy.sparse"):
         bl.SparseMatrix(np.eye(3))
+    with pytest.raises(ValueError, match="SparseMatrix is NaN or inf in 3 of 3 values"):
+        bl.SparseMatrix(scipy.sparse.eye_array(3) * np.nan)
     with pytest.raises(ValueError, match="needs a mean of shape"):
         bl.SparseMatrix(scipy.sparse.eye_array(3), np.zeros(2))
     with pytest.raises(ValueError, match=r"needs x of shape \(B, 3\)"):

@@ -99,6 +99,16 @@ def test_indices_of_64_bits():
     assert np.allclose(model.coef_, ours.LassoHO(cv=3).fit(design.toarray(), Y).coef_)
 
 
+@pytest.mark.parametrize(
+    ("cv", "what"), [(3, "train on"), ([(np.arange(40), np.arange(40, 60))], "hold out")]
+)
+def test_splits_without_a_row_that_counts(cv, what):
+    weight = np.zeros(len(Y))
+    weight[:20] = 1
+    with pytest.raises(ValueError, match=f"split 0 .* no row with a weight to {what}: 20 of 60"):
+        ours.LassoHO(cv=cv).fit(X, Y, weight)
+
+
 def test_no_worse_than_a_grid():
     cv = ShuffleSplit(3, random_state=1)
     grid = linear_model.LassoCV(cv=cv, alphas=100).fit(X, Y)

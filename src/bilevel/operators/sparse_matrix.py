@@ -34,7 +34,14 @@ class SparseMatrix(Operator):
                 "SparseMatrix needs a sparse array of scipy.sparse, got "
                 f"{type(self.matrix).__name__}. A tensor or a dense array goes into Matrix."
             )
-        kept = sparse.csc_array(self.matrix)
+        kept: Any = sparse.csc_array(self.matrix)
+        if kept.dtype.kind in "biu":
+            kept = kept.astype(np.float64)
+        if not np.isfinite(kept.data).all():
+            raise ValueError(
+                f"SparseMatrix is NaN or inf in {int((~np.isfinite(kept.data)).sum())} of "
+                f"{kept.nnz} values. Clean the data."
+            )
         if kept.indices.dtype != np.int32 and max(kept.nnz, *self.matrix.shape) < 2**31:
             places = kept.indices.astype(np.int32), kept.indptr.astype(np.int32)  # others refuse 64
             kept = sparse.csc_array((kept.data, *places), shape=kept.shape)
@@ -67,16 +74,14 @@ class SparseMatrix(Operator):
     def _product(self, x: Tensor) -> Tensor:
         array = x.detach().numpy()
         image = _rows(self.matrix, array)
-        return torch.from_numpy(
-            image if self.mean is None else image - (array @ self.mean)[:, None]
-        )
+        return _like(image if self.mean is None else image - (array @ self.mean)[:, None], array)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         array = y.detach().numpy()
         image = _rows(self._transposed, array)
         if self.mean is not None:
             image = image - array.sum(1, keepdims=True) * self.mean
-        return torch.from_numpy(image)
+        return _like(image, array)
 
     def columns(self, index: Tensor) -> SparseMatrix:
         """The operator of some of the unknowns."""
@@ -96,6 +101,12 @@ class SparseMatrix(Operator):
             gram -= np.outer(self.mean, column) + np.outer(column, self.mean)
             gram += weight.sum() * np.outer(self.mean, self.mean)
         return torch.from_numpy(gram)
+
+
+def _like(image: np.ndarray, rows: np.ndarray) -> Tensor:
+    """The image in the precision of what it is of."""
+    real = not np.iscomplexobj(image)
+    return torch.from_numpy(image.astype(rows.dtype, copy=False) if real else image)
 
 
 def _rows(matrix: Any, rows: np.ndarray) -> np.ndarray:

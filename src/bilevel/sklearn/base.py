@@ -99,8 +99,18 @@ class Tuned(BaseEstimator):
         """Without the rows of weight 0, which would still count as rows."""
         cv: Any = check_cv(self.cv, data.y, classifier=not self.centres)  # type: ignore[attr-defined]
         used = data.weight > 0
-        splits = cv.split(data.X, data.y)
-        return [(train[used[train]], test[used[test]]) for train, test in splits]
+        splits = [
+            (train[used[train]], test[used[test]]) for train, test in cv.split(data.X, data.y)
+        ]
+        empty = [k for k, (train, test) in enumerate(splits) if not (len(train) and len(test))]
+        if empty:
+            raise ValueError(
+                f"split {empty[0]} of cv has no row with a weight to "
+                f"{'hold out' if len(splits[empty[0]][0]) else 'train on'}: {int(used.sum())} of "
+                f"{len(used)} rows have one. Pass a shuffled cv, KFold(5, shuffle=True), or leave "
+                "the others out."
+            )
+        return splits
 
     def _batches(self, data: Data, splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Batch]:
         return batches(data, splits, self.centres and self.fit_intercept, self.centres)  # type: ignore[attr-defined]

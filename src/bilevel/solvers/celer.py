@@ -126,7 +126,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     f, g = problem.f, problem.g
     assert isinstance(f, SmoothComposition) and g is not None
     squares = isinstance(f.outer, LeastSquares)
-    A, mean = _array(f.operator, b)
+    A, mean = _array(f.operator, b, x0)
     image = x0.new_empty(1, A.shape[0])
     data = f.outer.target if squares else f.outer.labels  # type: ignore[attr-defined]
     y, row_weight = _sample(data, image, b), _sample(f.outer.weight, image, b)  # type: ignore[attr-defined]
@@ -149,10 +149,11 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     return torch.from_numpy(x[:, 0]).to(x0), int(rounds[0])
 
 
-def _array(operator: Operator, b: int) -> tuple[Any, np.ndarray | None]:
+def _array(operator: Operator, b: int, x0: Tensor) -> tuple[Any, np.ndarray | None]:
     """The design of sample b, and the mean that is to be taken off its rows."""
     if isinstance(operator, SparseMatrix):
-        return operator.matrix, operator.mean
+        dtype = np.float64 if x0.dtype == torch.float64 else np.float32  # celer wants one for all
+        return operator.matrix.astype(dtype, copy=False), operator.mean
     assert isinstance(operator, Matrix)
     a = operator.matrix.detach()
     return (a if a.ndim == 2 else a[b]).numpy(force=True), None
