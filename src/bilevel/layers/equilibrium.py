@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .._bfloat16 import ROUGH, rough_products
 from .._remembered import Remembered
 from ..acceleration import Acceleration, AndersonMixing
 from ..argmin import argmin
 from ..differentiation import Strategy
 from ..errors import OnFail
-from ..problem import Problem
+from ..problem import Problem, relative_change
 from ..solvers import ForwardBackward, Solver
 from ..solvers.base import Z
 from ..terms import NonNegative, Proximable, VectorField
@@ -36,8 +37,27 @@ class Evaluation(Solver):
     def step(self, problem: Problem, z: Z) -> Z:
         return (self.f(z[0]),)
 
+    def draft(self, problem: Problem, z: Z) -> Z:
+        """By plain steps with rough products, while these contract and tell a change."""
+        rough, x = rough_products(z[0]), z[0]
+        if rough is None:
+            return z
+        x, before = self.f(x), torch.inf
+        change = _largest_change(z[0], x)
+        while ROUGH < change < 0.9 * before:
+            with rough:
+                image = self.f(x)
+            if not rough.rounded:
+                return (x,)
+            x, before, change = image, change, _largest_change(x, image)
+        return (x,) if change < before else z
+
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return AndersonMixing()
+
+
+def _largest_change(x: Tensor, image: Tensor) -> float:
+    return float(relative_change((x,), (image,)).max())
 
 
 class Equilibrium(nn.Module):
