@@ -16,7 +16,8 @@ ROUGH = 5e-3  # a relative change that rough products still tell
 _aten = torch.ops.aten
 _MATRICES = {_aten.mm.default: 0, _aten.bmm.default: 0, _aten.addmm.default: 1}
 _FILTERS = {_aten.convolution.default: 1, _aten.convolution_backward.default: 2}
-_LEAST = 2**24  # multiplications, of a product that is worth the casts
+# multiplications that pay for the call, and for each cast: measured on one core with matrix units
+_LEAST, _EACH = 2**24, 40
 
 
 class RoughProducts(TorchDispatchMode):
@@ -32,7 +33,7 @@ class RoughProducts(TorchDispatchMode):
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if types or kwargs or _multiplications(operation, args) < _LEAST:
+        if types or kwargs or not _worthwhile(operation, args):
             return operation(*args, **(kwargs or {}))
         self.rounded += 1
         if operation is _aten.addmm.default:  # the summand as it is
@@ -54,7 +55,8 @@ class RoughProducts(TorchDispatchMode):
 def rough_products(x: Tensor) -> RoughProducts | None:
     """The mode, where it may gain in products with x."""
     large = x.dtype == torch.float32 and x.numel() >= _LEAST // 1024
-    return RoughProducts() if large and x.is_cpu and _has_units() and not traced() else None
+    seen = not traced() and not torch.is_inference_mode_enabled()  # else no mode sees the products
+    return RoughProducts() if large and seen and x.is_cpu and _has_units() else None
 
 
 @cache
@@ -62,16 +64,19 @@ def _has_units() -> bool:
     return torch.cpu._is_amx_tile_supported()
 
 
-def _multiplications(operation: Any, args: tuple) -> int:
+def _worthwhile(operation: Any, args: tuple) -> bool:
+    """Whether the multiplications are many, and many for each number that has to be cast."""
     if operation in _MATRICES:
         a, b = args[_MATRICES[operation] :]
         count = a.numel() * b.shape[-1]
+        cast = a.numel() + b.numel() + count // max(a.shape[-1], 1)
     elif operation in _FILTERS:
         a, b = args[0], args[_FILTERS[operation]]
-        count = a.numel() // max(a.shape[1], 1) * b.numel()
+        pixels = a.numel() // max(a.shape[1], 1)
+        count, cast = pixels * b.numel(), pixels * sum(b.shape[:2]) + b.numel()
     else:
-        return 0
-    return count if a.dtype == b.dtype == torch.float32 else 0
+        return False
+    return a.dtype == b.dtype == torch.float32 and count >= max(_LEAST, _EACH * cast)
 
 
 def _full(value: Any) -> Any:
