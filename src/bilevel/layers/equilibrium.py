@@ -70,6 +70,10 @@ class Equilibrium(nn.Module):
     the phantom gradient, biased and cheap. Each sample stops when its own residual is below tol.
     Nothing promises that there is an equilibrium, or one only: see MonotoneEquilibrium.
 
+    On processors with units for bfloat16 (AMX) a float32 layer takes its first steps, while plain
+    ones contract, and most of the adjoint's with large products rounded to it; the last steps, all
+    residuals and so the tolerances are in float32. The first steps are not counted.
+
     [1] Bai, Kolter, Koltun. Deep equilibrium models. NeurIPS, 2019.
     [2] Geng, Zhang, Bai, Wang, Lin. On training implicit models. NeurIPS, 2021 (phantoms).
     """
