@@ -119,11 +119,15 @@ class Linearisation:
 
     def _rows(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (n, B, N)
         """The recorded map's transposed derivative applied to many vectors at once."""
-        parts = zip(*(self.split(row) for row in rows), strict=True)
+        parts = [torch.stack(p) for p in zip(*(self.split(row) for row in rows), strict=True)]
+        linked = [pair for pair in zip(self.recorded, parts, strict=True) if pair[0].requires_grad]
+        if not linked:
+            return torch.zeros_like(rows)
+        outputs, weights = zip(*linked, strict=True)
         grads = torch.autograd.grad(
-            self.recorded,
+            outputs,
             self.z,
-            [torch.stack(p) for p in parts],
+            weights,
             retain_graph=True,
             allow_unused=True,
             is_grads_batched=True,
