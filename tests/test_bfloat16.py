@@ -207,6 +207,17 @@ def test_nothing_is_rounded_in_float64_or_without_units(units, monkeypatch, dtyp
     assert not f.rough
 
 
+def test_inference_mode_hides_its_products_and_costs_no_evaluation_more(units, monkeypatch):
+    f, counts = Sigma(), []
+    for able in (True, False):
+        monkeypatch.setattr(_bfloat16, "_has_units", lambda able=able: able)
+        f.full = 0
+        with torch.inference_mode():
+            Equilibrium(f)(data()[0])
+        counts.append(f.full)
+    assert counts[0] == counts[1] and not f.rough
+
+
 def test_small_problems_cost_no_evaluation_more(monkeypatch):
     monkeypatch.setattr(_bfloat16, "_has_units", lambda: True)
     f = Sigma()
