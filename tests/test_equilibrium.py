@@ -255,6 +255,12 @@ def test_the_adjoint_of_a_contraction_of_many_unknowns_is_summed(rate, products)
     assert told.adjoint_iterations <= products
 
 
+def test_a_map_of_the_input_alone_and_its_adjoint_written_out():
+    y = torch.randn(2, 3, requires_grad=True)
+    x = Equilibrium(lambda x, y: y**2, diff=bl.FixedPoint(bl.Dense()), tol=1e-10)(y)
+    assert torch.allclose(torch.autograd.grad(x.sum(), y)[0], 2 * y)
+
+
 def test_an_answer_that_is_its_start_has_memory_of_its_own():
     x0 = torch.ones(2, 3)
     Equilibrium(lambda x: x)(x0=x0).zero_()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ._broadcast import Scalar
 from ._remembered import Remembered
 from ._tangents import differentiates
+from .differentiation.linearisation import Move
 from .problem import Problem
 from .solvers.base import Solver, Z
 
@@ -47,9 +48,10 @@ class Fixpoint:
             self._kernel.append(self.solver.kernel(self.problem, z))
         return self._kernel[0]
 
-    def residual(self, z: Z) -> Z:
-        """z - T(z)."""
-        return tuple(a - b for a, b in zip(z, self.T(z), strict=True))
+    @property
+    def residual(self) -> Move:
+        """z -> z - T(z)"""
+        return Move(self.T)
 
     def change(self, z: Z, t: Z, floor: Scalar = 0.0) -> Tensor:  # -> (B,)
         """The relative size of z - t, t = T(z), by the solver's measure."""

@@ -59,7 +59,7 @@ class AndersonMixing(_Remembering):
         c = _least(gram, _products(turns, move), eps(v))
         new = t
         for i, image in enumerate(images):
-            new = new - c[:, i : i + 1] * image
+            new = torch.addcmul(new, c[:, i : i + 1], image, value=-1)
         return _like(new, z), (v, move, images, turns, gram)
 
 

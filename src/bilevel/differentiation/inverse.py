@@ -21,6 +21,7 @@ from .linear_solvers import (
     pseudo_solve,
 )
 from .linearisation import DENSE, Linearisation
+from .refinement import RoughInverse
 
 Z = tuple[Tensor, ...]
 # the point -> (b, transposed -> M^-1 b or M*^-1 b), by the structure of the problem
@@ -64,7 +65,7 @@ class Inverse:
             return self._solve_directly(self._structure, product, b, transposed, scale)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
-        first = self._steps(product, b, scale)
+        first = self._steps(product, b, scale, transposed)
         done = first.converged
         if bool(done.all()):
             return first
@@ -85,19 +86,24 @@ class Inverse:
     def _structure(self) -> Callable[[Z, bool], Z] | None:
         return None if self.direct is None else self.direct(self.M.z)
 
-    def _steps(self, product: Product, b: Tensor, scale: Tensor) -> LinearSolution:
+    def _steps(
+        self, product: Product, b: Tensor, scale: Tensor, transposed: bool
+    ) -> LinearSolution:
         """x + (b - M x), while that promises to end within as many products as it is worth: M = I
         where T is a Newton step, and M ~ I where T contracts. No Krylov method beats it where the
         spectrum of dT/dz fills a disc, and none costs as little beside its products."""
         worth = 10 if b.shape[1] <= DENSE else 100  # fewer where M may be written out
-        x, rest, products = b, b - product(b), 1
+        inverse = RoughInverse(self.M.steps(transposed), b, worth)
+        x = inverse(b, self.tol * scale)
+        rest, products = b - product(x), 1
         left, before = torch.linalg.vector_norm(rest, dim=1), torch.linalg.vector_norm(b, dim=1)
         goal = self.tol * torch.minimum(before, scale)  # the first, unless a start made it large
         while products <= worth:
             going = (left > goal) & (left * (left / before) ** worth <= goal)
             if not bool(going.any()):
                 break
-            x = x + rest if bool(going.all()) else torch.where(going[:, None], x + rest, x)
+            further = x + inverse(rest, goal)
+            x = further if bool(going.all()) else torch.where(going[:, None], further, x)
             before = torch.where(going, left, before)
             rest, products = b - product(x), products + 1
             left = torch.linalg.vector_norm(rest, dim=1)

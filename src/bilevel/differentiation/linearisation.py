@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -15,24 +16,41 @@ Z = tuple[Tensor, ...]
 DENSE = 160  # unknowns a sample up to which M is written out
 
 
+@dataclass(frozen=True, eq=False)
+class Move:
+    """z - T(z), the residual of a fixed point: its derivative is I - dT/dz."""
+
+    T: Callable[[Z], Z]
+
+    def __call__(self, z: Z) -> Z:
+        return _difference(z, self.T(z))
+
+
 class Linearisation:
-    """M = d residual / dz at z, kept as a recorded graph: products with M, and with M*."""
+    """M = d residual / dz at z, kept as a recorded graph: products with M, and with M*. Of z - T(z)
+    only T is recorded: the identity's part is a subtraction then, and no two nodes of a graph."""
 
     def __init__(self, z: Z, equation: Callable[[Z], Z]) -> None:  # z -> residual
         self.equation = equation
+        self._map = equation.T if isinstance(equation, Move) else None
         self.z = tuple(part.detach().requires_grad_() for part in z)
         self.shapes = [part.shape for part in z]
         self._jvp: tuple[Tensor, Z] | None = None
         self._matrix: Tensor | None = None
 
     @cached_property
-    def residual(self) -> Z:
+    def recorded(self) -> Z:
+        """The residual, or T(z)."""
         with constant(), torch.enable_grad():
-            return self.equation(self.z)
+            return (self._map or self.equation)(self.z)
+
+    @property
+    def residual(self) -> Z:
+        return self.recorded if self._map is None else _difference(self.z, self.recorded)
 
     def forget(self) -> None:
         """Lets go of what is recorded: it will be again where it is needed."""
-        self.__dict__.pop("residual", None)
+        self.__dict__.pop("recorded", None)
         self._jvp = None
 
     def flatten(self, z: Z) -> Tensor:  # -> (B, N)
@@ -46,20 +64,34 @@ class Linearisation:
 
     def product(self, d: Tensor) -> Tensor:
         """M d: the derivative of u -> M* u, which is linear, applied backward."""
+        return self._completed(d, self._pushed(d))
+
+    def transposed_product(self, w: Tensor) -> Tensor:
+        """M* w, one backward pass through what is recorded."""
+        return self._completed(w, self._pulled(w))
+
+    def products(self, transposed: bool) -> Product:
+        return self.transposed_product if transposed else self.product
+
+    def steps(self, transposed: bool) -> Product:
+        """w -> w - M w, or w - M* w: the derivative of T where the residual is z - T(z)."""
+        apply = self._pulled if transposed else self._pushed
+        return apply if self._map is not None else lambda w: w - apply(w)
+
+    def _completed(self, w: Tensor, image: Tensor) -> Tensor:
+        return image if self._map is None else w - image
+
+    def _pushed(self, d: Tensor) -> Tensor:
         if self._jvp is None:
             with torch.enable_grad():
-                u = tuple(torch.zeros_like(part, requires_grad=True) for part in self.residual)
-                v = _vjp(self.residual, self.z, u, create_graph=True)
+                u = tuple(torch.zeros_like(part, requires_grad=True) for part in self.recorded)
+                v = _vjp(self.recorded, self.z, u, create_graph=True)
             self._jvp = (u, v)  # type: ignore[assignment]
         u, v = self._jvp  # type: ignore[misc]
         return self.flatten(_vjp(v, u, self.split(d.detach())))  # type: ignore[arg-type]
 
-    def transposed_product(self, w: Tensor) -> Tensor:
-        """M* w, one backward pass through the recorded residual."""
-        return self.flatten(_vjp(self.residual, self.z, self.split(w.detach())))
-
-    def products(self, transposed: bool) -> Product:
-        return self.transposed_product if transposed else self.product
+    def _pulled(self, w: Tensor) -> Tensor:
+        return self.flatten(_vjp(self.recorded, self.z, self.split(w.detach())))
 
     def at(self, point: Z) -> Linearisation:
         """M of the same equation at another point."""
@@ -79,18 +111,23 @@ class Linearisation:
             eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
             rows = eye[:, None].expand(n, self.shapes[0][0], n)
             try:
-                self._matrix = self._rows(rows).transpose(0, 1)
+                image = self._rows(rows).transpose(0, 1)
+                self._matrix = self._completed(eye, image)
             except RuntimeError:  # some operations, sparse products say, have no batched backward
                 self._matrix = torch.stack([self.transposed_product(row) for row in rows], 1)
         return self._matrix
 
     def _rows(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (n, B, N)
-        """M* applied to many vectors at once."""
-        parts = zip(*(self.split(row) for row in rows), strict=True)
+        """The recorded map's transposed derivative applied to many vectors at once."""
+        parts = [torch.stack(p) for p in zip(*(self.split(row) for row in rows), strict=True)]
+        linked = [pair for pair in zip(self.recorded, parts, strict=True) if pair[0].requires_grad]
+        if not linked:
+            return torch.zeros_like(rows)
+        outputs, weights = zip(*linked, strict=True)
         grads = torch.autograd.grad(
-            self.residual,
+            outputs,
             self.z,
-            [torch.stack(p) for p in parts],
+            weights,
             retain_graph=True,
             allow_unused=True,
             is_grads_batched=True,
@@ -100,6 +137,10 @@ class Linearisation:
             for g, z in zip(grads, self.z, strict=True)
         ]
         return torch.cat([g.flatten(2) for g in flat], 2)
+
+
+def _difference(a: Z, b: Z) -> Z:
+    return tuple(p - q for p, q in zip(a, b, strict=True))
 
 
 def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:

@@ -48,7 +48,7 @@ class System:
             self.inverse = PiecewiseInverse(self.M, pieces, solver, tol, smooth)
         self.energy, self.pieces, self.certificate = energy, pieces, certificate
         if pieces is None and not isinstance(solver, Unit):
-            self.M.residual  # noqa: B018  at the parameters of now: they may change before backward
+            self.M.recorded  # noqa: B018  at the parameters of now: they may change before backward
         self.on_fail: OnFail = on_fail
         # the backward pass, its largest right-hand side, and the residual left of it
         self._noise: tuple[int, Tensor, Tensor] | None = None

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .._autocast import full_precision
+from .._bfloat16 import ROUGH, rough_products
 from .._remembered import Remembered
 from ..acceleration import Acceleration, AndersonMixing
 from ..argmin import argmin
 from ..differentiation import Strategy
 from ..errors import OnFail
-from ..problem import Problem
+from ..problem import Problem, relative_change
 from ..solvers import ForwardBackward, Solver
 from ..solvers.base import Z
 from ..terms import NonNegative, Proximable, VectorField
@@ -37,8 +38,27 @@ class Evaluation(Solver):
     def step(self, problem: Problem, z: Z) -> Z:
         return (self.f(z[0]),)
 
+    def draft(self, problem: Problem, z: Z) -> Z:
+        """By plain steps with rough products, while these contract and tell a change."""
+        rough, x = rough_products(z[0]), z[0]
+        if rough is None:
+            return z
+        x, before = self.f(x), torch.inf
+        change = _largest_change(z[0], x)
+        while ROUGH < change < 0.9 * before:
+            with rough:
+                image = self.f(x)
+            if not rough.rounded:
+                return (x,)
+            x, before, change = image, change, _largest_change(x, image)
+        return (x,) if change < before else z
+
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return AndersonMixing()
+
+
+def _largest_change(x: Tensor, image: Tensor) -> float:
+    return float(relative_change((x,), (image,)).max())
 
 
 class Equilibrium(nn.Module):
@@ -50,6 +70,10 @@ class Equilibrium(nn.Module):
     strongly. diff: FixedPoint(), the derivative of the equilibrium; Truncated(k, damping=0.8) is
     the phantom gradient, biased and cheap. Each sample stops when its own residual is below tol.
     Nothing promises that there is an equilibrium, or one only: see MonotoneEquilibrium.
+
+    On processors with units for bfloat16 (AMX) a float32 layer takes its first steps, while plain
+    ones contract, and most of the adjoint's with large products rounded to it; the last steps, all
+    residuals and so the tolerances are in float32. The first steps are not counted.
 
     [1] Bai, Kolter, Koltun. Deep equilibrium models. NeurIPS, 2019.
     [2] Geng, Zhang, Bai, Wang, Lin. On training implicit models. NeurIPS, 2021 (phantoms).
