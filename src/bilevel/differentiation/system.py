@@ -39,6 +39,7 @@ class System:
         direct: Direct | None = None,
         energy: Problem | None = None,  # whose gradient the residual is
         pieces: Pieces | None = None,  # of the equation, recorded anew for each solve
+        made: bool = False,  # whether the chord steps change the values, too
     ) -> None:
         self.M = Linearisation(z, equation)
         smooth = energy is not None
@@ -46,7 +47,7 @@ class System:
             self.inverse = Inverse(self.M, solver, tol, direct, smooth)
         else:
             self.inverse = PiecewiseInverse(self.M, pieces, solver, tol, smooth)
-        self.energy, self.pieces, self.certificate = energy, pieces, certificate
+        self.energy, self.pieces, self.certificate, self.made = energy, pieces, certificate, made
         if pieces is None and not isinstance(solver, Unit):
             self.M.residual  # noqa: B018  at the parameters of now: they may change before backward
         self.on_fail: OnFail = on_fail

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Self
 
 import torch
@@ -56,7 +56,7 @@ class Dense(Form):
     def solve(self, b: Tensor) -> Tensor:
         return solved(self.data, b.flatten(1).double()).reshape(b.shape).to(b)
 
-    @property
+    @cached_property
     def sound(self) -> bool:
         return sound(self.data)
 
