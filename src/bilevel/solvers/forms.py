@@ -193,7 +193,8 @@ def worth(f: Smooth, x: Tensor) -> float:
 def rough(f: Smooth, x: Tensor) -> Form:
     """The Hessian at x, by half the time and memory; where it is singular in float32, nan."""
     L, info = torch.linalg.cholesky_ex(dense_hessian(f, x, torch.float32))
-    return Rough(L.masked_fill((info > 0)[:, None, None], torch.nan))
+    singular = info > 0
+    return Rough(L.masked_fill(singular[:, None, None], torch.nan) if bool(singular.any()) else L)
 
 
 Piece = tuple[LeastSquares, Operator]  # weight / 2 |K x - target|^2
