@@ -42,13 +42,13 @@ def descended(
     if not bool((slope < 0).all()):
         d = torch.where(expand(slope < 0, x), d, -gradient)  # type: ignore[arg-type]
         slope = inner(gradient, d)
-    slack = 4 * eps(value) * value.abs()
-    t, new = torch.ones_like(value), x + d
+    most, t, new = value + 4 * eps(value) * value.abs(), None, x + d
     fresh, turned = f.value_and_grad(new)  # the first is mostly the last
     for _ in range(40):
-        bad = ~(fresh <= value + _FALL * t * slope + slack)  # NaN counts as bad
-        if not bool(bad.any()):
+        low = fresh <= torch.add(most, slope if t is None else t * slope, alpha=_FALL)
+        if bool(low.all()):
             break
+        bad, t = ~low, torch.ones_like(value) if t is None else t  # NaN counts as bad
         best = -slope * t.square() / (2 * (fresh - value - slope * t)).clamp_min(tiny(x))
         less = torch.where(fresh.isfinite(), best, 0.0).clamp(0.1 * t, 0.5 * t)
         t = torch.where(bad, less, t)

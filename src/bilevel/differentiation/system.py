@@ -61,13 +61,15 @@ class System:
         if not bool(scale.isfinite().all()):
             return self._solve_finite(b, scale.isfinite(), transposed)
         solution = self.inverse(b, transposed, scale, probe and probe.start(b))
-        left = torch.where(quiet, 0.0, solution.residual * scale)
+        x, left = solution.x, solution.residual * scale
+        if bool(quiet.any()):
+            x, left = torch.where(quiet[:, None], 0.0, x), torch.where(quiet, 0.0, left)
         current, _, before = self._noise  # type: ignore[misc]
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
-        return torch.where(quiet[:, None], 0.0, solution.x)
+            probe.solved(self, x, b)
+        return x
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
         """The samples whose right-hand side is finite; NaN for the others, if that is accepted."""

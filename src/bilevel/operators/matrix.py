@@ -92,16 +92,14 @@ class Matrix(Operator):
 
     @torch.no_grad()
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
-        """A* diag(weight) A, of a dense matrix, in the weight's dtype: R* R, R = sqrt(weight) A, in
-        half the operations, where one is not too small for a call of its own."""
+        """A* diag(weight) A, of a dense matrix, in the weight's dtype: R* R, R = sqrt(weight) A,
+        where that is faster."""
         a = (self.matrix if self.matrix.ndim == 3 else self.matrix[None]).to(weight)
         if weight.stride(1) == 0:  # one number for all rows
-            return weight[:, :1, None] * (a.mT @ a)
-        alone = a.is_cpu and a[0].numel() > _ALONE and not bool((weight < 0).any())
-        if not alone:
-            return (weight[:, :, None] * a).mT @ a
-        squares = [_square(root) for root in weight.sqrt()[:, :, None] * a]
-        return torch.stack(squares) if len(squares) > 1 else squares[0][None]
+            return weight[:, :1, None] * (_squares(a) if _alone(a) else a.mT @ a)
+        if _alone(a) and not bool((weight < 0).any()):
+            return _squares(weight.sqrt()[:, :, None] * a)
+        return (weight[:, :, None] * a).mT @ a
 
     @property
     def shared(self) -> bool:
@@ -122,7 +120,12 @@ def _norm(a: Tensor, x: Tensor) -> Scalar:
     return lanczos_norm(Matrix(a), x)
 
 
-def _square(R: Tensor) -> Tensor:
-    """R* R: NumPy sees that both are one matrix (syrk), torch does not."""
-    one = R.numpy()
-    return torch.from_numpy(one.T @ one)
+def _alone(a: Tensor) -> bool:  # (B, m, n)
+    """Whether one is not too small for a call of its own."""
+    return a.is_cpu and a.shape[1] * a.shape[2] > _ALONE
+
+
+def _squares(R: Tensor) -> Tensor:  # (B, m, n) -> (B, n, n)
+    """R* R in half the operations: NumPy sees that both are one matrix (syrk), torch does not."""
+    squares = [torch.from_numpy(one.T @ one) for one in R.numpy()]
+    return torch.stack(squares) if len(squares) > 1 else squares[0][None]
