@@ -96,8 +96,8 @@ def _(f: LeastSquares, u: Tensor) -> Tensor:
 
 @second_derivative.register
 def _(f: Logistic, u: Tensor) -> Tensor:
-    chance = torch.sigmoid(f.labels * u)
-    return weight_of(f, u) * (chance * (1 - chance)).detach()
+    chance = torch.sigmoid(u.detach())  # of either label: their product is the same
+    return weight_of(f, u) * torch.addcmul(chance, chance, chance, value=-1)
 
 
 def weight_of(f: Weighted, u: Tensor) -> Tensor:  # -> (B or 1, *event)

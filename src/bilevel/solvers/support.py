@@ -70,8 +70,10 @@ class Support:
         slope = f.grad(here) + kink * s + bend * here
         slope = torch.where(s != 0, slope, 0.0)
         step = self.hessian.solve(slope) if len(self.columns) else slope  # type: ignore[union-attr]
-        moved = here - _until_crossing(here.detach(), step.detach(), s) * step
-        moved = torch.where(moved * s > 0, moved, 0.0)
+        moved = here - step
+        if bool(((moved * s <= 0) & (s != 0)).any()):
+            moved = here - _until_crossing(here.detach(), step.detach(), s) * step
+            moved = torch.where(moved * s > 0, moved, 0.0)
         return torch.zeros_like(x).index_copy(1, self.columns, moved)
 
     def _restricted(self, problem: Problem, x: Tensor) -> tuple[SmoothComposition, Tensor, Tensor]:
@@ -124,7 +126,7 @@ def _penalty(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:  # (B or 1, 
     assert isinstance(g, L1 | ElasticNet)
     weight = row(g.weight, x)
     if isinstance(g, L1):
-        return weight, row(0.0, x)
+        return weight, x.new_zeros(1, 1).expand(1, x.shape[1])
     ratio = row(g.ratio, x)
     return weight * ratio, weight * (1 - ratio)
 
