@@ -35,7 +35,8 @@ class Remembered(Generic[T]):
 
 class OfTensor(Generic[T]):
     """f(tensor, ...), worked out once for a tensor that solves share, as the data do in learning,
-    and again after torch has changed it in place. Nothing is kept of a tensor that is gone."""
+    and again after torch has changed it in place; changes through NumPy or .data are not seen.
+    Nothing is kept of a tensor that is gone."""
 
     def __init__(self, f: Callable[..., T]) -> None:
         self.f = f

@@ -101,6 +101,7 @@ def _(f: Logistic, u: Tensor) -> Tensor:
 
 
 def weight_of(f: Weighted, u: Tensor) -> Tensor:  # -> (B or 1, *event)
-    weight = torch.as_tensor(f.weight, dtype=u.dtype, device=u.device).detach()
+    given = f.weight
+    weight = given.detach().to(u) if isinstance(given, Tensor) else u.new_full((), given)
     weight = weight.reshape((1,) * (u.ndim - weight.ndim) + weight.shape)
     return weight.expand(len(weight), *u.shape[1:])
