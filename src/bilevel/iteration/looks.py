@@ -116,8 +116,8 @@ class Looking:
         turn = self._turn(gap, rows, at_mark or self.ended)
         done = turn & (gap <= self.run.tol)
         odd = ~gap.isfinite() | self.ended
-        if (stuck := self._stuck(gap, rows) if at_mark else None) is not None:
-            odd = odd | stuck
+        if at_mark:
+            odd = odd | self._stuck(gap, rows)  # type: ignore[operator]
         closer = turn & ~done & odd  # so no sample ends sooner in the company of another
         if not bool(closer.any()):
             self._pass_mark()

@@ -28,7 +28,7 @@ def dense_hessian(f: Smooth, x: Tensor, dtype: torch.dtype | None = None) -> Ten
     dtype = dtype or x.dtype
     terms = f.terms if isinstance(f, SmoothSum) else (f,)
     bends = [weight_of(t, x).flatten(1).to(dtype) for t in terms if isinstance(t, LeastSquares)]
-    parts = [_written(t, x, dtype) for t in terms if not isinstance(t, LeastSquares)]
+    parts = [_part(t, x, dtype) for t in terms if not isinstance(t, LeastSquares)]
     if not parts:
         return torch.diag_embed(reduce(Tensor.add, bends))
     H = reduce(Tensor.add, parts)
@@ -38,7 +38,7 @@ def dense_hessian(f: Smooth, x: Tensor, dtype: torch.dtype | None = None) -> Ten
     return H
 
 
-def _written(f: Smooth, x: Tensor, dtype: torch.dtype) -> Tensor:  # -> (B or 1, n, n), not shared
+def _part(f: Smooth, x: Tensor, dtype: torch.dtype) -> Tensor:  # -> (B or 1, n, n), not shared
     if isinstance(f, SmoothSum):
         return dense_hessian(f, x, dtype)
     if isinstance(f, Quadratic):

@@ -68,12 +68,15 @@ class Support:
         (f, kink, bend), s = self._restricted(problem, x), self.signs
         here = x[:, self.columns]
         slope = f.grad(here) + kink * s + bend * here
-        slope = torch.where(s != 0, slope, 0.0)
+        used = s != 0
+        slope = torch.where(used, slope, 0.0)
         step = self.hessian.solve(slope) if len(self.columns) else slope  # type: ignore[union-attr]
         moved = here - step
-        if bool(((moved * s <= 0) & (s != 0)).any()):
+        stays = moved.detach() * s > 0
+        if bool((stays != used).any()):
             moved = here - _until_crossing(here.detach(), step.detach(), s) * step
-            moved = torch.where(moved * s > 0, moved, 0.0)
+            stays = moved.detach() * s > 0
+        moved = torch.where(stays, moved, 0.0)
         return torch.zeros_like(x).index_copy(1, self.columns, moved)
 
     def _restricted(self, problem: Problem, x: Tensor) -> tuple[SmoothComposition, Tensor, Tensor]:
