@@ -141,3 +141,11 @@ def test_refusals():
         bl.SparseMatrix(scipy.sparse.eye_array(3), np.zeros(2))
     with pytest.raises(ValueError, match=r"needs x of shape \(B, 3\)"):
         bl.SparseMatrix(scipy.sparse.eye_array(3))(torch.zeros(3, dtype=torch.float64))
+
+
+def test_a_sparse_matrix_with_nan_is_refused():
+    A, b = lasso()
+    matrix = scipy.sparse.csc_array(A[0].numpy())
+    matrix.data[7] = np.nan
+    with pytest.raises(ValueError, match="Input X? ?contains NaN"):
+        bl.solve(bl.LeastSquares(b) @ bl.SparseMatrix(matrix) + bl.L1(), solver=bl.Celer())

@@ -356,6 +356,24 @@ def test_the_gradient_through_newton_is_the_reference():
             assert gradient_error(BY_NAME[name], solver=bl.Newton(), diff=diff) <= 1e-8
 
 
+@pytest.mark.parametrize("tol", [1e-8, 1e-17])  # the second step is never 0: then a run decides
+def test_the_step_that_shows_a_solution_carries_its_derivative(monkeypatch, tol):
+    A, b = drawn(3, 20, 5), drawn(3, 20)
+    w = torch.tensor([[0.5], [1.0], [2.0]], dtype=D, requires_grad=True)
+    energy = LS(b) @ bl.Matrix(A) + w * LS()
+    made, step = [], bl.Newton.step
+    monkeypatch.setattr(bl.Newton, "step", lambda *args: made.append(0) or step(*args))
+    report, options = bl.Certificate(), {"solver": bl.Newton(), "tol": tol}
+    x = bl.argmin(energy, diff=bl.FixedPoint(order=1), report=report, **options)
+    assert len(made) == 3 or tol < 1e-8  # two, and that of the report
+    H = A.mT @ A + w[..., None] * torch.eye(5, dtype=D)
+    exact = torch.linalg.solve(H, (A.mT @ b[..., None])[..., 0])
+    pulls = torch.autograd.grad(x.sin().sum(), w)[0], torch.autograd.grad(exact.sin().sum(), w)[0]
+    torch.testing.assert_close(x, exact, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(*pulls, rtol=1e-11, atol=1e-13)
+    assert report.converged.all() and report.residual.max() < 1e-14
+
+
 @pytest.mark.parametrize(("least", "measured"), [(0.1, False), (1e-4, True)])
 def test_the_adjoint_of_a_quadratic_is_measured_where_its_factor_is_poor(least, measured):
     turn = torch.tensor([[0.6, 0.8], [-0.8, 0.6]], dtype=torch.float64)

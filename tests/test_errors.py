@@ -197,3 +197,14 @@ def test_tensors_on_two_devices_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         bl.argmin(lasso(A.as_subclass(Elsewhere)))
+
+
+def test_large_data_are_looked_at_again_when_they_have_changed():
+    A, b = torch.randn(200, 100), torch.randn(1, 200)
+    energy = bl.LeastSquares(b) @ bl.Matrix(A) + bl.LeastSquares()
+    bl.solve(energy)
+    A[3, 4] = torch.nan
+    with pytest.raises(ValueError, match="Matrix.matrix is NaN or inf in 1 of 20000 values"):
+        bl.solve(energy)
+    A[3, 4] = 0.0
+    assert bl.solve(energy).converged.all()

@@ -25,6 +25,15 @@ def test_adjoint(case):
 
 
 @every
+def test_zeros_of_the_right_shape(case):
+    operator, draw = build(case)
+    x = draw.x()
+    y = operator(x)
+    torch.testing.assert_close(operator.rest(x), torch.zeros_like(y))
+    torch.testing.assert_close(operator.origin(y), torch.zeros_like(operator.adjoint(y)))
+
+
+@every
 def test_norm(case):
     operator, draw = build(case)
     testing.norm_bounds(operator, draw.x())

@@ -69,7 +69,8 @@ def norm_event(x: Tensor) -> Tensor:  # (B, *event) -> (B,)
 
 def inner(x: Tensor, y: Tensor) -> Tensor:  # (B, *event) -> (B,)
     """Real for complex numbers too: a pair of reals each."""
-    return (x * y.conj()).real.flatten(1).sum(1)
+    product = (x * y.conj()).real if y.is_complex() else x * y
+    return sum_event(product)
 
 
 def tiny(x: Tensor) -> float:

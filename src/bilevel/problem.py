@@ -181,7 +181,8 @@ class Problem:
         images = [part.operator(x) for part in (*parts, *self.h)]
         duals = [part.outer.grad(image) for part, image in zip(parts, images, strict=False)]
         pulls = [part.operator.adjoint(d) for part, d in zip(parts, duals, strict=True)]
-        duals, pull = [*duals, *y], -reduce(Tensor.add, pulls, self.pull(x, y))
+        duals, pulls = [*duals, *y], [self.pull(x, y), *pulls] if y else pulls
+        pull = -reduce(Tensor.add, pulls) if pulls else torch.zeros_like(x)
         scale = base.dual_scale(pull)
         if bool((scale < 1).any()):
             pull, duals = pull * expand(scale, pull), [d * expand(scale, d) for d in duals]

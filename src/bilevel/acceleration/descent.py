@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .._broadcast import eps, expand, inner, norm_event, tiny
+from .._broadcast import eps, expand, inner, like, norm_event, tiny
 from .base import Acceleration, State, Z
 from .momentum import primal_only
 
@@ -42,13 +42,13 @@ def descended(
     if not bool((slope < 0).all()):
         d = torch.where(expand(slope < 0, x), d, -gradient)  # type: ignore[arg-type]
         slope = inner(gradient, d)
-    slack = 4 * eps(value) * value.abs()
-    t, new = torch.ones_like(value), x + d
+    most, t, new = value + 4 * eps(value) * value.abs(), None, x + d
     fresh, turned = f.value_and_grad(new)  # the first is mostly the last
     for _ in range(40):
-        bad = ~(fresh <= value + _FALL * t * slope + slack)  # NaN counts as bad
-        if not bool(bad.any()):
+        low = fresh <= torch.add(most, slope if t is None else t * slope, alpha=_FALL)
+        if bool(low.all()):
             break
+        bad, t = ~low, torch.ones_like(value) if t is None else t  # NaN counts as bad
         best = -slope * t.square() / (2 * (fresh - value - slope * t)).clamp_min(tiny(x))
         less = torch.where(fresh.isfinite(), best, 0.0).clamp(0.1 * t, 0.5 * t)
         t = torch.where(bad, less, t)
@@ -100,34 +100,33 @@ class LBFGS(Acceleration):
             )
         flat = x.flatten(1)
         changes = flat.new_zeros(len(x), self.memory, flat.shape[1])
-        return *f.value_and_grad(x), changes, changes, flat.new_zeros(len(x), self.memory)
+        scale = like(solver.step_size, flat).expand(len(x))  # type: ignore[attr-defined]
+        return *f.value_and_grad(x), changes, changes, flat.new_zeros(len(x), self.memory), scale
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
-        (x,), (value, gradient, s, y, rho), f = z, state, fixpoint.problem.f
-        solver: Any = fixpoint.solver
+        (x,), (value, gradient, s, y, rho, scale), f = z, state, fixpoint.problem.f
         assert f is not None
-        d = -self._product(gradient.flatten(1), s, y, rho, solver.step_size).reshape(x.shape)
+        d = -_product(gradient.flatten(1), s, y, rho, scale).reshape(x.shape)
         new, value, fresh = descended(f, x, value, gradient, d)
-        change, turn = new - x, fresh - gradient
-        curved = inner(change, turn)
-        good = curved > 1e-10 * norm_event(change) * norm_event(turn)  # else B might turn uphill
+        change, turn = (new - x).flatten(1), (fresh - gradient).flatten(1)
+        curved, square = inner(change, turn), inner(turn, turn)
+        good = curved > 1e-10 * norm_event(change) * square.sqrt()  # else B might turn uphill
         latest = torch.where(good, 1 / torch.where(good, curved, 1.0), 0.0)
-        s = torch.cat([s[:, 1:], change.flatten(1)[:, None]], 1)
-        y = torch.cat([y[:, 1:], turn.flatten(1)[:, None]], 1)
-        return (new,), (value, fresh, s, y, torch.cat([rho[:, 1:], latest[:, None]], 1))
+        scale = torch.where(good, curved / torch.where(good, square, 1.0), scale)
+        s, y = (torch.cat([k[:, 1:], v[:, None]], 1) for k, v in ((s, change), (y, turn)))
+        rho = torch.cat([rho[:, 1:], latest[:, None]], 1)
+        return (new,), (value, fresh, s, y, rho, scale)
 
-    def _product(self, q: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Any) -> Tensor:
-        """B q by the two-loop recursion; a pair with rho = 0 plays no part."""
-        alphas = []
-        for i in reversed(range(self.memory)):
-            alphas.append(rho[:, i] * inner(s[:, i], q))
-            q = q - alphas[-1][:, None] * y[:, i]
-        scale = torch.as_tensor(first, dtype=q.dtype, device=q.device).expand(len(q))
-        for i in range(self.memory):
-            known = rho[:, i] > 0
-            size = rho[:, i] * inner(y[:, i], y[:, i])
-            scale = torch.where(known, 1 / torch.where(known, size, 1.0), scale)
-        q = scale[:, None] * q
-        for i in range(self.memory):
-            q = q + (alphas.pop() - rho[:, i] * inner(y[:, i], q))[:, None] * s[:, i]
-        return q
+
+def _product(q: Tensor, s: Tensor, y: Tensor, rho: Tensor, scale: Tensor) -> Tensor:
+    """B q by the two-loop recursion from B_0 = scale; a pair with rho = 0 plays no part."""
+    pairs = list(zip(s.unbind(1), y.unbind(1), rho[:, :, None].unbind(1), strict=True))
+    alphas = []
+    for s_i, y_i, rho_i in reversed(pairs):
+        alphas.append(rho_i * (s_i * q).sum(1, keepdim=True))
+        q = torch.addcmul(q, alphas[-1], y_i, value=-1)
+    q = scale[:, None] * q
+    for s_i, y_i, rho_i in pairs:
+        beta = rho_i * (y_i * q).sum(1, keepdim=True)
+        q = torch.addcmul(q, alphas.pop() - beta, s_i)
+    return q

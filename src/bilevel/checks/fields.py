@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from .._one_thread import extremes
+from .._remembered import OfTensor
 from ..operators.base import Operator
 from ..terms.base import Smooth, Term
 from ..terms.smooth import LeastSquares
 
 _BOUNDS = ("lower", "upper")  # may be infinite
 _SQUARED = ("x0", "target", "center")  # enter values by their squares
+_LARGE = 10_000  # numbers whose ends it costs less to remember than to look for
 _PRECISE = (torch.float32, torch.float64)
 _POSITIVE = "To keep a learned one so, learn its logarithm: log_{0}.exp()."
 _UNIT = "lies between 0 and 1. To keep a learned one there, learn its logit: logit.sigmoid()."
@@ -174,11 +176,7 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
     """(min, max) of each, NaN where it has one; an accelerator is read once."""
     ends: list[Tensor] = []
     for tensor in tensors:
-        values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
-        values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
-        if values.ndim > 1 and values.mT.is_contiguous():
-            values = values.mT  # as it is stored: else a copy is made
-        ends.extend(extremes(values if values.numel() else values.new_zeros(1)))
+        ends.extend((_least_and_most if tensor.numel() <= _LARGE else _known_ends)(tensor))
     far = [i for i, end in enumerate(ends) if not end.is_cpu]
     if far:
         together = torch.stack([ends[i].to(ends[far[0]].device) for i in far])
@@ -186,6 +184,17 @@ def _ends(tensors: list[Tensor]) -> list[tuple[float, float]]:
             ends[i] = end
     numbers = [end.item() for end in ends]
     return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _least_and_most(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    values = tensor if tensor.layout == torch.strided else tensor.coalesce().values()
+    values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+    if values.ndim > 1 and values.mT.is_contiguous():
+        values = values.mT  # as it is stored: else a copy is made
+    return extremes(values if values.numel() else values.new_zeros(1))
+
+
+_known_ends = OfTensor(_least_and_most)
 
 
 def _value(field: Field, low: float, high: float, dtype: torch.dtype) -> None:

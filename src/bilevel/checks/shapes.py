@@ -97,7 +97,8 @@ def _inside(term: Any, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
 
 @_inside.register
 def _(term: SmoothComposition | Composition, x: Tensor, label: str) -> list[tuple[Any, Tensor]]:
-    image = _evaluate(term.operator, x, label)
+    alike = type(term.outer) in _POINTWISE  # asked for its shape only
+    image = _evaluate(term.operator.rest if alike else term.operator, x, label)
     if image.is_complex():
         _complex_range(term, image, x, label)
     return [(term.outer, image)]

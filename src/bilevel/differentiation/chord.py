@@ -29,7 +29,8 @@ class Solve(torch.autograd.Function):
     """M^-1 or M*^-1 as a node whose backward is the transposed solve, itself such a node.
 
     `level` counts how many derivatives lie behind a node. The forward solve of the chord step,
-    level 0, has a right-hand side that is zero up to the accuracy of the solution, and returns 0.
+    level 0, has a right-hand side that is zero up to the accuracy of the solution, and returns 0;
+    itself where the step is `made`.
     Each node takes T(z) as a formal input: so its backward runs, and the order is checked, even
     where the loss is linear and no cotangent would reach it.
     """
@@ -42,6 +43,8 @@ class Solve(torch.autograd.Function):
         rhs = tensors[:count]
         ctx.save_for_backward(*tensors[count:])
         ctx.save_for_forward(*tensors[count:])
+        if level == 0 and system.made:
+            return tuple(part.clone() for part in rhs)
         if level == 0 or system.quiet(flat := system.M.flatten(tuple(rhs))):
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
@@ -119,12 +122,13 @@ def differentiable(
     direct: Direct | None = None,
     energy: Problem | None = None,  # whose gradient the residual is
     pieces: Pieces | None = None,  # the residual, recorded anew by each backward pass
+    made: bool = False,  # M = I, and the values shall be those after the steps
 ) -> Z:
     """z with the derivatives, up to `order`, of the solution of residual(z) = 0: order chord-Newton
     steps, recorded.
 
     z_0 = z detached,  z_{k+1} = z_k - M^-1 residual(z_k),  M = d residual/dz at z_0, frozen. The
-    values do not change.
+    values do not change, unless the steps are `made`.
     """
 
     recorded = residual if pieces is None else pieces
@@ -132,12 +136,18 @@ def differentiable(
         fixed = tuple(part.detach() for part in z)
         rest = recorded(fixed)
         if not depends(rest):
-            return fixed  # no θ requires a gradient or carries a tangent
-        system = System(z, residual, solver, tol, on_fail, certificate, direct, energy, pieces)
+            return _less(fixed, rest) if made else fixed  # no θ with a gradient or a tangent
+        system = System(
+            z, residual, solver, tol, on_fail, certificate, direct, energy, pieces, made
+        )
         current = fixed
         for k in range(order):
             if k:
                 rest = recorded(current)
             step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
-            current = tuple(c - s for c, s in zip(current, step, strict=True))  # type: ignore[arg-type]
+            current = _less(current, step)  # type: ignore[arg-type]
         return current
+
+
+def _less(z: Z, step: Z) -> Z:
+    return tuple(a - b for a, b in zip(z, step, strict=True))

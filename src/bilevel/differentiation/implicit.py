@@ -57,9 +57,25 @@ class FixedPoint(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
+        at_once = self.linear_solver is None and run.takes_one_step(fixpoint, z0)
+        z = self._recorded_step(run, fixpoint, z0) if at_once else None
+        if z is not None:
+            return z
         with constant():
             z = run(fixpoint, z0)
         return at_fixed_point(run, fixpoint, z, self.order, self.linear_solver)
+
+    def _recorded_step(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z | None:
+        """T(T(z0)) for a T that takes every z to the solution: the step that shows it is the one
+        that carries the derivative."""
+        with constant():
+            first = fixpoint.T(z0)
+        z = differentiable(
+            first, fixpoint.residual, Unit(), self.order, run.adjoint_tol, run.on_fail,
+            run.certificate, made=True,
+        )  # fmt: skip
+        with constant():
+            return z if run.shown(fixpoint, z0, first, tuple(part.detach() for part in z)) else None
 
 
 def at_fixed_point(

@@ -39,6 +39,7 @@ class System:
         direct: Direct | None = None,
         energy: Problem | None = None,  # whose gradient the residual is
         pieces: Pieces | None = None,  # of the equation, recorded anew for each solve
+        made: bool = False,  # whether the chord steps change the values, too
     ) -> None:
         self.M = Linearisation(z, equation)
         smooth = energy is not None
@@ -46,7 +47,7 @@ class System:
             self.inverse = Inverse(self.M, solver, tol, direct, smooth)
         else:
             self.inverse = PiecewiseInverse(self.M, pieces, solver, tol, smooth)
-        self.energy, self.pieces, self.certificate = energy, pieces, certificate
+        self.energy, self.pieces, self.certificate, self.made = energy, pieces, certificate, made
         if pieces is None and not isinstance(solver, Unit):
             self.M.recorded  # noqa: B018  at the parameters of now: they may change before backward
         self.on_fail: OnFail = on_fail
@@ -60,13 +61,15 @@ class System:
         if not bool(scale.isfinite().all()):
             return self._solve_finite(b, scale.isfinite(), transposed)
         solution = self.inverse(b, transposed, scale, probe and probe.start(b))
-        left = torch.where(quiet, 0.0, solution.residual * scale)
+        x, left = solution.x, solution.residual * scale
+        if bool(quiet.any()):
+            x, left = torch.where(quiet[:, None], 0.0, x), torch.where(quiet, 0.0, left)
         current, _, before = self._noise  # type: ignore[misc]
         self._noise = (current, scale, torch.maximum(left, before))
         self._judge(solution, quiet, b, transposed)
         if probe is not None:
-            probe.solved(self, torch.where(quiet[:, None], 0.0, solution.x), b)
-        return torch.where(quiet[:, None], 0.0, solution.x)
+            probe.solved(self, x, b)
+        return x
 
     def _solve_finite(self, b: Tensor, finite: Tensor, transposed: bool) -> Tensor:
         """The samples whose right-hand side is finite; NaN for the others, if that is accepted."""

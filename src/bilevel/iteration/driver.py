@@ -56,11 +56,12 @@ class Run:
             return Recorded(self, fixpoint, z0).loop(segment)
         if fixpoint.solver.explicit and len(z0[0]):
             return self._evaluate(fixpoint, z0)
-        if fixpoint.solver.flat and len(z0[0]) and self.max_iter > 1:
+        if self.takes_one_step(fixpoint, z0):
             with constant():
-                z = self._at_once(fixpoint, z0)
-            if z is not None:
-                return z
+                first = fixpoint.T(z0)
+                z = fixpoint.T(first)
+                if self.shown(fixpoint, z0, first, z):
+                    return z
         keep_freed()
         with constant():
             z0 = fixpoint.solver.draft(fixpoint.problem, z0)
@@ -77,18 +78,20 @@ class Run:
         look_later(self, fixpoint, z0, (x,), "residual", "gap")
         return z
 
-    def _at_once(self, fixpoint: Fixpoint, z0: Z) -> Z | None:
-        """T(T(z0)) for a T that takes every z to the solution: the second step mends what rounding
-        left of the first, and says how much. None where that is more than the tolerance."""
-        first = fixpoint.T(z0)
-        z, told = fixpoint.T(first), self.certificate
-        converged = fixpoint.change(first, z) <= self.tol
+    def takes_one_step(self, fixpoint: Fixpoint, z0: Z) -> bool:
+        """Whether T takes every z to the solution: the second step mends what rounding left of the
+        first, and says how much."""
+        return fixpoint.solver.flat and len(z0[0]) > 0 and self.max_iter > 1
+
+    def shown(self, fixpoint: Fixpoint, z0: Z, first: Z, z: Z) -> bool:
+        """Whether z = T(first), first = T(z0), show that it does: then the certificate is told."""
+        told, converged = self.certificate, fixpoint.change(first, z) <= self.tol
         if not bool(converged.all()):
-            return None
+            return False
         told.solver, told.converged = type(fixpoint.solver).__name__, converged
         told.iterations = torch.full_like(converged, 2, dtype=torch.long)
         look_later(self, fixpoint, z0, z, "residual", "gap")
-        return z
+        return True
 
     @property
     def adjoint_tol(self) -> float:

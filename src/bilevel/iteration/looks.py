@@ -117,7 +117,7 @@ class Looking:
         done = turn & (gap <= self.run.tol)
         odd = ~gap.isfinite() | self.ended
         if at_mark:
-            odd = odd | self._stuck(gap, rows)
+            odd = odd | self._stuck(gap, rows)  # type: ignore[operator]
         closer = turn & ~done & odd  # so no sample ends sooner in the company of another
         if not bool(closer.any()):
             self._pass_mark()
@@ -176,7 +176,7 @@ class Looking:
         finished = torch.where(gap.isfinite(), finished, settled)
         stuck = self._stuck(gap, rows)
         self._pass_mark()
-        if bool(stuck.any()):  # z is at rounding level, or the gap is
+        if stuck is not None and bool(stuck.any()):  # z is at rounding level, or the gap is
             last = fixpoint.gap(t, self._energy_at_zero[rows])
             assert last is not None
             rounding = 64 * eps(residual)
@@ -198,12 +198,12 @@ class Looking:
         was."""
         return _length_of_step(self.fixpoint, self.z, self.fixpoint.T(self.z))
 
-    def _stuck(self, gap: Tensor, rows: Rows) -> Tensor:  # -> (B,) bool
+    def _stuck(self, gap: Tensor, rows: Rows) -> Tensor | None:  # -> (B,) bool; None: not yet
         """Whether twice as many steps have not lessened the gap: a weight far from the scale of the
         data, or an energy that is 0 from the start, leaves a gap that the dtype cannot close."""
         _, before, least = self._mark
         least[rows] = torch.minimum(least[rows], gap)
-        return (least > 0.5 * before)[rows] & (self.k >= self._next_mark)
+        return (least > 0.5 * before)[rows] if self.k >= self._next_mark else None
 
     @property
     def _next_mark(self) -> int:  # 100, 200, 400, ...: all are looked at there

@@ -28,6 +28,14 @@ class Operator(ABC):
     def adjoint(self, y: Tensor) -> Tensor:  # (B, *range) -> (B, *domain)
         """K* y: <K x, y> = <x, K* y>."""
 
+    def rest(self, x: Tensor) -> Tensor:  # (B, *domain) -> (B, *range)
+        """0 of the shape of K x, without a product where that shape is known."""
+        return torch.zeros_like(self(x))
+
+    def origin(self, y: Tensor) -> Tensor:  # (B, *range) -> (B, *domain)
+        """0 of the shape of K* y, likewise."""
+        return torch.zeros_like(self.adjoint(y))
+
     def add_adjoint(self, y: Tensor, total: Tensor) -> None:
         """total += K* y, in place: where nothing is recorded."""
         total += self.adjoint(y)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .._broadcast import Scalar
+from .._remembered import OfTensor
 from .base import Operator, lanczos_norm
 
 _SMALL = 256  # up to here the exact spectral norm costs less than a Lanczos run
 _ALONE = 10_000  # entries from which one product a sample is faster than a batch of them
-_NORMS = WeakTensorKeyDictionary()  # of matrices in use: (version, |A|)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +48,18 @@ class Matrix(Operator):
             self.matrix.mT if self.matrix.layout == torch.strided else self.matrix.t(), y
         )
 
+    def rest(self, x: Tensor) -> Tensor:
+        self._check(x, self.matrix.shape[-1], "x", "columns")
+        return self._zeros(x, self.matrix.shape[-2])
+
+    def origin(self, y: Tensor) -> Tensor:
+        self._check(y, self.matrix.shape[-2], "y", "rows")
+        return self._zeros(y, self.matrix.shape[-1])
+
+    def _zeros(self, like: Tensor, size: int) -> Tensor:
+        dtype = torch.promote_types(like.dtype, self.matrix.dtype)
+        return like.new_zeros(len(like), size, *like.shape[2:], dtype=dtype)
+
     @staticmethod
     def _product(a: Tensor, x: Tensor) -> Tensor:
         if a.layout != torch.strided:
@@ -81,42 +92,40 @@ class Matrix(Operator):
 
     @torch.no_grad()
     def gram(self, weight: Tensor) -> Tensor:  # (B or 1, m) -> (B or 1, n, n)
-        """A* diag(weight) A, of a dense matrix, in the weight's dtype: R* R, R = sqrt(weight) A, in
-        half the operations, where one is not too small for a call of its own."""
+        """A* diag(weight) A, of a dense matrix, in the weight's dtype: R* R, R = sqrt(weight) A,
+        where that is faster."""
         a = (self.matrix if self.matrix.ndim == 3 else self.matrix[None]).to(weight)
         if weight.stride(1) == 0:  # one number for all rows
-            return weight[:, :1, None] * (a.mT @ a)
-        alone = a.is_cpu and a[0].numel() > _ALONE and not bool((weight < 0).any())
-        if not alone:
-            return (weight[:, :, None] * a).mT @ a
-        return torch.stack([_square(root) for root in weight.sqrt()[:, :, None] * a])
+            return weight[:, :1, None] * (_squares(a) if _alone(a) else a.mT @ a)
+        if _alone(a) and not bool((weight < 0).any()):
+            return _squares(weight.sqrt()[:, :, None] * a)
+        return (weight[:, :, None] * a).mT @ a
 
     @property
     def shared(self) -> bool:
         return self.matrix.ndim == 2
 
-    @torch.no_grad()
     def norm(self, x: Tensor) -> Scalar:
-        """That of a matrix which solves share, as in learning, is worked out once."""
-        a = self.matrix
-        if a.is_inference():
-            return self._norm(x)
-        version, norm = _NORMS.get(a) or (None, 0.0)
-        if version != a._version:
-            norm = self._norm(x)
-            _NORMS[a] = a._version, norm
-        return norm
-
-    def _norm(self, x: Tensor) -> Scalar:
-        if self.matrix.layout == torch.strided and min(self.matrix.shape[-2:]) <= _SMALL:
-            return torch.linalg.matrix_norm(self.matrix.detach(), 2)
-        return lanczos_norm(self, x)
+        return _norm(self.matrix, x)
 
     def take(self, index: Tensor, x: Tensor) -> Matrix:
         return self if self.shared else replace(self, matrix=self.matrix[index])
 
 
-def _square(R: Tensor) -> Tensor:
-    """R* R: NumPy sees that both are one matrix (syrk), torch does not."""
-    one = R.numpy()
-    return torch.from_numpy(one.T @ one)
+@OfTensor
+@torch.no_grad()
+def _norm(a: Tensor, x: Tensor) -> Scalar:
+    if a.layout == torch.strided and min(a.shape[-2:]) <= _SMALL:
+        return torch.linalg.matrix_norm(a.detach(), 2)
+    return lanczos_norm(Matrix(a), x)
+
+
+def _alone(a: Tensor) -> bool:  # (B, m, n)
+    """Whether one is not too small for a call of its own."""
+    return a.is_cpu and a.shape[1] * a.shape[2] > _ALONE
+
+
+def _squares(R: Tensor) -> Tensor:  # (B, m, n) -> (B, n, n)
+    """R* R in half the operations: NumPy sees that both are one matrix (syrk), torch does not."""
+    squares = [torch.from_numpy(one.T @ one) for one in R.numpy()]
+    return torch.stack(squares) if len(squares) > 1 else squares[0][None]

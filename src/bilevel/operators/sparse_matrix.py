@@ -58,14 +58,21 @@ class SparseMatrix(Operator):
     def adjoint(self, y: Tensor) -> Tensor:  # (B, m) -> (B, n)
         return self._apply(y, "y", 0, self._adjoint, self._product)
 
+    def rest(self, x: Tensor) -> Tensor:
+        self._check(x, "x", 1)
+        return x.new_zeros(len(x), self.matrix.shape[0])
+
     def _apply(self, x: Tensor, name: str, axis: int, forth: Map, back: Map) -> Tensor:
+        self._check(x, name, axis)
+        return linear(x, forth, back)
+
+    def _check(self, x: Tensor, name: str, axis: int) -> None:
         if x.ndim != 2 or x.shape[1] != self.matrix.shape[axis]:
             raise ValueError(
                 f"SparseMatrix of shape {self.matrix.shape} needs {name} of shape "
                 f"(B, {self.matrix.shape[axis]}), got {tuple(x.shape)}. For one problem pass "
                 f"{name}[None]: dim 0 is the batch."
             )
-        return linear(x, forth, back)
 
     @cached_property
     def _transposed(self) -> Any:  # a view

@@ -111,7 +111,12 @@ def _padded(parts: list[Data], means: np.ndarray, offsets: np.ndarray, squares: 
     target = np.zeros_like(weight) if squares else np.ones_like(weight)  # a label, not used
     for b, (part, mean, offset) in enumerate(zip(parts, means, offsets, strict=True)):
         root = np.sqrt(part.weight) if squares else np.ones_like(part.weight)
-        A[b, :, : len(part.y)] = ((part.X - mean) * root[:, None]).T
+        columns = A[b, :, : len(part.y)]
+        columns[:] = part.X.T
+        if mean.any():
+            columns -= mean[:, None]
+        if not (root == 1).all():
+            columns *= root
         target[b, : len(part.y)] = (part.y - offset) * root
         weight[b, : len(part.y)] = part.weight
     if squares:

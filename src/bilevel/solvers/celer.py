@@ -43,7 +43,7 @@ class Celer(External):
     """
 
     support: Support | None = None  # of the solution; set by the run
-    seen: list[Support] = field(default_factory=list, repr=False)  # the last one, of a quadratic F
+    seen: list[Support] = field(default_factory=list, repr=False)  # the last one
 
     newton = True
 
@@ -90,23 +90,28 @@ class Celer(External):
 
     def near(self, problem: Problem, z: Z) -> Celer:
         (x,) = z
-        known = [support for support in self.seen if support.fits(x.sign())]
-        return replace(self, support=known[0] if known else self._near(problem, x))
+        known = self._known(x.sign())
+        return replace(
+            self, support=self._bent(problem, known, x) if known else self._near(problem, x)
+        )
 
     @property
     def flat(self) -> bool:
         return self.support is not None and self.support.sound
 
     def _near(self, problem: Problem, x: Tensor) -> Support:
-        return self._on(problem, x, signs_at(problem, x))
+        return self._on(problem, x, signs_at(problem, x, *self.seen))
 
     def _on(self, problem: Problem, x: Tensor, signs: Tensor) -> Support:
-        """Theirs, with the Hessian at x, which a quadratic F keeps as long as the signs stay."""
-        if self.seen and self.seen[0].fits(signs):
-            return self.seen[0]
-        support = Support.of(problem, signs).bent(problem, x)
-        if problem.f.quadratic:  # type: ignore[union-attr]
-            self.seen[:] = [support]
+        return self._bent(problem, self._known(signs) or Support.of(problem, signs), x)
+
+    def _known(self, signs: Tensor) -> Support | None:
+        return next((support for support in self.seen if support.fits(signs)), None)
+
+    def _bent(self, problem: Problem, support: Support, x: Tensor) -> Support:
+        """With the Hessian at x, which a quadratic F keeps."""
+        if support.hessian is None or not problem.f.quadratic:  # type: ignore[union-attr]
+            self.seen[:] = [support := support.bent(problem, x)]
         return support
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
@@ -135,9 +140,11 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     weight = _sample(g.weight, x0, b) / row_weight[0]  # type: ignore[attr-defined]
     # the gap that stops it may stay open for an elastic net: then T finishes sooner
     ratio = float(_sample(getattr(g, "ratio", 1.0), x0, b)[0])
-    with warnings.catch_warnings():
+    celer_path, settings = _library()
+    seen = isinstance(f.operator, Matrix)  # by the boundary, for NaN
+    with warnings.catch_warnings(), settings(assume_finite=seen):
         warnings.simplefilter("ignore")  # it may stop early: the run looks at its answer
-        _, x, _, rounds = _celer_path()(
+        _, x, _, rounds = celer_path(
             A, y, "lasso" if squares else "logreg",
             alphas=[1.0], weights=weight / len(y) if squares else weight,
             l1_ratio=ratio,
@@ -184,11 +191,13 @@ def _alike(
     return A, y * root, np.ones_like(weight)
 
 
-def _celer_path() -> Any:
+def _library() -> tuple[Any, Any]:
+    """celer's solver, and scikit-learn's settings, which celer's checks follow."""
     try:
         from celer.homotopy import celer_path
+        from sklearn import config_context
     except ImportError as error:
         raise ImportError(
             "Celer needs the library celer: pip install 'bilevel[sklearn]'."
         ) from error
-    return celer_path
+    return celer_path, config_context

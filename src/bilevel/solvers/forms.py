@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Self
 
 import torch
@@ -56,7 +56,7 @@ class Dense(Form):
     def solve(self, b: Tensor) -> Tensor:
         return solved(self.data, b.flatten(1).double()).reshape(b.shape).to(b)
 
-    @property
+    @cached_property
     def sound(self) -> bool:
         return sound(self.data)
 
@@ -193,7 +193,8 @@ def worth(f: Smooth, x: Tensor) -> float:
 def rough(f: Smooth, x: Tensor) -> Form:
     """The Hessian at x, by half the time and memory; where it is singular in float32, nan."""
     L, info = torch.linalg.cholesky_ex(dense_hessian(f, x, torch.float32))
-    return Rough(L.masked_fill((info > 0)[:, None, None], torch.nan))
+    singular = info > 0
+    return Rough(L.masked_fill(singular[:, None, None], torch.nan) if bool(singular.any()) else L)
 
 
 Piece = tuple[LeastSquares, Operator]  # weight / 2 |K x - target|^2

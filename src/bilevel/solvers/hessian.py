@@ -26,14 +26,26 @@ def dense_hessian(f: Smooth, x: Tensor, dtype: torch.dtype | None = None) -> Ten
     A* D A for F(Ax), D the second derivatives of a separable F; else n products by autograd.
     """
     dtype = dtype or x.dtype
+    terms = f.terms if isinstance(f, SmoothSum) else (f,)
+    bends = [weight_of(t, x).flatten(1).to(dtype) for t in terms if isinstance(t, LeastSquares)]
+    parts = [_part(t, x, dtype) for t in terms if not isinstance(t, LeastSquares)]
+    if not parts:
+        return torch.diag_embed(reduce(Tensor.add, bends))
+    H = reduce(Tensor.add, parts)
+    for bend in bends:
+        H = H if len(H) >= len(bend) else H.repeat(len(bend), 1, 1)
+        H.diagonal(dim1=1, dim2=2).add_(bend)
+    return H
+
+
+def _part(f: Smooth, x: Tensor, dtype: torch.dtype) -> Tensor:  # -> (B or 1, n, n), not shared
     if isinstance(f, SmoothSum):
-        return reduce(Tensor.add, [dense_hessian(term, x, dtype) for term in f.terms])
-    if isinstance(f, LeastSquares):
-        return torch.diag_embed(weight_of(f, x).flatten(1).to(dtype))
+        return dense_hessian(f, x, dtype)
     if isinstance(f, Quadratic):
         return (weight_of(f, x)[:, :1, None] * f.symmetric.detach()).to(dtype)
     if x.ndim == 2 and isinstance(f, SmoothComposition) and _written_out(f.operator):
-        curvature = second_derivative(f.outer, f.operator(x))
+        image = f.operator.rest(x) if f.outer.quadratic else f.operator(x)
+        curvature = second_derivative(f.outer, image)
         if curvature is not None:
             return f.operator.gram(curvature.to(dtype))  # type: ignore[attr-defined]
     return Linearisation((x,), lambda z: (f.grad(z[0]),)).matrix().to(dtype)
@@ -84,11 +96,12 @@ def _(f: LeastSquares, u: Tensor) -> Tensor:
 
 @second_derivative.register
 def _(f: Logistic, u: Tensor) -> Tensor:
-    chance = torch.sigmoid(f.labels * u)
-    return weight_of(f, u) * (chance * (1 - chance)).detach()
+    chance = torch.sigmoid(u.detach())  # of either label: their product is the same
+    return weight_of(f, u) * torch.addcmul(chance, chance, chance, value=-1)
 
 
 def weight_of(f: Weighted, u: Tensor) -> Tensor:  # -> (B or 1, *event)
-    weight = torch.as_tensor(f.weight, dtype=u.dtype, device=u.device).detach()
+    given = f.weight
+    weight = given.detach().to(u) if isinstance(given, Tensor) else u.new_full((), given)
     weight = weight.reshape((1,) * (u.ndim - weight.ndim) + weight.shape)
     return weight.expand(len(weight), *u.shape[1:])

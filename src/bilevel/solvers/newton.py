@@ -69,13 +69,17 @@ class Newton(External):
         if self.hessian is not None:
             return z0, steps  # one step of T, or two
         value, gradient = f.value_and_grad(x)
-        going = steps == 0
-        while bool(going.any()) and int(steps.max()) < limits.max_iter and not limits.out_of_time():
-            d = -self._at(f, x).solve(gradient)
+        going, left = steps == 0, len(x)
+        for _ in range(min(limits.max_iter, _STEPS)):
+            if not left or limits.out_of_time():
+                break
+            d = self._fresh(f, x).solve(gradient).neg_()
             new, value, gradient = descended(f, x, value, gradient, d)
             steps += going
-            x, moved = torch.where(expand(going, x), new, x), norm_event(new - x)  # type: ignore[arg-type]
-            going = going & (moved > limits.tol * norm_event(x)) & (steps < _STEPS)  # NaN ends
+            moves = norm_event(new - x) > limits.tol * norm_event(new)  # NaN ends
+            x = new if left == len(x) else torch.where(expand(going, x), new, x)  # type: ignore[arg-type]
+            going = going & moves
+            left = int(going.sum())
         return (x,), steps
 
     def step(self, problem: Problem, z: Z) -> Z:
@@ -95,6 +99,9 @@ class Newton(External):
             there, H = self.seen[0]
             if bool((norm_event(x - there) <= 1e-8 * norm_event(x)).all()):
                 return H
+        return self._fresh(f, x)
+
+    def _fresh(self, f: Smooth, x: Tensor) -> Form:
         H = form(f, x)
         assert H is not None
         self.seen[:] = [(x, H)]

@@ -14,7 +14,7 @@ from ..operators.sparse_matrix import SparseMatrix
 from ..terms.composition import SmoothComposition
 from .forms import DENSE
 from .hessian import dense_hessian, second_derivative
-from .saddle import sound, sturdy
+from .saddle import solved, sound, sturdy
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +54,15 @@ class ReducedHessian:
         return isinstance(self.f.operator, SparseMatrix) and self.x.shape[1] > DENSE
 
     def _direct(self, v: Tensor) -> Tensor:
-        return torch.cholesky_solve(v[..., None], self._factor)[..., 0]
+        return solved(self._factor, v)
 
     @cached_property
     @torch.no_grad()
     def _factor(self) -> Tensor:  # (B, k, k), lower
-        used = self.used.to(self.x)
-        H = dense_hessian(self.f, self.x) * used[:, :, None] * used[:, None, :]
-        H = H + torch.diag_embed(torch.where(self.used, self.bend, 1.0))
+        H, on = dense_hessian(self.f, self.x), self.used.to(self.x)
+        if len(H) < len(on) or not bool(self.used.all()):
+            H = H * on[:, :, None] * on[:, None, :]
+        H.diagonal(dim1=1, dim2=2).add_(torch.where(self.used, self.bend, 1.0))
         return sturdy(H) if H.shape[-1] else H
 
     def _by_products(self, v: Tensor, tol: float) -> Tensor:

@@ -208,8 +208,8 @@ def substituted(L: Tensor, columns: Tensor) -> Tensor:
 
 def well(L: Tensor, info: Tensor) -> Tensor:  # -> (B,) bool
     """Whether a factor can be solved with: a condition number of about 1e10 at most."""
-    d = L.diagonal(dim1=1, dim2=2)
-    return (info == 0) & (d.amin(1) > 1e-5 * d.amax(1))
+    least, most = L.diagonal(dim1=1, dim2=2).aminmax(dim=1)
+    return (info == 0) & (least > 1e-5 * most)
 
 
 def sound(L: Tensor) -> bool:

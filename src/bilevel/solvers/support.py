@@ -22,8 +22,8 @@ class Support:
     """Where x is not 0, or will not stay 0, with its signs there: (B, k) of the columns that some
     sample of the batch uses.
 
-    Where the signs hold the energy is smooth, F(A x) + <w ratio signs, x> + w (1 - ratio) |x|^2 / 2
-    for the elastic net, ratio 1 for L1.
+    Where the signs hold the energy is smooth, F(A x) + <kink signs, x> + bend |x|^2 / 2 with the
+    kink w and no bend for L1, w ratio and w (1 - ratio) for the elastic net.
     """
 
     columns: Tensor  # (k,), increasing
@@ -33,14 +33,19 @@ class Support:
 
     @staticmethod
     def of(problem: Problem, signs: Tensor) -> Support:  # (B, n)
-        columns = (signs != 0).any(0).nonzero()[:, 0]
+        columns = _used(signs)
         return Support(columns, signs[:, columns], problem.f.operator.columns(columns))  # type: ignore[union-attr]
 
     def fits(self, signs: Tensor) -> bool:  # (B, n)
         """Whether they are these: on these columns, and 0 elsewhere."""
-        there = signs[:, self.columns]
-        outside = signs.count_nonzero() - there.count_nonzero()
-        return torch.equal(there, self.signs) and not bool(outside)
+        return self.holds(signs) and torch.equal(signs[:, self.columns], self.signs)
+
+    def holds(self, x: Tensor) -> bool:  # (B, n)
+        """Whether x, of as many samples, is 0 outside these columns."""
+        outside = (
+            len(x) != len(self.signs) or x.count_nonzero() - x[:, self.columns].count_nonzero()
+        )
+        return not bool(outside)
 
     @property
     def sound(self) -> bool:
@@ -48,10 +53,9 @@ class Support:
 
     def bent(self, problem: Problem, x: Tensor) -> Support:
         """The same, with the Hessian at x."""
-        (f, penalty), here = self._restricted(problem, x), x[:, self.columns].detach()
-        with torch.no_grad():
-            bend = row(penalty.weight, here) * (1 - row(penalty.ratio, here))
-        return replace(self, hessian=ReducedHessian(f, here, self.signs != 0, bend))
+        f, _, bend = self._restricted(problem, x)
+        here = x[:, self.columns].detach()
+        return replace(self, hessian=ReducedHessian(f, here, self.signs != 0, bend.detach()))
 
     def newton(self, problem: Problem, x: Tensor) -> Tensor:
         """x - t H^-1 grad on the support, 0 elsewhere; t = 1, or less where an entry would change
@@ -61,42 +65,53 @@ class Support:
 
         [1] Lee, Battle, Raina, Ng. Efficient sparse coding algorithms. NIPS 2006.
         """
-        (f, penalty), s = self._restricted(problem, x), self.signs
+        (f, kink, bend), s = self._restricted(problem, x), self.signs
         here = x[:, self.columns]
-        weight, ratio = row(penalty.weight, here), row(penalty.ratio, here)
-        slope = f.grad(here) + weight * (ratio * s + (1 - ratio) * here)
-        slope = torch.where(s != 0, slope, 0.0)
+        slope = f.grad(here) + kink * s + bend * here
+        used = s != 0
+        slope = torch.where(used, slope, 0.0)
         step = self.hessian.solve(slope) if len(self.columns) else slope  # type: ignore[union-attr]
-        moved = here - _until_crossing(here.detach(), step.detach(), s) * step
-        moved = torch.where(moved * s > 0, moved, 0.0)
+        moved = here - step
+        stays = moved.detach() * s > 0
+        if bool((stays != used).any()):
+            moved = here - _until_crossing(here.detach(), step.detach(), s) * step
+            stays = moved.detach() * s > 0
+        moved = torch.where(stays, moved, 0.0)
         return torch.zeros_like(x).index_copy(1, self.columns, moved)
 
-    def _restricted(self, problem: Problem, x: Tensor) -> tuple[SmoothComposition, ElasticNet]:
-        """F(A x) and the penalty as functions of the unknowns `columns`."""
-        f, penalty = problem.f, _elastic(problem)
+    def _restricted(self, problem: Problem, x: Tensor) -> tuple[SmoothComposition, Tensor, Tensor]:
+        """F(A x), the kink and the bend as functions of the unknowns `columns`."""
+        f, columns = problem.f, self.columns
         assert isinstance(f, SmoothComposition)
         A, operator = f.operator, self.operator
         if isinstance(A, Matrix) and depends([A.matrix]):
-            operator = A.columns(self.columns)
-        weight, ratio = (row(v, x)[:, self.columns] for v in (penalty.weight, penalty.ratio))
-        return replace(f, operator=operator), ElasticNet(ratio, weight=weight)
+            operator = A.columns(columns)
+        kink, bend = (part[:, columns] for part in _penalty(problem, x))
+        return replace(f, operator=operator), kink, bend
 
 
 @torch.no_grad()
-def signs_at(problem: Problem, x: Tensor) -> Tensor:  # -> (B, n)
+def signs_at(problem: Problem, x: Tensor, near: Support | None = None) -> Tensor:  # -> (B, n)
     """Those of x, and of the one zero whose gradient exceeds its kink most, where that is more than
-    what the gradient is off on the support."""
-    f, penalty = problem.f, _elastic(problem)
+    what the gradient is off on the support; `near`: one that may hold x."""
+    f, (kink, bend) = problem.f, _penalty(problem, x)
     assert isinstance(f, SmoothComposition)
-    used = (x != 0).any(0).nonzero()[:, 0]
-    image = f.operator.columns(used)(x[:, used])  # type: ignore[attr-defined]
-    slope = f.operator.adjoint(f.outer.grad(image))
-    weight, ratio = row(penalty.weight, x), row(penalty.ratio, x)
-    off = slope + weight * (ratio * x.sign() + (1 - ratio) * x)
-    excess = torch.where(x == 0, slope.abs() - weight * ratio, -torch.inf)
+    if near is None or not near.holds(x):
+        near = Support.of(problem, x)
+    used = near.columns
+    here, slope = x[:, used], f.operator.adjoint(f.outer.grad(near.operator(x[:, used])))
+    off = here.sign() * (slope[:, used] + bend[:, used] * here) + kink[:, used] * (here != 0)
+    excess = (slope.abs() - kink).masked_fill_(x != 0, -torch.inf)
     worst = excess.amax(1, keepdim=True)
-    joins = (excess == worst) & (worst > (off * x.sign()).abs().amax(1, keepdim=True))
-    return torch.where(joins, -slope.sign(), x.sign())
+    joins = worst > (off.abs().amax(1, keepdim=True) if len(used) else 0.0)
+    if not bool(joins.any()):
+        return x.sign()
+    return torch.where(joins & (excess == worst), -slope.sign(), x.sign())
+
+
+def _used(x: Tensor) -> Tensor:  # (B, n) -> (k,)
+    """The columns that some sample uses."""
+    return x.any(0).nonzero()[:, 0]
 
 
 def _until_crossing(x: Tensor, step: Tensor, signs: Tensor) -> Tensor:  # -> (B, 1)
@@ -108,10 +123,15 @@ def _until_crossing(x: Tensor, step: Tensor, signs: Tensor) -> Tensor:  # -> (B,
     return (first * (1 + 4 * eps(x))).clamp(max=1.0)
 
 
-def _elastic(problem: Problem) -> ElasticNet:
+def _penalty(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:  # (B or 1, n) both
+    """(kink, bend)."""
     g = problem.g
     assert isinstance(g, L1 | ElasticNet)
-    return g if isinstance(g, ElasticNet) else ElasticNet(1.0, weight=g.weight)
+    weight = row(g.weight, x)
+    if isinstance(g, L1):
+        return weight, x.new_zeros(1, 1).expand(1, x.shape[1])
+    ratio = row(g.ratio, x)
+    return weight * ratio, weight * (1 - ratio)
 
 
 def row(value: Tensor | float, x: Tensor) -> Tensor:  # -> (B or 1, n)

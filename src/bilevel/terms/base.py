@@ -249,7 +249,7 @@ class Composed(Term):
 
     def rest(self, x: Tensor) -> Tensor:
         """The dual 0, of the shape of K x."""
-        return torch.zeros_like(self.operator(x))
+        return self.operator.rest(x)
 
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         """prox_{step outer*}(y + step K x), what primal-dual methods do to the dual y."""

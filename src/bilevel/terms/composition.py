@@ -52,7 +52,7 @@ def _take(term: Any, index: Tensor, x: Tensor) -> Any:
 
 def _pulled(data: Tensor | None, operator: Operator) -> Tensor | None:
     """A start 0 of the shape that the operator takes to that of the data."""
-    return None if data is None else operator.adjoint(data).mul(0)
+    return None if data is None else operator.origin(data)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,8 +48,9 @@ def _fitting(size: Tensor, weight: Tensor | float) -> Tensor:
 
 def _indicator(size: Tensor, weight: Tensor | float) -> Tensor:
     """(B,): 0 where size <= weight everywhere, up to rounding, else inf."""
-    excess = size - (weight * (1 + 64 * eps(size)) + _zero(size))  # numbers: bools are slow
-    return size.new_zeros(len(size)).masked_fill(excess.flatten(1).amax(1) > 0, torch.inf)
+    excess = torch.sub(size, weight, alpha=1 + 64 * eps(size))  # numbers: bools are slow
+    beyond = excess.flatten(1).amax(1) > _zero(size)
+    return size.new_zeros(len(size)).masked_fill(beyond, torch.inf)
 
 
 def _support(w: Tensor, threshold: Tensor, curvature: Tensor | float = 0.0) -> Coordinates:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .._broadcast import Scalar, expand, largest, smallest, sum_event
+from .._broadcast import Scalar, expand, inner, largest, smallest, sum_event
 from .base import Dualizable, Proximable, Smooth, Weighted
 from .norms import _clip, _fitting
 
@@ -42,6 +42,11 @@ class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
 
     def grad(self, x: Tensor) -> Tensor:
         return self.weight * (x - self.target)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        residual = x - self.target
+        slope = self.weight * residual
+        return inner(slope, residual) / 2, slope
 
     def admissible(self, step: Tensor) -> Tensor:
         return step  # separable
@@ -140,7 +145,14 @@ class Logistic(Weighted, Smooth, Dualizable):
         return softplus(-self.labels * x)
 
     def grad(self, x: Tensor) -> Tensor:
-        return -self.weight * self.labels * torch.sigmoid(-self.labels * x)
+        return self._slope(-self.labels * x)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        margin = -self.labels * x
+        return sum_event(self.weight * softplus(margin)), self._slope(margin)
+
+    def _slope(self, margin: Tensor) -> Tensor:
+        return torch.sigmoid(margin) * (-self.weight * self.labels)
 
     def conjugate(self, y: Tensor) -> Tensor:
         p = -self.labels * y / self.weight
