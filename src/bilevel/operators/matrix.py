@@ -110,7 +110,7 @@ class Matrix(Operator):
     def _norm(self, x: Tensor) -> Scalar:
         if self.matrix.layout == torch.strided and min(self.matrix.shape[-2:]) <= _SMALL:
             return torch.linalg.matrix_norm(self.matrix.detach(), 2)
-        return lanczos_norm(self, x)
+        return lanczos_norm(x, self)
 
     def take(self, index: Tensor, x: Tensor) -> Matrix:
         return self if self.shared else replace(self, matrix=self.matrix[index])
