@@ -214,8 +214,8 @@ def loop_steps(case: Case, excess: Callable[[Tensor], float]) -> int | None:
 
 
 def solver_steps(run: Callable[[int], bl.Solution], excess: Callable[[Tensor], float]) -> int:
-    """The least number of steps to the goal, up to 20 %."""
-    tried = (math.ceil(20 * 1.2**k) for k in count())
+    """The least number of steps to the goal, up to 5 %."""
+    tried = (math.ceil(20 * 1.05**k) for k in count())
     return next(n for n in tried if excess(run(n).x) <= GOAL)
 
 

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bilevel as bl
 from bilevel.fixpoint import Fixpoint
-from bilevel.kernels import fields
+from bilevel.kernels import fields, sequence
 from bilevel.kernels.rof import ROF
 
 SHAPES = [(2, 9, 7), (1, 3, 8, 5), (2, 1, 1, 6), (1, 1, 6, 1), (1, 1, 1, 1), (1, 200, 33)]
@@ -326,3 +326,48 @@ def test_adjoints_are_added_up_in_place():
     with torch.no_grad():
         torch.testing.assert_close(energy.pull(x, duals), expected)
     torch.testing.assert_close(duals, (x[:, 0], y, x))  # left as they were
+    with torch.no_grad():
+        total = bl.Gradient() + bl.Gradient()
+        torch.testing.assert_close(total.adjoint(y), 2 * bl.Gradient().adjoint(y))
+        both = bl.Identity() + -2.0 * bl.Identity()
+        torch.testing.assert_close(both.adjoint(y), -y)
+    torch.testing.assert_close(duals, (x[:, 0], y, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(3, 700), (1, 2, 90, 71), (2, 1, 300, 200)], ids=str)
+def test_an_anchored_step_is_the_formula_on_any_number_of_threads(shape, dtype):
+    rng = torch.Generator().manual_seed(0)
+    t, z, anchor = torch.randn(3, *shape, generator=rng, dtype=dtype)
+    weights = torch.rand(3, shape[0], generator=rng, dtype=dtype)
+    a, b, c = (w.reshape(-1, *[1] * (len(shape) - 1)) for w in weights)
+    expected = a * t + b * z + c * anchor, (t - z).square().flatten(1).sum(1)
+    before, answers = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                answers.append(sequence.anchored(weights, t, z, anchor, own=False))
+                own, version = z.clone(), z._version
+                new, squares = sequence.anchored(weights, t, own, anchor, own=True)
+            assert new is own and own._version > version  # what is remembered of it is void
+            answers.append((new, squares))
+    finally:
+        torch.set_num_threads(before)
+    agree(answers[0][:1], expected[:1])
+    torch.testing.assert_close(answers[0][1], expected[1])
+    for answer in answers[1:]:
+        assert torch.equal(answer[0], answers[0][0]) and torch.equal(answer[1], answers[0][1])
+
+
+def test_halpern_steps_with_and_without_the_kernel_agree(monkeypatch):
+    y = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = y.new_tensor([0.3, 0.8]).reshape(2, 1, 1, 1)
+    energy = bl.Absolute(y) + weight * bl.TotalVariation()
+    second = bl.Absolute(y[1:]) + 0.8 * bl.TotalVariation()
+    options = {"tol": 1e-5, "acceleration": bl.Halpern(), "max_iter": 150, "on_fail": "ignore"}
+    fast, alone = bl.solve(energy, **options), bl.solve(second, **options)
+    monkeypatch.setattr(sequence, "anchored", lambda *_, **__: None)
+    slow = bl.solve(energy, **options)
+    torch.testing.assert_close(fast.x, slow.x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(fast.x[1:], alone.x, rtol=0, atol=1e-9)

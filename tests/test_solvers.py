@@ -173,6 +173,19 @@ def test_the_wider_steps_of_accelerated_converge_where_the_operator_is_largest(w
     assert bl.solve(energy, acceleration=rule, tol=1e-5).converged
 
 
+def test_primal_dual_measures_operators_together_where_it_measures_at_all():
+    u, v = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)
+    x, norm = torch.randn(2, 3, 8, 8), bl.L21(dim=1)
+    energy = norm @ (bl.Gradient() @ u - v) + norm @ bl.SymmetrizedGradient() @ v
+    energy = energy + bl.L1() @ u
+    columns = torch.eye(x[0].numel()).reshape(-1, *x.shape[1:])
+    images = torch.cat([h.operator(columns).flatten(1) for h in energy.h], 1)
+    square = torch.linalg.matrix_norm(images, 2) ** 2
+    tau, sigma = bl.PrimalDual().prepare(energy, x).steps
+    assert 0.9 < tau * sigma * square < 1
+    assert 0.95 * sum(h.operator.norm(x) ** 2 for h in energy.h) > square  # a bound, and no more
+
+
 def test_accelerated_keeps_to_the_bound_beside_a_smooth_term():
     y = torch.rand(1, 1, 6, 5, dtype=torch.float64)
     energy = bl.LeastSquares(y) @ bl.Blur(torch.ones(3, 3) / 9) + 0.1 * bl.TotalVariation()

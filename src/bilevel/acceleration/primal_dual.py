@@ -4,14 +4,16 @@ Halpern."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .._broadcast import norm_event
-from .base import Acceleration, State, Z, mix, where
+from .._broadcast import expand, norm_event
+from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
@@ -126,8 +128,7 @@ class Rebalanced(Acceleration):
     def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
         begin, k, due, balance, rho = state
         while steps:
-            solver = fixpoint.solver.rebalanced(fixpoint.problem, balance)
-            now, stretch = replace(fixpoint, solver=solver), min(steps, due - k)
+            now, stretch = _rebalanced(fixpoint, balance), min(steps, due - k)
             for _ in range(stretch):
                 z = now.relaxed(z, rho)
             k, steps = k + stretch, steps - stretch
@@ -168,29 +169,61 @@ class Halpern(Acceleration):
         return z, zero, zero, zero, zero + torch.inf, zero + 1, reflection
 
     def step(self, fixpoint: Fixpoint, z: Z, state: State) -> tuple[Z, State]:
+        return self.advance(fixpoint, z, state, 1)
+
+    def advance(self, fixpoint: Fixpoint, z: Z, state: State, steps: int) -> tuple[Z, State]:
         anchor, k, total, first, last, balance, r = state
-        solver = fixpoint.solver
-        t = replace(fixpoint, solver=solver.rebalanced(fixpoint.problem, balance)).averaged(z)
-        moves = tuple(a - b for a, b in zip(t, z, strict=True))
-        residual = _length(moves)
-        first = torch.where(k == 0, residual, first)
-        total = total + 1
-        restart = (k > 0) & (
-            (residual <= self.sufficient * first)
-            | ((residual <= self.necessary * first) & (residual > last))
-            | (k >= self.longest * total)
-        )
-        weight = (k + 1) / (k + 2)
-        new = mix(weight, mix(1 + r, t, z), anchor)
-        if bool(restart.any()):
-            wanted = (balance * _balance(fixpoint, t, anchor)).sqrt()
-            balance = torch.where(restart, wanted, balance)
-            new, anchor = where(restart, t, new), where(restart, t, anchor)
-        k = torch.where(restart, 0.0, k + 1)
-        last = torch.where(restart, torch.inf, residual)
-        return new, (anchor, k, total, first, last, balance, r)
+        now = _rebalanced(fixpoint, balance)
+        for i in range(steps):
+            t, weight = now.averaged(z), (k + 1) / (k + 2)
+            weights = torch.stack((weight * (1 + r), -weight * r, 1 - weight))
+            # z is nobody else's after the first step
+            z, squares = _once(partial(_anchored, weights, i > 0), t, z, anchor)
+            residual = torch.stack(squares).sum(0).sqrt()
+            first = torch.where(k == 0, residual, first)
+            total = total + 1
+            restart = (k > 0) & (
+                (residual <= self.sufficient * first)
+                | ((residual <= self.necessary * first) & (residual > last))
+                | (k >= self.longest * total)
+            )
+            k, last = k + 1, residual
+            if bool(restart.any()):
+                wanted = (balance * _balance(fixpoint, t, anchor)).sqrt()
+                balance = torch.where(restart, wanted, balance)
+                now = _rebalanced(fixpoint, balance)
+                (z,) = _once(partial(_chosen, restart), t, z)
+                (anchor,) = _once(partial(_chosen, restart), t, anchor)
+                k, last = k.masked_fill(restart, 0.0), last.masked_fill(restart, torch.inf)
+        return z, (anchor, k, total, first, last, balance, r)
 
 
-def _length(z: Z) -> Tensor:  # -> (B,)
-    squares = [norm_event(part).square() for part in z]
-    return torch.stack(squares).sum(0).sqrt()
+def _rebalanced(fixpoint: Fixpoint, balance: Tensor) -> Fixpoint:
+    return replace(fixpoint, solver=fixpoint.solver.rebalanced(fixpoint.problem, balance))
+
+
+def _once(function: Callable[..., tuple[Tensor, ...]], *zs: Z) -> tuple[Z, ...]:
+    """What the function finds of each part of the zs, kind by kind: parts of z that are one tensor
+    are looked at once, and stay one."""
+    columns = list(zip(*zs, strict=True))
+    parts = {tuple(map(id, column)): column for column in columns}
+    found = {key: function(*column) for key, column in parts.items()}
+    return tuple(zip(*(found[tuple(map(id, column))] for column in columns), strict=True))
+
+
+def _anchored(
+    weights: Tensor, own: bool, t: Tensor, z: Tensor, anchor: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(weights[0] t + weights[1] z + weights[2] anchor, |t - z|^2); z may be overwritten if it is
+    our own."""
+    from ..kernels import sequence  # compiled when first used
+
+    fast = sequence.anchored(weights, t, z, anchor, own)
+    if fast is not None:
+        return fast
+    a, b, c = (expand(weight.to(t.dtype), t) for weight in weights)
+    return a * t + b * z + c * anchor, norm_event(t - z).square()
+
+
+def _chosen(mask: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor]:
+    return where(mask, (a,), (b,))  # type: ignore[return-value]

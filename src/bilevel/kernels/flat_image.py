@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .flat_loops import bend, bonds, components, conjugate_gradients, rescale, sums
+from .flat_loops import bend, bonds, components, conjugate_gradients, lay, sums
 
 _LIMIT = 20_000  # products of one solve
 
@@ -35,31 +35,35 @@ class Image:
         return Image(labels, sizes, direction, stiff, mu)
 
     @cached_property
-    def _bonds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(zones, rows, scale): as flat_loops has them, G's columns scaled."""
+    def _bonds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(ground, size, chains, zones, rows): the system, as flat_loops has it."""
         c, count = len(self.direction), np.count_nonzero(self.stiff)
-        zones = np.empty((count, 3), np.uint32)
-        rows = np.empty((count, 2 * c - 1, c, 3), self.stiff.dtype)
-        scale = np.empty((c, len(self.sizes)), self.stiff.dtype)
-        bonds(self.direction, self.stiff, self.labels, zones, rows)
-        rescale(self.mu, self.sizes, zones, rows, scale)
-        return zones, rows, scale
+        ground = np.repeat(self.mu * self.sizes[None], c, axis=0)
+        zones, chains = np.empty((count, 2), np.uint32), np.empty((count + 1, 2), np.uint32)
+        rows = np.empty((count, 2 * c - 1, c, 2), self.stiff.dtype)
+        size = ground.copy()
+        breaks = bonds(self.direction, self.stiff, self.labels, chains, zones, rows, size)
+        return ground, size, chains[: breaks + 1], zones, rows
 
     def means(self, v: np.ndarray) -> np.ndarray:
         """P v: the mean over each zone."""
-        return (self._sums(v) / self.sizes)[:, self.labels]
+        return self._laid(self._sums(v) / self.sizes)
 
     def _sums(self, v: np.ndarray) -> np.ndarray:  # (C, H, W) -> (C, zones)
         out = np.empty((len(v), len(self.sizes)), v.dtype)
         sums(self.labels, v, out)
         return out
 
+    def _laid(self, u: np.ndarray) -> np.ndarray:  # (C, zones) -> (C, H, W)
+        out = np.empty((len(u), *self.labels.shape), u.dtype)
+        lay(self.labels, u, out)
+        return out
+
     def solve(self, g: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
         """(p, relative residual, products): p = P (P A P)^+ P g."""
         if not self.stiff.any():
             return self.means(g) / self.mu, 0.0, 1
-        zones, rows, scale = self._bonds
-        ground, b = self.mu * self.sizes * scale**2, scale * self._sums(g)
+        b = self._sums(g)
         u = np.empty_like(b)
-        residual, products = conjugate_gradients(ground, zones, rows, b, u, tol, _LIMIT)
-        return (scale * u)[:, self.labels], residual, products
+        residual, products = conjugate_gradients(*self._bonds, b, u, tol, _LIMIT)
+        return self._laid(u), residual, products

@@ -91,6 +91,15 @@ def sums(labels, v, out):
 
 
 @_fast
+def lay(labels, u, out):
+    """out = u[:, labels]: every pixel gets what its zone has."""
+    for c in range(len(u)):
+        for i in range(labels.shape[0]):
+            for j in range(labels.shape[1]):
+                out[c, i, j] = u[c, labels[i, j]]
+
+
+@_fast
 def slope(direction, p, out):
     """out = sum over channels and differences of n D p, one a pixel."""
     channels, rows, columns = p.shape
@@ -105,131 +114,140 @@ def slope(direction, p, out):
                 line[j] += second[j] * (here[j + 1] - here[j])
 
 
-@compiled()
-def bonds(direction, stiff, labels, zones, rows):
+@_fast
+def _reflect(n, far, near, rows):
+    """An orthonormal basis of all that is orthogonal to n, (C, 2), the differences scaled: what a
+    reflection makes of all axes q but the first."""
+    sign = 1.0 if n[0, 0] >= 0 else -1.0
+    for q in range(1, 2 * len(n)):  # axis q - n_q v / (1 + |n_0|), v = n + sign axis 0
+        part = n[q // 2, q % 2] / (1 + abs(n[0, 0]))
+        for c in range(len(n)):
+            down = (q == 2 * c) - part * (n[c, 0] + (sign if c == 0 else 0.0))
+            right = (q == 2 * c + 1) - part * n[c, 1]
+            rows[q - 1, c] = far * down, near * right
+
+
+@_fast
+def bonds(direction, stiff, labels, chains, zones, rows, size):
     """The second derivative of weight |D u| in the values u of the zones, as G* G.
 
-    zones[e] = those of a jumping pixel e, of the one below and of the one beside; rows[e]: of G,
-    (2 C - 1, C, 3) numbers at these, so that |G u|^2 = sum over e of stiff |(1 - n n*) D u|^2. Each
-    is a vector of an orthonormal basis of all that is orthogonal to n, by a reflection.
+    For a jumping pixel e, zones[e] = those of the pixels below and beside. Its own is the beside of
+    e - 1, but where a chain begins: chains[m] = (its first e, the zone of that), one more to end
+    the last. rows[e]: of G, (2 C - 1, C, 2) factors of the differences to below and to beside, so
+    that |G u|^2 = sum over e of stiff |(1 - n n*) D u|^2.
+
+    To size, (C, zones), the row sums of |G|* |G| are added. Returns the number of chains.
     """
     channels, _, height, width = direction.shape
-    e = 0
+    e, count, last = 0, 0, -1
     for i in range(height):
+        m = min(i + 1, height - 1)
         for j in range(width):
             if stiff[i, j] == 0:
                 continue
-            here, below = labels[i, j], labels[min(i + 1, height - 1), j]
-            beside = labels[i, min(j + 1, width - 1)]
-            zones[e, 0], zones[e, 1], zones[e, 2] = here, below, beside
-            n, root = direction[:, :, i, j], np.sqrt(stiff[i, j])
-            sign = 1.0 if n[0, 0] >= 0 else -1.0
-            # t = axis q - n_q v / (1 + |n_0|), v = n + sign axis 0
-            for q in range(1, 2 * channels):
-                for c in range(channels):
-                    part = n[q // 2, q % 2] / (1 + abs(n[0, 0]))
-                    down = (q == 2 * c) - part * (n[c, 0] + (sign if c == 0 else 0.0))
-                    right = (q == 2 * c + 1) - part * n[c, 1]
-                    down, right = root * down * (below != here), root * right * (beside != here)
-                    rows[e, q - 1, c] = -(down + right), down, right
+            here, below, beside = labels[i, j], labels[m, j], labels[i, min(j + 1, width - 1)]
+            if here != last:
+                chains[count, 0], chains[count, 1] = e, here
+                count += 1
+            zones[e, 0], zones[e, 1], last = below, beside, beside
+            root = np.sqrt(stiff[i, j])
+            far, near = root * (below != here), root * (beside != here)
+            if channels == 1:
+                down, right = far * direction[0, 1, i, j], -near * direction[0, 0, i, j]
+                rows[e, 0, 0, 0], rows[e, 0, 0, 1] = down, right
+                total = abs(down) + abs(right) + abs(down + right)
+                size[0, here] += abs(down + right) * total
+                size[0, below] += abs(down) * total
+                size[0, beside] += abs(right) * total
+            else:
+                _reflect(direction[:, :, i, j], far, near, rows[e])
+                for row in rows[e]:
+                    across = row[:, 0] + row[:, 1]
+                    total = np.abs(row).sum() + np.abs(across).sum()
+                    size[:, here] += np.abs(across) * total
+                    size[:, below] += np.abs(row[:, 0]) * total
+                    size[:, beside] += np.abs(row[:, 1]) * total
             e += 1
-
-
-@compiled()
-def rescale(mu, sizes, zones, rows, scale):
-    """scale = 1 / sqrt(the diagonal of mu |zone| + G* G), (C, zones), and G's columns times it."""
-    for c in range(len(scale)):
-        scale[c] = mu * sizes
-    for e in range(len(zones)):
-        for k in range(3):
-            for c in range(len(scale)):
-                for row in rows[e]:
-                    scale[c, zones[e, k]] += row[c, k] ** 2
-    scale[:] = 1 / np.sqrt(scale)
-    for e in range(len(zones)):
-        for k in range(3):
-            for c in range(len(scale)):
-                for row in rows[e]:
-                    row[c, k] *= scale[c, zones[e, k]]
+    chains[count, 0] = e
+    return count
 
 
 @_fast
-def _resist(zones, rows, v, out):
+def _resist(chains, zones, rows, v, out):
     """out += G* G v; returns |G v|^2."""
     if len(v) == 1:
-        return _resist_alone(zones, rows[:, 0, 0], v[0], out[0])
-    total, channels = 0.0, len(v)
-    for e in range(len(zones)):
-        i, j, k = zones[e, 0], zones[e, 1], zones[e, 2]
-        for row in rows[e]:
-            along = v.dtype.type(0)
-            for c in range(channels):
-                along += row[c, 0] * v[c, i] + row[c, 1] * v[c, j] + row[c, 2] * v[c, k]
-            for c in range(channels):
-                out[c, i] += row[c, 0] * along
-                out[c, j] += row[c, 1] * along
-                out[c, k] += row[c, 2] * along
+        return _resist_alone(chains, zones, rows[:, 0, 0], v[0], out[0])
+    total, channels, zero = 0.0, len(v), v.dtype.type(0)
+    for m in range(len(chains) - 1):
+        i = chains[m, 1]
+        for e in range(chains[m, 0], chains[m + 1, 0]):
+            j, k = zones[e, 0], zones[e, 1]
+            for row in rows[e]:
+                along = zero
+                for c in range(channels):
+                    along += row[c, 0] * (v[c, j] - v[c, i]) + row[c, 1] * (v[c, k] - v[c, i])
+                for c in range(channels):
+                    down, right = row[c, 0] * along, row[c, 1] * along
+                    out[c, i] -= down + right
+                    out[c, j] += down
+                    out[c, k] += right
+                total += along * along
+            i = k
+    return total
+
+
+@_fast
+def _resist_alone(chains, zones, rows, v, out):
+    """`_resist` in one channel: what a zone gets as the one beside is carried to its own turn."""
+    total, zero = 0.0, v.dtype.type(0)
+    for m in range(len(chains) - 1):
+        i = chains[m, 1]
+        here, carried = v[i], zero
+        for e in range(chains[m, 0], chains[m + 1, 0]):
+            j, k = zones[e, 0], zones[e, 1]
+            beside = v[k]
+            along = rows[e, 0] * (v[j] - here) + rows[e, 1] * (beside - here)
+            down, right = rows[e, 0] * along, rows[e, 1] * along
+            out[i] += carried - (down + right)
+            out[j] += down
+            i, here, carried = k, beside, right
             total += along * along
+        out[i] += carried
     return total
 
 
 @_fast
-def _resist_alone(zones, rows, v, out):
-    """`_resist` in one channel: what a zone was beside is carried to where it is next."""
-    total, carried = 0.0, v.dtype.type(0)
-    if not len(zones):
-        return total
-    last = zones[0, 0]
-    value = v[last]
-    for e in range(len(zones)):
-        i, j, k = zones[e, 0], zones[e, 1], zones[e, 2]
-        if i != last:
-            out[last] += carried
-            carried, value = v.dtype.type(0), v[i]
-        a, b, c = rows[e, 0], rows[e, 1], rows[e, 2]
-        beside = v[k]
-        along = a * value + b * v[j] + c * beside
-        out[i] += carried + a * along
-        out[j] += b * along
-        carried, value, last = c * along, beside, k
-        total += along * along
-    out[last] += carried
-    return total
-
-
-@_fast
-def _image(ground, zones, rows, v, out):
-    """out = M v, M = ground + G* G; returns <v, M v>. All vectors are (C, zones)."""
-    inner, weigh, step, moved = 0.0, ground.ravel(), v.ravel(), out.ravel()
-    for k in range(len(step)):
-        moved[k] = weigh[k] * step[k]
-        inner += moved[k] * step[k]
-    return inner + _resist(zones, rows, v, out)
-
-
-@_fast
-def conjugate_gradients(ground, zones, rows, b, u, tol, limit):
-    """u with |b - M u| <= tol |b|; returns (the relative residual, the number of products).
+def conjugate_gradients(ground, size, chains, zones, rows, b, u, tol, limit):
+    """u with |b - M u| <= tol |b|, M = ground + G* G; returns (the relative residual, the number of
+    products). Vectors are (C, zones), and their norms weighted by 1 / size, the preconditioner.
 
     It starts at the best multiple of b / ground, which is the answer for all that G does not see,
     such as the image itself.
     """
     d, image = b / ground, np.empty_like(b)
     x, rest, step, moved = u.ravel(), b.ravel().copy(), d.ravel(), image.ravel()
+    weigh, by = ground.ravel(), (1 / size).ravel()
     x[:] = 0
-    first = old = np.dot(rest, rest)
-    along = np.dot(rest, step)
+    first = along = 0.0
+    for k in range(len(x)):
+        first += by[k] * rest[k] * rest[k]
+        along += rest[k] * step[k]
+    old = first
     for count in range(limit):
-        if not old > tol * tol * first:
-            return np.sqrt(old / first) if first > 0 else 0.0, count
-        length = b.dtype.type(along / _image(ground, zones, rows, d, image))
-        new = 0.0
+        if not old > tol * tol * first:  # or NaN
+            return 0.0 if old == 0 else np.sqrt(old / first), count
+        inner = 0.0
+        for k in range(len(x)):
+            moved[k] = weigh[k] * step[k]
+            inner += moved[k] * step[k]
+        inner += _resist(chains, zones, rows, d, image)
+        length, new = b.dtype.type(along / inner), 0.0
         for k in range(len(x)):
             x[k] += length * step[k]
             rest[k] -= length * moved[k]
-            new += rest[k] * rest[k]
+            new += by[k] * rest[k] * rest[k]
         turn = b.dtype.type(new / old if count else 0.0)  # from the start on, by residuals
         for k in range(len(x)):
-            step[k] = rest[k] + turn * step[k]
+            step[k] = by[k] * rest[k] + turn * step[k]
         along = old = new
     return np.sqrt(old / first), limit

@@ -289,16 +289,23 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
 
 
 @_fast
-def ascend(x_bar, y, sigma, weight, isotropic, height, tiny):
-    """y = proj(y + sigma D x_bar), in place."""
-    t = np.empty(y.shape[3], y.dtype)
-    for i in range(y.shape[2]):
-        _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t)
+def ascend(x_bar, y, sigma, weight, isotropic, height, tiny, out):
+    """out = proj(y + sigma D x_bar)."""
+    channels, dims, rows, m = y.shape
+    t = np.empty(m, y.dtype)
+    for i in range(rows):
+        for c in range(channels):
+            for d in range(dims):
+                for j in range(m):
+                    out[c, d, i, j] = y[c, d, i, j]
+        _dual_row(x_bar, i, height, out, sigma, weight, isotropic, tiny, t)
 
 
 @_fast
-def divergence(y, height, out):
-    """out = -(D* y)."""
+def pull(y, height, out):
+    """out = D* y."""
     for c in range(len(y)):
         for i in range(y.shape[2]):
             _pull_row(y, c, i, height, out, i)
+            for j in range(y.shape[3]):
+                out[c, i, j] = -out[c, i, j]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +29,27 @@ def ascend(
     from .rof_loops import ascend
 
     image = image_of(x, dims, coupled)
-    sigma, weights = per_image(expand(step, x), x, image), per_pixel(weight, x, image)
-    if sigma is None or weights is None:
+    s = _numbers(per_image, expand(step, x), x, image)
+    w = _numbers(per_pixel, weight, x, image)
+    if s is None or w is None:
         return None
-    _compile(array(y).dtype)
-    new = y.clone(memory_format=torch.contiguous_format)
-    xs, ys, s, w = _rows(x, image), _differences(new, image), array(sigma), array(weights)
+    _compile(s.dtype)
+    new = torch.empty_like(y, memory_format=torch.contiguous_format)
+    xs, ys, news = _rows(x, image), _differences(y, image), _differences(new, image)
     rest = isotropic, _height(image), np.finfo(s.dtype).tiny
-    spread(ascend, [(xs[i], ys[i], s[i], w[i], *rest) for i in range(len(xs))])
+    spread(ascend, [(xs[i], ys[i], s[i], w[i], *rest, news[i]) for i in range(len(xs))])
     return new
+
+
+def _numbers(spread_out: Any, number: Scalar, x: Tensor, image: torch.Size) -> np.ndarray | None:
+    """`per_image` or `per_pixel` as an array; one number for all takes a shorter way."""
+    if isinstance(number, Tensor) and (number.numel() > 1 or number.ndim > x.ndim):
+        numbers = spread_out(number, x, image)
+        return None if numbers is None else array(numbers)
+    count = x.numel() // image.numel()
+    shape = (count,) if spread_out is per_image else (count, 1, image[-1])
+    one = number.item() if isinstance(number, Tensor) else number
+    return np.full(shape, one, array(x).dtype)
 
 
 def pull(y: Tensor, dims: int) -> Tensor | None:
@@ -44,14 +57,14 @@ def pull(y: Tensor, dims: int) -> Tensor | None:
     x = y.select(-dims - 1, 0)
     if not plain(x):
         return None
-    from .rof_loops import divergence
+    from .rof_loops import pull
 
     image = (1, *x.shape[-dims:])
     _compile(array(y).dtype)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     xs, ys = _rows(out, image), _differences(y, image)
-    spread(divergence, [(ys[i], _height(image), xs[i]) for i in range(len(xs))])
-    return out.neg_()
+    spread(pull, [(ys[i], _height(image), xs[i]) for i in range(len(xs))])
+    return out
 
 
 def _height(image: tuple[int, ...]) -> int:
@@ -70,13 +83,13 @@ def _differences(y: Tensor, image: tuple[int, ...]) -> np.ndarray:  # -> (N, C, 
 @lru_cache
 def _compile(dtype: np.dtype) -> None:
     """Once, by one thread: an image of one pixel."""
-    from .rof_loops import ascend, divergence
+    from .rof_loops import ascend, pull
 
     dot, pair, tiny = (
         np.zeros((1, 1, 1), dtype),
         np.zeros((1, 2, 1, 1), dtype),
         np.finfo(dtype).tiny,
     )
-    with announced(ascend, divergence):
-        ascend(dot, pair, tiny, dot[0], True, 1, tiny)
-        divergence(pair, 1, dot)
+    with announced(ascend, pull):
+        ascend(dot, pair, tiny, dot[0], True, 1, tiny, pair.copy())
+        pull(pair, 1, dot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import reduce
 from numbers import Real
 from typing import ClassVar, Self
 
@@ -50,7 +51,7 @@ class Operator(ABC):
 
     def norm(self, x: Tensor) -> Scalar:  # a number, or (B,)
         """An upper bound of |Kx| / |x| for x of this shape, tight to about 1 %. Detached."""
-        return lanczos_norm(self, x)
+        return lanczos_norm(x, self)
 
     @property
     def shared(self) -> bool:
@@ -88,20 +89,24 @@ class Operator(ABC):
 
 
 @torch.no_grad()
-def lanczos_norm(operator: Operator, x: Tensor, max_iter: int = 100, rtol: float = 1e-4) -> Tensor:
-    """|K| by the Lanczos method on K*K, from a start that depends on the shape only; enlarged by
-    1 % to be a bound.
+def lanczos_norm(
+    x: Tensor, *operators: Operator, max_iter: int = 100, rtol: float = 1e-4
+) -> Tensor:  # 0-dim, or (B,)
+    """|K|, K x = (K_1 x, ..., K_m x), by the Lanczos method on K*K, from a start that depends on
+    the shape only; enlarged by 1 % to be a bound.
 
     No basis is stored: what is lost with its orthogonality are copies of values found before.
     """
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64)
-    v = v.to(x).expand(1 if operator.shared else len(x), *x.shape[1:])
+    shared = all(operator.shared for operator in operators)
+    v = v.to(x).expand(1 if shared else len(x), *x.shape[1:])
     v = v / expand(norm_event(v), v)
     square, going = norm_event(v) * 0, v.new_ones(len(v), dtype=torch.bool)
     before, diagonal, beside = torch.zeros_like(v), [], [square]
     for k in range(max_iter):
-        w = operator.adjoint(operator(v)) - expand(beside[-1], v) * before
+        images = (operator.adjoint(operator(v)) for operator in operators)
+        w = reduce(Tensor.add, images) - expand(beside[-1], v) * before
         diagonal.append(inner(v, w))
         w = w - expand(diagonal[-1], v) * v
         beside.append(norm_event(w))
@@ -119,7 +124,7 @@ def lanczos_norm(operator: Operator, x: Tensor, max_iter: int = 100, rtol: float
         if not bool(going.any()):
             break
     norm = 1.01 * square.sqrt()
-    return norm[0] if operator.shared else norm
+    return norm[0] if shared else norm
 
 
 @dataclass(frozen=True, eq=False)

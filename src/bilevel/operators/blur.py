@@ -135,7 +135,7 @@ class Blur(Operator):
         if self._averages:
             return self.kernel.sum((-2, -1))
         if not isinstance(self.boundary, Periodic) or not x.numel():
-            return lanczos_norm(self, x)
+            return lanczos_norm(x, self)
         size = self.spectrum(x).abs()
         return size.amax() if self.shared else size.flatten(1).amax(1)
 

@@ -117,7 +117,7 @@ class Matrix(Operator):
 def _norm(a: Tensor, x: Tensor) -> Scalar:
     if a.layout == torch.strided and min(a.shape[-2:]) <= _SMALL:
         return torch.linalg.matrix_norm(a.detach(), 2)
-    return lanczos_norm(Matrix(a), x)
+    return lanczos_norm(x, Matrix(a))
 
 
 def _alone(a: Tensor) -> bool:  # (B, m, n)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar
+from .._tangents import differentiates, traced
 from .base import Operator
 
 
@@ -28,7 +29,14 @@ class Sum(Operator):
         return reduce(Tensor.add, parts)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return reduce(Tensor.add, [operator.adjoint(y) for operator in self.operators])
+        first, *rest = self.operators
+        total = first.adjoint(y)
+        if differentiates() or traced():
+            return reduce(Tensor.add, [operator.adjoint(y) for operator in rest], total)
+        total = total.clone()  # it may be y itself
+        for operator in rest:
+            operator.add_adjoint(y, total)
+        return total
 
     def add_adjoint(self, y: Tensor, total: Tensor) -> None:
         for operator in self.operators:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._broadcast import Scalar, axpy, larger, norm_event
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain, Rebalanced
 from ..acceleration.base import mix
+from ..operators.base import Operator, lanczos_norm
 from ..problem import Problem
 from ..terms.base import Proximable, Smooth, Term
 from ..terms.norms import L1
@@ -35,7 +36,7 @@ class PrimalDual(Solver):
     x'     = prox_{tau g}(x - tau (grad f(x) + sum K_i* y_i'))
     x_bar' = 2 x' - x
 
-    Converges for 1/tau - sigma |K|^2 >= L/2, |K|^2 = sum |K_i|^2 (tau sigma |K|^2 < 1 without f). A
+    Converges for 1/tau - sigma |K|^2 >= L/2, K = (K_1, ...) (tau sigma |K|^2 < 1 without f). A
     smooth term whose prox is known takes g's place where there is no g. Weakly convex terms are
     admitted where sigma > rho of every h and tau < 1 / rho of g; with an energy that is convex as a
     whole it converges [4], else to a stationary point, if at all.
@@ -127,8 +128,13 @@ class PrimalDual(Solver):
 
     @staticmethod
     def _square(problem: Problem, x: Tensor) -> Scalar:
-        """|K|^2, at most the sum of the |K_i|^2; 1 where there is no K, or K = 0."""
-        square = sum((h.operator.norm(x) ** 2 for h in problem.h), 0.0)
+        """|K|^2, at most the sum of the |K_i|^2, which does where all are known at no cost; 1 where
+        there is no K, or K = 0."""
+        operators = [h.operator for h in problem.h]
+        if len(operators) > 1 and any(type(k).norm is Operator.norm for k in operators):
+            square = lanczos_norm(x, *operators) ** 2
+        else:
+            square = sum((k.norm(x) ** 2 for k in operators), 0.0)
         if isinstance(square, Tensor):
             return torch.where(square > 0, square, 1.0)
         return square or 1.0

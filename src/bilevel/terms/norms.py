@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, eps, expand, like, smallest, sum_event, tiny
+from .._tangents import differentiates
 from .base import Dualizable, Proximable, Weighted
 from .manifolds import Coordinates, Manifold, Radial, everything, least, shared, total
 
 
 def _clip(x: Tensor, bound: Scalar) -> Tensor:
+    if isinstance(bound, Tensor) and not differentiates():  # clamp by tensors is slow
+        return torch.minimum(torch.maximum(x, -bound), bound)
     return x.clamp(-bound, bound)  # type: ignore[call-overload]
 
 

@@ -55,6 +55,10 @@ class LeastSquares(Weighted, Smooth, Proximable, Dualizable):
         s = expand(step, x) * self.weight
         return (x + s * self.target) / (1 + s)
 
+    def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:
+        s = expand(step, y)
+        return (y - s * self.target) * (self.weight / (self.weight + s))
+
     def conjugate(self, y: Tensor) -> Tensor:
         square = _square(y) / 2
         if not isinstance(self.weight, Tensor):
