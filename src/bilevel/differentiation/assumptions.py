@@ -13,6 +13,7 @@ from torch import Tensor
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
+from .contraction import Contraction, Unproven
 from .flat_zones import covered
 from .implicit import Implicit
 from .linearisation import DENSE, Linearisation
@@ -186,6 +187,33 @@ def contracts(at: Solved) -> Finding:
     eye = torch.eye(at.unknowns).to(matrix)
     radius = float(torch.linalg.eigvals(eye - matrix).abs().max())
     return Finding(name, radius < 1 - 1e-9, f"the spectral radius of dT/dz is {radius:.6g}", advice)
+
+
+def contraction_proven(at: Solved) -> Finding:
+    """T contracts by a factor that the terms declare"""
+    advice = "A strongly convex term, and smooth composed ones by dualized(): Huber() for L1()."
+    try:
+        proven = Contraction.of(at.fixpoint.problem, at.fixpoint.solver, at.fixpoint.primal(at.z))
+    except Unproven as why:
+        return Finding(sentence(contraction_proven), None, str(why), advice)
+    told = f"1 - {float(proven.gap.min()):.2g}, in the metric of the two steps"
+    return Finding(sentence(contraction_proven), True, told, advice)
+
+
+def piece_proven(at: Solved) -> Finding:
+    """the solution lies on the affine piece of T that z lies on"""
+    problem, solver = at.fixpoint.problem, at.fixpoint.solver
+    advice = "A smaller tol, as long as the margin is not 0."
+    try:
+        proven = Contraction.of(problem, solver, at.fixpoint.primal(at.z))
+        x, _, *y = at.z
+        new, _, *duals = solver.averaged(problem, at.z)
+        moved = tuple(a - b for a, b in zip(y, duals, strict=True))
+        error = proven.length(x - new, moved) / proven.gap
+        proven.check_settled(x, tuple(y), (new, tuple(duals)), error)
+    except Unproven as why:
+        return Finding(sentence(piece_proven), None, str(why), advice)
+    return Finding(sentence(piece_proven), True, "by the bound of its distance", advice)
 
 
 def plain(at: Solved) -> Finding:

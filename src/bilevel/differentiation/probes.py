@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from .piggyback import TangentSolve
     from .system import System
 
 
@@ -39,6 +40,8 @@ class Probe:
 
     random_start: float = 0.0  # its length, in units of that of b
     solves: list[AdjointSolve] = field(default_factory=list)
+    # of Piggyback: the adjoint found beside, c of the gradient c slope that reached it, conditions
+    tangents: list[tuple[TangentSolve, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
     weighed: list[Tensor] = field(default_factory=list)  # dual-weighted residuals, with their graph
 
     def start(self, b: Tensor) -> Tensor | None:
