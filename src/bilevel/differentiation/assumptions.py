@@ -13,6 +13,7 @@ from torch import Tensor
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
+from .conditions import Conditions
 from .contraction import Contraction, Unproven
 from .flat_zones import covered
 from .implicit import Implicit
@@ -21,7 +22,6 @@ from .unrolled import Unroll
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
-    from ..problem import Problem
 
 Z = tuple[Tensor, ...]
 
@@ -57,16 +57,12 @@ class Solved:
         problem, point, equation = self.fixpoint.problem, self.z, self.fixpoint.residual
         if isinstance(self.strategy, Implicit):
             point = (self.fixpoint.primal(self.z), *self.fixpoint.dual(self.z))
-            equation = _conditions(problem)
+            equation = Conditions(problem)
         return Linearisation(point, equation)
 
     @property
     def unknowns(self) -> int:
         return sum(shape[1:].numel() for shape in self.M.shapes)
-
-
-def _conditions(problem: Problem) -> Callable[[Z], Z]:
-    return lambda z: problem.kkt(z[0], z[1:])
 
 
 Assumption = Callable[[Solved], Finding]  # its docstring begins with the assumption itself
@@ -142,18 +138,21 @@ def no_kink(at: Solved) -> Finding:
     M* w at z and at z moved by 1e-6 of its size, at random, to both sides.
     """
     generator, step = torch.Generator().manual_seed(0), 1e-6
-    z = tuple(part.detach() for part in at.M.z)
+    # of conditions with unit steps it may be hidden: x - grad f(x) does not move where f'' = 1
+    M = at.M if at.fixpoint.problem.g is None else Linearisation(at.z, at.fixpoint.residual)
+    z = tuple(part.detach() for part in M.z)
     step = step if z[0].dtype == torch.float64 else 1e-3
 
     def drawn(part: Tensor) -> Tensor:
         return torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
 
-    w = drawn(at.M.flatten(z))
+    w = drawn(M.flatten(z))
     noise = [drawn(part) * (part.square().mean().sqrt() or 1.0) for part in z]
-    still, worst = at.M.transposed_product(w), 0.0
+    still, worst = M.transposed_product(w), 0.0
     for sign in (1, -1):
-        beside = at.M.at(tuple(p + sign * step * r for p, r in zip(z, noise, strict=True)))
-        worst = max(worst, float((beside.transposed_product(w) - still).norm() / w.norm()))
+        point = tuple(p + sign * step * r for p, r in zip(z, noise, strict=True))
+        there = Linearisation(point, M.equation)
+        worst = max(worst, float((there.transposed_product(w) - still).norm() / w.norm()))
     return Finding(
         sentence(no_kink),
         worst <= 1e2 * step,

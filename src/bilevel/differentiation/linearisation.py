@@ -61,10 +61,6 @@ class Linearisation:
     def products(self, transposed: bool) -> Product:
         return self.transposed_product if transposed else self.product
 
-    def at(self, point: Z) -> Linearisation:
-        """M of the same equation at another point."""
-        return Linearisation(point, self.equation)
-
     def pull(self, point: Z, w: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
         with torch.enable_grad():

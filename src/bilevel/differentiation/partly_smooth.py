@@ -61,7 +61,7 @@ class PartlySmooth(Strategy):
         run.certificate.margin = active.margin
         _warn(active, run)
         if reduced:
-            direct = partial(_direct, problem, active)
+            direct = partial(partial, _direct, active)
             return at_optimality(run, fixpoint, point, self.order, direct=direct)
         energy = covered(problem, active.x)
         if energy is not None:
@@ -69,7 +69,7 @@ class PartlySmooth(Strategy):
         return at_fixed_point(run, fixpoint, z, self.order)
 
 
-def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
+def _direct(active: Active, problem: Problem, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
     return by_vertices(active if same else Active(problem, point, tol=active.tol))
