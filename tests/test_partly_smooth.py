@@ -204,6 +204,19 @@ def test_unrolling_knows_what_it_leaves_of_the_adjoint(steps):
     )
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_an_active_set_lost_in_the_scale_is_told(scale):
+    """x and the slope differ by scale^2: x + slope keeps no digit of the smaller one."""
+    A, b = Draw(2, (12,)).normal(20, 12), Draw(2, (20,), seed=3).x().requires_grad_()
+    energy = bl.LeastSquares(b) @ bl.Matrix(scale * A) + 2.0 * scale * bl.L1()
+    with pytest.warns(bl.KinkWarning, match=r"rescale the problem or use\s+FixedPoint\(\)"):
+        bl.argmin(energy, diff=bl.PartlySmooth())
+    (found,) = torch.autograd.grad(bl.argmin(energy).sum(), b)  # by T
+    once = bl.argmin(bl.LeastSquares(b) @ bl.Matrix(A) + 2.0 * bl.L1(), tol=1e-12)
+    (exact,) = torch.autograd.grad(once.sum(), b)
+    torch.testing.assert_close(scale * found, exact, rtol=1e-6, atol=1e-8)
+
+
 def generalised(y, weight):
     """Second-order total generalised variation of (image, field), x of shape (B, 3, H, W)."""
     u, w = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)
