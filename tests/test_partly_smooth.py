@@ -172,6 +172,51 @@ def test_recording_starts_when_the_active_set_has_settled():
         bl.Identified(0)
 
 
+def unrolled(diff, tol=1e-9):
+    """Gradients in y and the weight of <v, x>, and the certificate, where Newton steps end runs."""
+    y, weight = Draw(2, (9,), seed=4).x().requires_grad_(), torch.tensor(0.4).requires_grad_()
+    report = bl.Certificate()
+    K = bl.Matrix(Draw(2, (9,)).normal(6, 9))
+    energy = bl.LeastSquares(y) + weight * bl.L1() @ K + bl.Box(-0.5, 0.8)
+    x = bl.argmin(energy, tol=tol, diff=diff, report=report)
+    grads = torch.autograd.grad((x * torch.linspace(-1, 2, 9)).sum(), (y, weight))
+    return torch.cat([g.flatten() for g in grads]), report
+
+
+def test_what_is_recorded_since_the_identification_is_no_jump():
+    """The Newton steps that end a run leave nothing to record: dz/dθ would be that of one step."""
+    exact, _ = unrolled(bl.FixedPoint(), 1e-13)
+    for tol in (1e-6, 1e-9, 1e-12):
+        late, report = unrolled(bl.Unroll(last=bl.Identified()), tol)
+        error = float((late - exact).norm() / exact.norm())
+        assert error <= 1e3 * tol + 1e-10
+        assert error <= 30 * float(report.estimate.max()) + 1e-11
+
+
+@pytest.mark.parametrize("steps", [3, 30, 300])
+def test_unrolling_knows_what_it_leaves_of_the_adjoint(steps):
+    """|(dT/dz)*^k v| / |v| of the last k steps: the adjoint residual of k terms of the series."""
+    late, report = unrolled(bl.Unroll(last=steps))
+    same, truncated = unrolled(bl.Truncated(steps))
+    torch.testing.assert_close(late, same, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        report.adjoint_residual, truncated.adjoint_residual, rtol=1e-6, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_an_active_set_lost_in_the_scale_is_told(scale):
+    """x and the slope differ by scale^2: x + slope keeps no digit of the smaller one."""
+    A, b = Draw(2, (12,)).normal(20, 12), Draw(2, (20,), seed=3).x().requires_grad_()
+    energy = bl.LeastSquares(b) @ bl.Matrix(scale * A) + 2.0 * scale * bl.L1()
+    with pytest.warns(bl.KinkWarning, match=r"rescale the problem or use\s+FixedPoint\(\)"):
+        bl.argmin(energy, diff=bl.PartlySmooth())
+    (found,) = torch.autograd.grad(bl.argmin(energy).sum(), b)  # by T
+    once = bl.argmin(bl.LeastSquares(b) @ bl.Matrix(A) + 2.0 * bl.L1(), tol=1e-12)
+    (exact,) = torch.autograd.grad(once.sum(), b)
+    torch.testing.assert_close(scale * found, exact, rtol=1e-6, atol=1e-8)
+
+
 def generalised(y, weight):
     """Second-order total generalised variation of (image, field), x of shape (B, 3, H, W)."""
     u, w = bl.Part(0, of=3), bl.Part(slice(1, 3), of=3)

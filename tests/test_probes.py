@@ -117,3 +117,50 @@ def test_contraction_is_measured():
     bl.argmin(w * bl.LeastSquares(target), x0=torch.zeros(1, 3, dtype=D), solver=solver,
               acceleration=bl.Plain(), tol=1e-4, report=certificate)  # fmt: skip
     assert float(certificate.contraction) == pytest.approx(0.6, rel=1e-6)
+
+
+KINKS = {
+    "box": (lambda y, w: bl.LeastSquares(y) + bl.Box(0.0, w), [[2.0, 1.0, -0.3]], 2.0),
+    "threshold": (lambda y, w: bl.LeastSquares(y) + w * bl.L1(), [[2.0, 1.0, -0.3]], 1.0),
+    "simplex": (lambda y, w: bl.LeastSquares(y) + bl.Simplex(w), [[0.5, 0.5, 0.0]], 1.0),
+    "ball": (lambda y, w: bl.LeastSquares(y) + bl.L2Ball(w), [[0.6, 0.8]], 1.0),
+    "signal": (
+        lambda y, w: bl.LeastSquares(y) + w * bl.TotalVariation(dims=1), [[0.0, 1.0, 1.0, 2.0]], 0.5
+    ),
+    "rank": (lambda y, w: bl.LeastSquares(y) + w * bl.Nuclear(), [[[2.0, 0.0], [0.0, 1.0]]], 1.0),
+}  # fmt: skip
+
+
+def at_kink(name, diff, loss=lambda x: (x * torch.linspace(0.5, 2, x.numel()).view_as(x)).sum()):
+    energy, y, w = KINKS[name]
+    y, w = torch.tensor(y, dtype=D).requires_grad_(), weight(w)
+    return energy(y, w), bl.hypergradient(
+        loss(bl.argmin(energy(y, w), diff=diff)), [y, w], probe=True
+    )
+
+
+@pytest.mark.parametrize("diff", [
+    bl.FixedPoint(), bl.Implicit(), bl.Implicit(recompute=True), bl.PartlySmooth(), bl.OneStep(),
+    bl.Truncated(50), None,
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("name", KINKS)
+def test_every_strategy_sees_a_kink_of_a_denoising_problem(name, diff):
+    """x - grad f(x) = y, the argument of the prox, does not move with x; the energy is tilted."""
+    with pytest.warns(bl.KinkWarning):
+        _, (_, certificate) = at_kink(name, diff)
+    assert certificate.influence > 0.1
+    if isinstance(diff, bl.OneStep | bl.Truncated):  # another start says nothing of a sum of terms
+        assert certificate.inconsistency is None
+
+
+def test_implicit_is_explained_as_at_a_kink():
+    energy, y, w = KINKS["box"]
+    told = bl.explain(energy(torch.tensor(y, dtype=D), w), strategy=bl.Implicit())
+    assert {f.assumption: f.holds for f in told.findings}[
+        "T is smooth around z (strict complementarity)"
+    ] is False
+
+
+def test_a_strategy_without_an_adjoint_system_has_no_probes():
+    _, (_, certificate) = at_kink("box", bl.Unroll())
+    assert certificate.influence is None and certificate.inconsistency is None

@@ -52,13 +52,22 @@ def transformable(solution: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return called
 
 
+class _Derivative(partial):
+    """The vjp or jvp of a function, of its inputs and the cotangents or tangents."""
+
+
 class _Node(torch.autograd.Function):
     """function(*inputs), whose derivatives are nodes again: of the function's vjp and jvp."""
 
     @staticmethod
     def forward(function: Function, *inputs: Tensor):
-        with torch.no_grad():
-            return function(*(part.detach() for part in inputs))
+        if isinstance(function, _Derivative):
+            with torch.no_grad():
+                return function(*(part.detach() for part in inputs))
+        with torch.enable_grad():  # as accurate as where a gradient is asked for
+            outputs = function(*_leaves(tuple(part.detach() for part in inputs)))
+        several = isinstance(outputs, tuple)
+        return tuple(part.detach() for part in outputs) if several else outputs.detach()
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Any, ...], output: Any) -> None:
@@ -70,7 +79,7 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *cotangents: Tensor):
         inputs = ctx.saved_tensors
-        pulled = _Node.apply(partial(_vjp, ctx.function, len(inputs)), *inputs, *cotangents)
+        pulled = _Node.apply(_Derivative(_vjp, ctx.function, len(inputs)), *inputs, *cotangents)
         return None, *pulled  # type: ignore[misc]
 
     @staticmethod
@@ -78,7 +87,7 @@ class _Node(torch.autograd.Function):
         inputs = ctx.saved_tensors
         pairs = zip(tangents, inputs, strict=True)
         moves = (torch.zeros_like(part) if t is None else t for t, part in pairs)
-        return _Node.apply(partial(_jvp, ctx.function, len(inputs)), *inputs, *moves)
+        return _Node.apply(_Derivative(_jvp, ctx.function, len(inputs)), *inputs, *moves)
 
     @staticmethod
     def vmap(info, in_dims: tuple[int | None, ...], function: Function, *inputs: Tensor):
@@ -132,4 +141,5 @@ def _tangent(part: Tensor) -> Tensor:
 
 
 def _leaves(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(p if p.requires_grad else p.requires_grad_() for p in tensors)
+    numbers = (p.is_floating_point() or p.is_complex() for p in tensors)
+    return tuple(p.requires_grad_() if n else p for p, n in zip(tensors, numbers, strict=True))

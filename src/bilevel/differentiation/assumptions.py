@@ -13,6 +13,8 @@ from torch import Tensor
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
+from .conditions import Conditions
+from .contraction import Contraction, Unproven
 from .flat_zones import covered
 from .implicit import Implicit
 from .linearisation import DENSE, Linearisation
@@ -20,7 +22,6 @@ from .unrolled import Unroll
 
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
-    from ..problem import Problem
 
 Z = tuple[Tensor, ...]
 
@@ -56,16 +57,12 @@ class Solved:
         problem, point, equation = self.fixpoint.problem, self.z, self.fixpoint.residual
         if isinstance(self.strategy, Implicit):
             point = (self.fixpoint.primal(self.z), *self.fixpoint.dual(self.z))
-            equation = _conditions(problem)
+            equation = Conditions(problem)
         return Linearisation(point, equation)
 
     @property
     def unknowns(self) -> int:
         return sum(shape[1:].numel() for shape in self.M.shapes)
-
-
-def _conditions(problem: Problem) -> Callable[[Z], Z]:
-    return lambda z: problem.kkt(z[0], z[1:])
 
 
 Assumption = Callable[[Solved], Finding]  # its docstring begins with the assumption itself
@@ -141,18 +138,21 @@ def no_kink(at: Solved) -> Finding:
     M* w at z and at z moved by 1e-6 of its size, at random, to both sides.
     """
     generator, step = torch.Generator().manual_seed(0), 1e-6
-    z = tuple(part.detach() for part in at.M.z)
+    # of conditions with unit steps it may be hidden: x - grad f(x) does not move where f'' = 1
+    M = at.M if at.fixpoint.problem.g is None else Linearisation(at.z, at.fixpoint.residual)
+    z = tuple(part.detach() for part in M.z)
     step = step if z[0].dtype == torch.float64 else 1e-3
 
     def drawn(part: Tensor) -> Tensor:
         return torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part)
 
-    w = drawn(at.M.flatten(z))
+    w = drawn(M.flatten(z))
     noise = [drawn(part) * (part.square().mean().sqrt() or 1.0) for part in z]
-    still, worst = at.M.transposed_product(w), 0.0
+    still, worst = M.transposed_product(w), 0.0
     for sign in (1, -1):
-        beside = at.M.at(tuple(p + sign * step * r for p, r in zip(z, noise, strict=True)))
-        worst = max(worst, float((beside.transposed_product(w) - still).norm() / w.norm()))
+        point = tuple(p + sign * step * r for p, r in zip(z, noise, strict=True))
+        there = Linearisation(point, M.equation)
+        worst = max(worst, float((there.transposed_product(w) - still).norm() / w.norm()))
     return Finding(
         sentence(no_kink),
         worst <= 1e2 * step,
@@ -186,6 +186,33 @@ def contracts(at: Solved) -> Finding:
     eye = torch.eye(at.unknowns).to(matrix)
     radius = float(torch.linalg.eigvals(eye - matrix).abs().max())
     return Finding(name, radius < 1 - 1e-9, f"the spectral radius of dT/dz is {radius:.6g}", advice)
+
+
+def contraction_proven(at: Solved) -> Finding:
+    """T contracts by a factor that the terms declare"""
+    advice = "A strongly convex term, and smooth composed ones by dualized(): Huber() for L1()."
+    try:
+        proven = Contraction.of(at.fixpoint.problem, at.fixpoint.solver, at.fixpoint.primal(at.z))
+    except Unproven as why:
+        return Finding(sentence(contraction_proven), None, str(why), advice)
+    told = f"1 - {float(proven.gap.min()):.2g}, in the metric of the two steps"
+    return Finding(sentence(contraction_proven), True, told, advice)
+
+
+def piece_proven(at: Solved) -> Finding:
+    """the solution lies on the affine piece of T that z lies on"""
+    problem, solver = at.fixpoint.problem, at.fixpoint.solver
+    advice = "A smaller tol, as long as the margin is not 0."
+    try:
+        proven = Contraction.of(problem, solver, at.fixpoint.primal(at.z))
+        x, _, *y = at.z
+        new, _, *duals = solver.averaged(problem, at.z)
+        moved = tuple(a - b for a, b in zip(y, duals, strict=True))
+        error = proven.length(x - new, moved) / proven.gap
+        proven.check_settled(x, tuple(y), (new, tuple(duals)), error)
+    except Unproven as why:
+        return Finding(sentence(piece_proven), None, str(why), advice)
+    return Finding(sentence(piece_proven), True, "by the bound of its distance", advice)
 
 
 def plain(at: Solved) -> Finding:

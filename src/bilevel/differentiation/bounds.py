@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import like, norm_event
+from .._broadcast import expand, like, norm_event
+from .contraction import Contraction, Unproven
 
 if TYPE_CHECKING:
+    from .piggyback import TangentSolve
     from .probes import AdjointSolve
 
+Z = tuple[Tensor, ...]
+_ADVICE = "Leave lipschitz out, and read the estimate instead."
 _WRITTEN_OUT = 500  # unknowns or parameters up to which the mixed derivative's norm is found
 
 
@@ -55,30 +59,82 @@ def error_bound(solve: AdjointSolve, parameters: Sequence[Tensor], known: Lipsch
     e = norm_event(M.flatten(M.residual).detach()) / mu
     left, size = norm_event(v - M.transposed_product(q)), norm_event(q)
     a = known.loss * e.norm() / mu.min() + ((left + bend * e * size) / mu).norm()
-    return _mixed_norm(solve, parameters) * a + known.mixed * e.norm() * (size.norm() + a)
+    with torch.enable_grad():
+        slope = solve.system.M.equation(solve.point)
+    J = _mixed_norm(slope, parameters)
+    return J * a + known.mixed * e.norm() * (size.norm() + a)
+
+
+@torch.no_grad()
+def tangent_bound(
+    solve: TangentSolve, factor: Tensor, conditions: Z, parameters: Sequence[Tensor],
+    known: Lipschitz,
+) -> Tensor:  # fmt: skip
+    """The same for the adjoint c U that Piggyback found, in the metric P in which the step S
+    contracts by 1 - gap (`Contraction`): with z and U the pairs (x, y),
+
+        |J| a + mixed e (|c U| + a),   |z - z*|_P <= |z - S(z)|_P / gap,
+        |U - U*|_P <= (|U - dS(z) U|_P + push d) / gap,   d = (loss / c + L_2 |U_x|) |x - x*|,
+
+    e and a the lengths of these errors in (x, dual of g, y), and J = d(grad of the augmented
+    Lagrangian)/dθ. Holds where every prox acts at the solution as it does here, by an affine piece,
+    which is checked: dS moves with the Hessian of f and the loss's gradient only, the two in d.
+
+    Proof: U* = dS(z*) U*, so U - U* = (U - dS(z) U) + (dS(z) - dS(z*)) U + dS(z*)(U - U*), dS of
+    U for the tilted energy; the middle is a push of grad f by d, and |dS(z*)|_P <= 1 - gap. After
+    Bogensperger, Ehrhardt, Pock, Salehi, Wong 2024.
+    """
+    both, c = solve.both, factor.abs()
+    count = len(solve.state) // 2
+    (x, _, *y), (u, _, *s) = solve.state[:count], solve.state[count:]
+    after = both.averaged(solve.state)
+    (new, _, *duals), (moved, _, *turned) = after[:count], after[count:]
+    try:
+        proven = Contraction.of(both.problem, both.solver.inner, x)  # type: ignore[attr-defined]
+        off = proven.length(x - new, _minus(y, duals)) / proven.gap
+        proven.check_settled(x, tuple(y), (new, tuple(duals)), off)
+    except Unproven as why:
+        raise ValueError(f"the bound of Piggyback: {why}. {_ADVICE}") from None
+    dx, dy = proven.parts(off)
+    bend = c * proven.bend * dx * norm_event(u)
+    left = (c * proven.length(u - moved, _minus(s, turned)) + proven.push * bend) / proven.gap
+    turn = known.loss * dx.norm()  # of the loss's gradient, all samples together
+    ax, ay = (part.norm() for part in proven.parts(left))
+    most = (proven.push / proven.gap).max() * turn
+    bx, by = (part.max() * most for part in proven.parts(torch.ones_like(left)))
+    ex, ey, ax, ay = dx.norm(), dy.norm(), ax + bx, ay + by
+    L, K = proven.smooth.max(), proven.norm.max()
+    e, a = torch.hypot(ex, ey), torch.hypot(ax, ay)
+    if both.problem.g is not None:  # its dual is minus the slope of the others
+        e, a = e + L * ex + K * ey, a + L * ax + K * ay + bend.norm() + turn
+    size = torch.stack([(expand(c, part) * part).norm() for part in solve.adjoint]).norm()
+    return _mixed_norm(conditions, parameters) * a + known.mixed * e * (size + a)
+
+
+def _minus(a: Sequence[Tensor], b: Sequence[Tensor]) -> Z:
+    return tuple(p - q for p, q in zip(a, b, strict=True))
 
 
 def _constants(solve: AdjointSolve) -> tuple[Tensor, Tensor]:
     """(mu, L_2), one a sample, or an error that says which assumption fails."""
     energy, x = solve.system.energy, solve.point[0]
-    advice = "Leave lipschitz out, and read the estimate instead."
     if energy is None or energy.f is None:
         raise ValueError(
             "the bound needs a smooth energy, differentiated by Implicit(): for others none is "
-            f"known. {advice}"
+            f"known. {_ADVICE}"
         )
     mu, bend = energy.f.strong_convexity(x), energy.f.hessian_lipschitz(x)
     if bend is None or not bool((torch.as_tensor(mu) > 0).all()):
         lacks = "a Lipschitz constant of the Hessian" if bend is None else "strong convexity"
-        raise ValueError(f"the bound needs {lacks}, which the terms do not declare. {advice}")
+        raise ValueError(f"the bound needs {lacks}, which the terms do not declare. {_ADVICE}")
     one = x.new_ones(len(x))
     return like(mu, x) * one, like(bend, x) * one
 
 
-def _mixed_norm(solve: AdjointSolve, parameters: Sequence[Tensor]) -> Tensor:
-    """|d(grad E)/dθ|, by the smaller of its two sides written out."""
+def _mixed_norm(equation: Z, parameters: Sequence[Tensor]) -> Tensor:
+    """|d equation / dθ|, by the smaller of its two sides written out."""
     with torch.enable_grad():
-        slope = torch.cat([part.flatten() for part in solve.system.M.equation(solve.point)])
+        slope = torch.cat([part.flatten() for part in equation])
         unknowns, count = len(slope), sum(p.numel() for p in parameters)
         if min(unknowns, count) > _WRITTEN_OUT:
             raise ValueError(

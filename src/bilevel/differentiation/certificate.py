@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +17,7 @@ class Later:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner: Any, kind: type) -> Tensor | None:
+    def __get__(self, owner: Any, kind: type) -> Any:
         if owner is None:
             return None  # the default
         values = vars(owner)
@@ -26,7 +25,7 @@ class Later:
             values[self.name](owner)
         return values[self.name]
 
-    def __set__(self, owner: Any, value: Tensor | Callable[[Any], None] | None) -> None:
+    def __set__(self, owner: Any, value: Any) -> None:
         vars(owner)[self.name] = value
 
 
@@ -65,29 +64,36 @@ class Certificate:
     drift: float | None = None  # ... when the solve goes on to the exact solution, to first order
     bound: float | None = None  # BOUND of the gradient's relative error, by `hypergradient`
     estimate: Later = Later()  # ESTIMATE, not a bound, of the gradient's relative error
+    theorem: Later = Later()  # the one behind the bound, if there is one, else the estimate's
 
     def update_estimate(self) -> None:
-        self.estimate = Certificate._fill_estimate
+        self.estimate = self.theorem = Certificate._fill_estimate
 
     def _fill_estimate(self) -> None:
         """What is left of the solution's error (the drift, else what the gradient sees of the
         Newton step, else the contraction's guess) plus the adjoint's (what another adjoint solution
         changes, else its residual), no more than a bound: first order, and the constants of the
         second unknown."""
-        estimate = self.residual
+        estimate, theorem = self.residual, "Banach: residual / (1 - contraction measured)"
         if estimate is not None and self.drift is not None:
             estimate = torch.full_like(estimate, self.drift)
+            theorem = "Implicit function theorem along the residual, to first order"
         elif estimate is not None:
             rate = torch.zeros_like(estimate) if self.contraction is None else self.contraction
             estimate = estimate / (1 - rate.nan_to_num(0.0).clamp(0, 1 - 1e-6))
             if self.newton is not None and self.seen is not None:
-                estimate = torch.where(self.newton.isnan(), estimate, self.newton * self.seen)
+                known = ~self.newton.isnan()
+                estimate = torch.where(known, self.newton * self.seen, estimate)
+                if bool(known.any()):
+                    theorem = "Newton-Kantorovich, to first order"
         adjoint = self.adjoint_residual if self.inconsistency is None else self.inconsistency
         if estimate is not None and adjoint is not None:
             estimate = estimate + adjoint
         if estimate is not None and self.bound is not None:
             estimate = estimate.clamp_max(self.bound)
-        self.estimate = estimate
+            of = "contraction" if self.strategy == "Piggyback" else "hypergradient"
+            theorem = f"A-posteriori bound of a {of}"
+        self.estimate, self.theorem = estimate, None if estimate is None else theorem
 
     def read(self) -> dict[str, Any]:
         """All fields, worked out: what is not keeps the problem alive until it is read."""

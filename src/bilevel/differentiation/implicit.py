@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from .._tangents import constant
 from .base import Strategy
 from .chord import differentiable
+from .conditions import Conditions
 from .linear_solvers import LinearSolver, Neumann
 from .pieces import Pieces
 from .series import Series
@@ -18,6 +20,7 @@ from .unit import Unit
 if TYPE_CHECKING:
     from ..fixpoint import Fixpoint
     from ..iteration.driver import Run
+    from ..problem import Problem
     from .system import Direct
 
 Z = tuple[Tensor, ...]
@@ -125,12 +128,12 @@ class Implicit(Strategy):
         )
 
 
-def _factor(fixpoint: Fixpoint) -> Direct | None:
+def _factor(fixpoint: Fixpoint) -> Callable[[Problem], Direct] | None:
     """By the factor of the Hessian that has ended the run, if one has."""
     if not fixpoint.factor:
         return None
     (H,) = fixpoint.factor
-    return lambda _: lambda b, transposed: (H.solve(b[0]),)
+    return lambda _problem: lambda _point: lambda b, transposed: (H.solve(b[0]),)
 
 
 def solution(run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
@@ -146,20 +149,20 @@ def at_optimality(
     point: Z,
     order: int,
     solver: LinearSolver | None = None,
-    direct: Direct | None = None,
+    direct: Callable[[Problem], Direct] | None = None,
     recompute: bool = False,
 ) -> Z:
     """z with the derivatives of the solution of `Problem.kkt` = 0."""
     problem = fixpoint.problem
     x, *y = differentiable(
         point,
-        lambda p: problem.kkt(p[0], p[1:]),
+        Conditions(problem, direct),
         solver,
         order,
         run.adjoint_tol,
         run.on_fail,
         run.certificate,
-        direct,
+        None if direct is None else direct(problem),
         problem if problem.g is None and not problem.h else None,
         Pieces(problem, point[0]) if recompute else None,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import eps, tiny
+from .conditions import Conditions
 from .linear_solvers import (
     CG,
     GMRES,
@@ -78,9 +79,12 @@ class Inverse:
             done | rest.converged,
         )
 
-    def at(self, point: Z) -> Inverse:
-        """That of M at another point."""
-        return Inverse(self.M.at(point), self.solver, self.tol, self.direct, self.symmetric)
+    def of(self, M: Linearisation) -> Inverse:
+        """That of another M, of the same equation or a tilted one."""
+        direct, equation = self.direct, M.equation
+        if direct is not None and isinstance(equation, Conditions):
+            direct = equation.direct and equation.direct(equation.problem)
+        return Inverse(M, self.solver, self.tol, direct, self.symmetric)
 
     @cached_property
     def _structure(self) -> Callable[[Z, bool], Z] | None:

@@ -93,10 +93,6 @@ class Linearisation:
     def _pulled(self, w: Tensor) -> Tensor:
         return self.flatten(_vjp(self.recorded, self.z, self.split(w.detach())))
 
-    def at(self, point: Z) -> Linearisation:
-        """M of the same equation at another point."""
-        return Linearisation(point, self.equation)
-
     def pull(self, point: Z, w: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         """-(d residual / d parameters)* w at a point: the gradient that the adjoint w gives."""
         with torch.enable_grad():

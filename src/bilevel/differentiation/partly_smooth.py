@@ -61,7 +61,7 @@ class PartlySmooth(Strategy):
         run.certificate.margin = active.margin
         _warn(active, run)
         if reduced:
-            direct = partial(_direct, problem, active)
+            direct = partial(partial, _direct, active)
             return at_optimality(run, fixpoint, point, self.order, direct=direct)
         energy = covered(problem, active.x)
         if energy is not None:
@@ -69,7 +69,7 @@ class PartlySmooth(Strategy):
         return at_fixed_point(run, fixpoint, z, self.order)
 
 
-def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z]:
+def _direct(active: Active, problem: Problem, point: Z) -> Callable[[Z, bool], Z]:
     """The solves at a point: those already prepared at the solution, or new ones beside it."""
     same = all(torch.equal(a, b) for a, b in zip((active.x, *active.y), point, strict=True))
     return by_vertices(active if same else Active(problem, point, tol=active.tol))
@@ -78,7 +78,10 @@ def _direct(problem: Problem, active: Active, point: Z) -> Callable[[Z, bool], Z
 def _warn(active: Active, run: Run) -> None:
     """Of kinks that the accuracy of the solution cannot tell from a margin of 0."""
     assert run.certificate.residual is not None
-    size = torch.stack([part.abs().flatten(1).amax(1) for part in (active.x, *active.y)]).amax(0)
+    seen = (active.x, *active.y)
+    if active.own is not None:  # read off x and the dual of g, as large as it may be beside x
+        seen = (*seen, active.problem.slope(active.x, active.y))
+    size = torch.stack([part.abs().flatten(1).amax(1) for part in seen]).amax(0)
     doubtful = active.margin <= run.certificate.residual * size
     if bool(doubtful.any()):  # where duals are many, that of the solver may be one of the outermost
         doubtful = doubtful & active.dual_unique
@@ -87,7 +90,8 @@ def _warn(active: Active, run: Run) -> None:
             f"{int(doubtful.sum())} of {len(doubtful)} solutions lie at a kink, as far as their "
             "accuracy can tell: their active set is about to change, and only directional "
             "derivatives exist. What is returned is the derivative along one of the manifolds that "
-            "meet there.",
+            "meet there. (Where slopes are much larger or smaller than x, rescale the problem or "
+            "use FixedPoint(), which reads its active set at the solver's step.)",
             KinkWarning,
             stacklevel=user_level(),
         )

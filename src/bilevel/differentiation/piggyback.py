@@ -21,11 +21,13 @@ from ..solvers.primal_dual import PrimalDual
 from ..terms.base import Composed, Proximable, Smooth
 from ..terms.composition import Composition
 from ..terms.linear import Linear
+from . import probes
 from .base import Strategy
 
 if TYPE_CHECKING:
     from ..acceleration import Acceleration
     from ..iteration.driver import Run
+    from .certificate import Certificate
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +80,15 @@ class Piggyback(Strategy):
         if not depends(fixpoint.T(z)):
             return z
         x, y = fixpoint.primal(z), fixpoint.dual(z)
-        adjoint = _adjoint(problem, self.loss, x, y, (u[0], *u[2:]))
+        with constant():
+            slope = self.loss.grad(x)
+            adjoint = _adjoint(problem, slope, x, y, (u[0], *u[2:]))
         point = tuple(part.detach().requires_grad_() for part in saddle_point(problem, x, y))
         with torch.enable_grad():
             value = augmented_lagrangian(problem, point[0], point[1:]).sum()
             rest = torch.autograd.grad(value, point, create_graph=True)
-        return (x + _Weigh.apply(self.loss.grad(x), adjoint, *rest), *z[1:])
+        beside = TangentSolve(both, state, slope, adjoint, run.certificate)
+        return (x + _Weigh.apply(beside, *rest), *z[1:])
 
 
 def _halves(state: Z) -> tuple[Z, Z]:
@@ -91,7 +96,7 @@ def _halves(state: Z) -> tuple[Z, Z]:
     return state[:half], state[half:]
 
 
-def _adjoint(problem: Problem, loss: Smooth, x: Tensor, y: Z, u: Z) -> Z:
+def _adjoint(problem: Problem, pulled: Tensor, x: Tensor, y: Z, u: Z) -> Z:
     """The tangent of the saddle point: u, with that of g's dual."""
     if problem.g is None:
         return u
@@ -99,7 +104,7 @@ def _adjoint(problem: Problem, loss: Smooth, x: Tensor, y: Z, u: Z) -> Z:
         moved = tuple(forward_ad.make_dual(a, b) for a, b in zip((x, *y), u, strict=True))
         slope = forward_ad.unpack_dual(problem.slope(moved[0], moved[1:])).tangent
     slope = torch.zeros_like(x) if slope is None else slope
-    return (u[0], -slope - loss.grad(x), *u[1:])
+    return (u[0], -slope - pulled, *u[1:])
 
 
 class _Both(Fixpoint):
@@ -189,27 +194,19 @@ class Beside(Solver):
         return self.inner.acceleration(problem, x0, tol)
 
 
-class _Weigh(torch.autograd.Function):
-    """0; a gradient c slope that reaches it goes on as c U, to the optimality conditions."""
+@dataclass(frozen=True, eq=False)
+class TangentSolve:
+    """The adjoint that was found beside the solution, and what a bound of its error asks for."""
 
-    @staticmethod
-    def forward(ctx: Any, slope: Tensor, adjoint: Z, *rest: Tensor) -> Tensor:
-        ctx.slope, ctx.adjoint = slope, adjoint
-        ctx.save_for_backward(*rest)
-        return torch.zeros_like(slope)
+    both: Fixpoint  # of (z, U)
+    state: Z
+    slope: Tensor  # of the loss that Piggyback was told
+    adjoint: Z  # the tangent of the saddle point
+    certificate: Certificate
 
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Any:  # type: ignore[override]
-        weighed = _Factor.apply(cotangent, ctx.slope, ctx.adjoint, *ctx.saved_tensors)
-        return (None, None, *weighed)  # type: ignore[misc]
-
-
-class _Factor(torch.autograd.Function):
-    """c U for the cotangent c slope. Takes the conditions as a formal input, to refuse a second
-    derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, cotangent: Tensor, slope: Tensor, adjoint: Z, *rest: Tensor) -> Any:
+    def factor(self, cotangent: Tensor) -> Tensor:  # -> (B,)
+        """c of the gradient c slope that reaches the solution; refused where it is no multiple."""
+        slope = self.slope
         factor = inner(cotangent, slope) / inner(slope, slope).clamp_min(tiny(slope))
         off = norm_event(cotangent - expand(factor, slope) * slope)  # type: ignore[operator]
         if bool((off > 1e4 * eps(slope) * norm_event(cotangent)).any()):
@@ -219,7 +216,35 @@ class _Factor(torch.autograd.Function):
                 f"from a multiple of its gradient by {worst:.1e}. Pass the loss that is "
                 "differentiated, or use FixedPoint()."
             )
-        return tuple(expand(factor, part) * part for part in adjoint)
+        return factor
+
+
+class _Weigh(torch.autograd.Function):
+    """0; a gradient c slope that reaches it goes on as c U, to the optimality conditions."""
+
+    @staticmethod
+    def forward(ctx: Any, beside: TangentSolve, *rest: Tensor) -> Tensor:
+        ctx.beside = beside
+        ctx.save_for_backward(*rest)
+        return torch.zeros_like(beside.slope)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:  # type: ignore[override]
+        rest: Z = ctx.saved_tensors
+        probe = probes.active()
+        if probe is not None:
+            probe.tangents.append((ctx.beside, ctx.beside.factor(cotangent.detach()), rest))
+        return (None, *_Factor.apply(cotangent, ctx.beside, *rest))  # type: ignore[misc]
+
+
+class _Factor(torch.autograd.Function):
+    """c U for the cotangent c slope. Takes the conditions as a formal input, to refuse a second
+    derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, cotangent: Tensor, beside: TangentSolve, *rest: Tensor) -> Any:
+        factor = beside.factor(cotangent)
+        return tuple(expand(factor, part) * part for part in beside.adjoint)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .conditions import beside
+
 if TYPE_CHECKING:
+    from .piggyback import TangentSolve
     from .system import System
 
 
@@ -39,13 +42,15 @@ class Probe:
 
     random_start: float = 0.0  # its length, in units of that of b
     solves: list[AdjointSolve] = field(default_factory=list)
+    # of Piggyback: the adjoint found beside, c of the gradient c slope that reached it, conditions
+    tangents: list[tuple[TangentSolve, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
     weighed: list[Tensor] = field(default_factory=list)  # dual-weighted residuals, with their graph
 
     def start(self, b: Tensor) -> Tensor | None:
         """Where the solve starts: a random point; None: at 0."""
         if not self.random_start:
             return None
-        w = torch.randn(b.shape, generator=_generator(), dtype=torch.float64).to(b)
+        w = _noise(b)
         scale = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(w, dim=1)
         return w * (self.random_start * scale)[:, None]
 
@@ -75,8 +80,9 @@ def probing(probe: Probe) -> Iterator[Probe]:
         _active.reset(token)
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def _noise(like: Tensor, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
 
 def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
@@ -92,15 +98,17 @@ def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     size = float(torch.linalg.vector_norm(still))
     step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
     worst = 0.0
-    noise = [torch.randn(p.shape, generator=_generator(), dtype=torch.float64).to(p) for p in z]
+    noise = [_noise(part) for part in z]
+    tilt = _rms(z[0]) * _noise(z[0], seed=1)
     for sign in (1, -1):
         point = tuple(p + sign * step * _rms(p) * r for p, r in zip(z, noise, strict=True))
-        beside = system.inverse.at(point)
-        moved = torch.linalg.vector_norm(beside.M.transposed_product(w) - b)
-        pull = M.pull(point, w, parameters)
+        there = beside(M, point, sign * step * tilt)
+        moved = torch.linalg.vector_norm(there.transposed_product(w) - b)
+        pull = there.pull(point, w, parameters)
         change = float(torch.linalg.vector_norm(pull - still))
         if moved > 1e2 * step * torch.linalg.vector_norm(b) or change > 1e2 * step * size:
-            pull = M.pull(point, beside(b, transposed=True).x, parameters)
+            w_there = system.inverse.of(there)(b, transposed=True).x
+            pull = there.pull(point, w_there, parameters)
             change = float(torch.linalg.vector_norm(pull - still))
             whole = size or float(torch.linalg.vector_norm(pull))
             worst = max(worst, change / max(whole, torch.finfo(w.dtype).tiny))

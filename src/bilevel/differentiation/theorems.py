@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from .assumptions import (
     Assumption,
+    contraction_proven,
     contracts,
     invertible,
     known_curvature,
     no_kink,
+    piece_proven,
     plain,
     smooth,
     solved,
@@ -132,6 +134,16 @@ THEOREMS = (
         "every recorded step, or every segment-th",
         "as many as recorded",
         "Gilbert 1992; Mehmood, Ochs 2020; for non-smooth T Bolte, Pauwels, Vaiter 2022",
+    ),
+    Theorem(
+        "A-posteriori bound of a contraction",
+        "the derivative exists, and its error is bounded by what one step still moves the solution "
+        "and the adjoint",
+        (Piggyback,),
+        (contraction_proven, piece_proven, solved),
+        "two states",
+        "as many as the solution takes, at three times the price",
+        "Banach 1922; Bogensperger et al. 2024; hypergradient(lipschitz=...)",
     ),
     Theorem(
         "Piggyback adjoint",

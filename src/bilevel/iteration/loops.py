@@ -57,6 +57,7 @@ class Free(Looking):
         by_newton = fixpoint.solver.newton
         by_gap = fixpoint.problem.has_gap and not run.settle and not by_newton
         polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
+        polishes = polishes and self._steady is None  # a jump to the answer is no step to record
         polish_at = 50 if run.settle else 400
         if polishes:  # half as late where the derivative takes the factor, too
             polish_at = min(polish_at, steps_worth(fixpoint, z) / (2 if run.settle else 1))

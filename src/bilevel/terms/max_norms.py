@@ -148,8 +148,8 @@ class SortedL1(Weighted, Proximable, Dualizable):
         """Equal magnitudes move together, those that are 0 stay; by the partial sums of what the
         prox took off, which are 0 at the end of a cluster and else positive."""
         w, weight = self._rows(x + dual), shared(self.weight, x).reshape(-1, 1)
-        size, order = self.prox(w, 1.0).abs().sort(dim=1, descending=True)
-        ordered = w.abs().gather(1, order)
+        ordered, order = w.abs().sort(dim=1, descending=True)
+        size = self.prox(w, 1.0).abs().gather(1, order)  # decreasing, too
         fall = size - torch.nn.functional.pad(size[:, 1:], (0, 1))
         taken = (size - ordered + weight * self.levels.detach()).cumsum(1)
         label = (fall > 0).long().cumsum(1) - (fall > 0).long()

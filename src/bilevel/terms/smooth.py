@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from .._broadcast import Scalar, expand, inner, largest, smallest, sum_event
 from .base import Dualizable, Proximable, Smooth, Weighted
+from .manifolds import Coordinates, Manifold, least, shared
 from .norms import _clip, _fitting
 
 
@@ -117,6 +118,13 @@ class Huber(Weighted, Smooth, Proximable, Dualizable):
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # inside |y| <= weight exactly
         s, w = expand(step, y), self.weight
         return _clip(w * (y - s * self.target) / (w + s * self.delta), w)
+
+    def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
+        """Everywhere; the curvature jumps from weight / delta to 0 at |r| = delta."""
+        weight, delta, target = (shared(v, x) for v in (self.weight, self.delta, self.target))
+        slack = (x + dual - target).abs() - (delta + weight)
+        curvature = torch.where(slack <= 0, weight / delta, 0.0)
+        return Coordinates(torch.ones_like(slack) > 0, least(slack.abs()), curvature)
 
     def conjugate(self, y: Tensor) -> Tensor:
         quotient = torch.where(y == 0, 0.0, y.square() * self.delta / 2 / self.weight)
