@@ -6,6 +6,8 @@ gaps), and the rank of x carries the batch in dim 0. Shape alone could not tell 
 rank can.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -65,6 +67,10 @@ def sum_event(density: Tensor) -> Tensor:  # (B, *event) -> (B,)
 
 def norm_event(x: Tensor) -> Tensor:  # (B, *event) -> (B,)
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(p - q for p, q in zip(a, b, strict=True))
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:  # (B, *event) -> (B,)

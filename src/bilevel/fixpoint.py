@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ._broadcast import Scalar
+from ._broadcast import Scalar, difference
 from ._remembered import Remembered
 from ._tangents import differentiates
-from .differentiation.linearisation import Move
 from .problem import Problem
 from .solvers.base import Solver, Z
 
 if TYPE_CHECKING:
     from .kernels.rof import ROF
     from .solvers.forms import Form
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """z - T(z), the residual of a fixed point: its derivative is I - dT/dz."""
+
+    T: Callable[[Z], Z]
+
+    def __call__(self, z: Z) -> Z:
+        return difference(z, self.T(z))
 
 
 @dataclass(frozen=True, eq=False)

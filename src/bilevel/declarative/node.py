@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._autocast import full_precision
-from .._broadcast import eps
+from .._broadcast import difference, eps
 from .._tangents import constant, differentiates
 from ..checks import check_modes
 from ..differentiation.certificate import Certificate, certified
@@ -115,7 +115,7 @@ class DeclarativeNode:
             M = Linearisation(z, conditions.residual)
             rest = M.flatten(M.residual).detach()
             step = M.split(Inverse(M, self.linear_solver)(rest, transposed=False).x)
-            trial = tuple(a - b for a, b in zip(z, step, strict=True))
+            trial = difference(z, step)
             new = conditions.error(trial)
             better = new <= left / 2
             if not bool(better.any()):

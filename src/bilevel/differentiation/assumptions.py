@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._broadcast import difference
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
@@ -207,7 +208,7 @@ def piece_proven(at: Solved) -> Finding:
         proven = Contraction.of(problem, solver, at.fixpoint.primal(at.z))
         x, _, *y = at.z
         new, _, *duals = solver.averaged(problem, at.z)
-        moved = tuple(a - b for a, b in zip(y, duals, strict=True))
+        moved = difference(y, duals)
         error = proven.length(x - new, moved) / proven.gap
         proven.check_settled(x, tuple(y), (new, tuple(duals)), error)
     except Unproven as why:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, like, norm_event
+from .._broadcast import difference, expand, like, norm_event
 from .contraction import Contraction, Unproven
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def tangent_bound(
     (new, _, *duals), (moved, _, *turned) = after[:count], after[count:]
     try:
         proven = Contraction.of(both.problem, both.solver.inner, x)  # type: ignore[attr-defined]
-        off = proven.length(x - new, _minus(y, duals)) / proven.gap
+        off = proven.length(x - new, difference(y, duals)) / proven.gap
         proven.check_settled(x, tuple(y), (new, tuple(duals)), off)
     except Unproven as why:
         raise ValueError(f"the bound of Piggyback: {why}. {_ADVICE}") from None
     dx, dy = proven.parts(off)
     bend = c * proven.bend * dx * norm_event(u)
-    left = (c * proven.length(u - moved, _minus(s, turned)) + proven.push * bend) / proven.gap
+    left = (c * proven.length(u - moved, difference(s, turned)) + proven.push * bend) / proven.gap
     turn = known.loss * dx.norm()  # of the loss's gradient, all samples together
     ax, ay = (part.norm() for part in proven.parts(left))
     most = (proven.push / proven.gap).max() * turn
@@ -109,10 +109,6 @@ def tangent_bound(
         e, a = e + L * ex + K * ey, a + L * ax + K * ay + bend.norm() + turn
     size = torch.stack([(expand(c, part) * part).norm() for part in solve.adjoint]).norm()
     return _mixed_norm(conditions, parameters) * a + known.mixed * e * (size + a)
-
-
-def _minus(a: Sequence[Tensor], b: Sequence[Tensor]) -> Z:
-    return tuple(p - q for p, q in zip(a, b, strict=True))
 
 
 def _constants(solve: AdjointSolve) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._autocast import full_precision
-from .._broadcast import inner
+from .._broadcast import difference, inner
 from .._tangents import depends
 from ..errors import OnFail
 from . import probes
@@ -136,7 +136,7 @@ def differentiable(
         fixed = tuple(part.detach() for part in z)
         rest = recorded(fixed)
         if not depends(rest):
-            return _less(fixed, rest) if made else fixed  # no θ with a gradient or a tangent
+            return difference(fixed, rest) if made else fixed  # no θ with a gradient or a tangent
         system = System(
             z, residual, solver, tol, on_fail, certificate, direct, energy, pieces, made
         )
@@ -145,9 +145,5 @@ def differentiable(
             if k:
                 rest = recorded(current)
             step = Solve.apply(system, False, 0, order, len(rest), *rest, *rest)
-            current = _less(current, step)  # type: ignore[arg-type]
+            current = difference(current, step)  # type: ignore[arg-type]
         return current
-
-
-def _less(z: Z, step: Z) -> Z:
-    return tuple(a - b for a, b in zip(z, step, strict=True))

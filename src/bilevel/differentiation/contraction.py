@@ -125,9 +125,8 @@ class Contraction:
             slope = pull if problem.f is None else pull + problem.f.grad(x)
             moved = (dx + self.tau * self.norm * dy) * larger(1.0, 1 / self.tau)
             self._off_kinks(problem.g, new, (x - new) / self._event(self.tau, x) - slope, moved)
-            moved = (
-                1 + self.smooth
-            ) * dx + self.norm * dy  # of the step 1, at which L is pulled on
+            # of the step 1, at which L is pulled on
+            moved = (1 + self.smooth) * dx + self.norm * dy
             self._off_kinks(problem.g, x, -slope, moved)
         for h, y_i, new_i in zip(problem.h, y, duals, strict=True):
             sigma = self._event(self.sigma, y_i)

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .._broadcast import difference
 from .._tangents import constant
+from ..fixpoint import Move
 from .linear_solvers import Product
 
 Z = tuple[Tensor, ...]
 DENSE = 160  # unknowns a sample up to which M is written out
-
-
-@dataclass(frozen=True, eq=False)
-class Move:
-    """z - T(z), the residual of a fixed point: its derivative is I - dT/dz."""
-
-    T: Callable[[Z], Z]
-
-    def __call__(self, z: Z) -> Z:
-        return _difference(z, self.T(z))
 
 
 class Linearisation:
@@ -46,7 +37,7 @@ class Linearisation:
 
     @property
     def residual(self) -> Z:
-        return self.recorded if self._map is None else _difference(self.z, self.recorded)
+        return self.recorded if self._map is None else difference(self.z, self.recorded)
 
     def forget(self) -> None:
         """Lets go of what is recorded: it will be again where it is needed."""
@@ -133,10 +124,6 @@ class Linearisation:
             for g, z in zip(grads, self.z, strict=True)
         ]
         return torch.cat([g.flatten(2) for g in flat], 2)
-
-
-def _difference(a: Z, b: Z) -> Z:
-    return tuple(p - q for p, q in zip(a, b, strict=True))
 
 
 def _vjp(outputs: Z, inputs: Z, cotangents: Z, create_graph: bool = False) -> Z:

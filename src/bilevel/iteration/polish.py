@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import eps, norm_event, tiny
+from .._broadcast import difference, eps, norm_event, tiny
 from ..acceleration.base import Z, where
 from ..differentiation.certificate import Certificate
 from ..differentiation.inverse import Inverse
@@ -80,7 +80,7 @@ def newton(fixpoint: Fixpoint, z: Z, tol: float, products: int) -> tuple[Z, Tens
         newton = Inverse(M, _linear_solver(z, products))
         step = newton(M.flatten(M.residual).detach(), transposed=False)
         products -= max(step.iterations, 10)
-        trial = fixpoint.T(tuple(a - b for a, b in zip(z, M.split(step.x), strict=True)))
+        trial = fixpoint.T(difference(z, M.split(step.x)))
         new = fixpoint.change(trial, fixpoint.T(trial))
         goal = max(tol, 4 * eps(residual))  # a sample there stays, whatever the others need
         grown = (_size(trial) / _size(z)).clamp_min(1)  # far out, a relative change is small, or 0
