@@ -126,15 +126,26 @@ def table(rows: list[dict], columns: list[str]) -> str:
 
 
 def former(name: str) -> list[dict]:
-    """The rows of the last run, none if there was none, for a run that measures some of them."""
+    """The rows of the last run, none if there was none, for a run that measures some of them; each
+    says when it was measured, and on what."""
     path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.exists() else []
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text())
+    return [{"measured": _when(stored["machine"])} | row for row in stored["rows"]]
+
+
+def _when(about: dict[str, str | int]) -> str:
+    return f"{about['date']}, {about['processor']}"
 
 
 def store(name: str, title: str, rows: list[dict], columns: list[str], notes: str = "") -> None:
-    """results/name.json and .md, with the machine and the date; printed too."""
+    """results/name.json and .md, with the machine and the date, and those of `former` rows where
+    they were others; printed too."""
     RESULTS.mkdir(exist_ok=True)
     about = machine()
+    if any(row.get("measured", _when(about)) != _when(about) for row in rows):
+        columns = [*columns, "measured"]
     (RESULTS / f"{name}.json").write_text(
         json.dumps({"machine": about, "rows": rows}, indent=1) + "\n"
     )
