@@ -41,6 +41,7 @@ CERTIFICATE = {
     "influence": "relative change of the gradient if doubtful kinks fall on the other side",
     "drift": "relative change of the gradient if the solution were exact, to first order",
     "bound": "bound of the relative error of the gradient",
+    "theorem": "what stands behind that bound, or behind the estimate",
     "estimate": "estimate, not a bound, of the relative error of the gradient",
 }
 

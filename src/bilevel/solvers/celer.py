@@ -141,8 +141,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     # the gap that stops it may stay open for an elastic net: then T finishes sooner
     ratio = float(_sample(getattr(g, "ratio", 1.0), x0, b)[0])
     celer_path, settings = _library()
-    seen = isinstance(f.operator, Matrix)  # by the boundary, for NaN
-    with warnings.catch_warnings(), settings(assume_finite=seen):
+    with warnings.catch_warnings(), settings(assume_finite=True):  # we have looked for NaN
         warnings.simplefilter("ignore")  # it may stop early: the run looks at its answer
         _, x, _, rounds = celer_path(
             A, y, "lasso" if squares else "logreg",
