@@ -204,7 +204,7 @@ for row in stored("speech_gradients"):
 sweep = {row["learned through"]: row for row in stored("speech_sweep")}
 names = [name for name in sweep if name.startswith("L = ")]
 short = [name for name in names if "1000" not in name]
-figure, axes = plt.subplots(1, 4, figsize=(15, 4), layout="constrained", width_ratios=(3, 2, 1, 1))
+figure, axes = plt.subplots(1, 4, figsize=(15, 5), layout="constrained", width_ratios=(3, 2, 1, 1))
 for name in names:
     curve = sweep[name]["curve"]
     style = ".-" if name.split(" = ")[1].isdigit() else ".:" if name in short else "k.--"
@@ -214,7 +214,8 @@ axes[0].set(xlabel="steps of the solver", ylabel="mean squared error, speech fra
 axes[0].set_yticks([6e-4, 8e-4, 1e-3])
 axes[0].yaxis.set_major_formatter("{x:.1e}")
 axes[0].yaxis.set_minor_formatter("")
-axes[0].legend(frameon=False, fontsize="small")
+lines = axes[0].get_legend_handles_labels()
+figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
 full = {int(name[4:]): sweep[name] for name in short if name[4:].isdigit()}
 cut = {int(name[4:].split(",")[0]): sweep[name] for name in short if name.endswith("30 terms")}
 for rows, color, label in ((full, "C0", "all steps"), (cut, "C1", "30 terms")):
@@ -230,7 +231,8 @@ for axis in (axes[1].xaxis, axes[1].yaxis):
     axis.set_minor_formatter("")
 axes[1].legend(frameon=False, fontsize="small", loc="center", bbox_to_anchor=(0.55, 0.6))
 for ax, column in zip(axes[2:], ("ms a step", "MB stored"), strict=True):
-    ax.barh(short, [sweep[name][column] for name in short], color="0.6")
+    labels = [name.replace("the papers' schedule", "papers'") for name in short]
+    ax.barh(labels, [sweep[name][column] for name in short], color="0.6")
     ax.invert_yaxis()
     ax.set(xlabel=column)
 axes[3].set(yticks=[])
