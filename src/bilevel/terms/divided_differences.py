@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .._tangents import depends, differentiates
+
 
 def apply(
     x: Tensor,
@@ -161,7 +163,11 @@ class _At:
     line: Line
 
     def recorded(self) -> bool:
-        return torch.is_grad_enabled() and (self.x.requires_grad or self.jump.requires_grad)
+        return differentiates() and depends((self.x, self.jump))
+
+    def value(self) -> Tensor:
+        """F(X)."""
+        return _Value.apply(self.x, self.jump, self.frame, self.line)  # type: ignore[return-value]
 
     def first(self, g: Tensor) -> Tensor:
         """DF(X)[G]."""
@@ -181,22 +187,33 @@ class _At:
 
 
 class _Value(Function):
+    """F(X)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, jump: Tensor, frame: Any, line: Line) -> Tensor:
         ctx.save_for_backward(x, jump)
+        ctx.save_for_forward(x, jump)
         ctx.frame, ctx.line = frame, line
         return frame.matrix(line.values)
 
     @staticmethod
+    def jvp(ctx: Any, x: Tensor | None, jump: Tensor | None, *_: None) -> Tensor:  # type: ignore[override]
+        at = _Value._at(ctx)
+        of_jump = 0.0 if jump is None else jump * at.in_jump().value()
+        return of_jump if x is None else at.first(x) + of_jump  # type: ignore[return-value]
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (x, jump), (g,) = ctx.saved_tensors, gradients
-        at = _At(x, jump, ctx.frame, ctx.line)
+        at, (g,) = _Value._at(ctx), gradients
         of_x = at.first(g) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return of_x, None, None, None
-        step = at.in_jump()
-        sign: Any = _Value.apply(step.x, step.jump, step.frame, step.line)
-        return of_x, (g * sign).sum((-2, -1), keepdim=True), None, None
+        return of_x, (g * at.in_jump().value()).sum((-2, -1), keepdim=True), None, None
+
+    @staticmethod
+    def _at(ctx: Any) -> _At:
+        x, jump = ctx.saved_tensors
+        return _At(x, jump, ctx.frame, ctx.line)
 
 
 class _First(Function):
@@ -206,6 +223,10 @@ class _First(Function):
     def forward(ctx: Any, g: Tensor, at: _At) -> Tensor:
         ctx.at = at
         return at.frame.first(at.line, g)
+
+    @staticmethod
+    def jvp(ctx: Any, g: Tensor, _: None) -> Tensor:  # type: ignore[override]
+        return ctx.at.first(g)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -219,6 +240,12 @@ class _Bend(Function):
     def forward(ctx: Any, x: Tensor, jump: Tensor, where: tuple[Tensor, _At]) -> Tensor:
         ctx.where = where
         return torch.zeros_like(x)
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor | None, jump: Tensor | None, _: None) -> Tensor:  # type: ignore[override]
+        g, at = ctx.where
+        of_jump = 0.0 if jump is None else jump * at.in_jump().first(g)
+        return of_jump if x is None else at.second(g, x) + of_jump  # type: ignore[return-value]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -236,8 +263,15 @@ class _Second(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, h: Tensor, at: _At) -> Tensor:
         ctx.save_for_backward(g, h)
+        ctx.save_for_forward(g, h)
         ctx.at = at
         return at.frame.second(at.line, at.jump.detach(), g, h)
+
+    @staticmethod
+    def jvp(ctx: Any, g: Tensor | None, h: Tensor | None, _: None) -> Tensor:  # type: ignore[override]
+        (a, b), at = ctx.saved_tensors, ctx.at
+        of_h = 0.0 if h is None else at.second(a, h)
+        return of_h if g is None else at.second(g, b) + of_h  # type: ignore[return-value]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -259,3 +293,5 @@ class _Third(Function):
             "functions of singular values and eigenvalues have derivatives up to the second, the "
             "third was asked for. Stop at Hessian-vector products."
         )
+
+    jvp = backward  # type: ignore[assignment]
