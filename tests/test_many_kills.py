@@ -105,7 +105,7 @@ def test_under_torchrun_a_killed_worker_ends_the_run_with_a_message(tmp_path):
     assert torchrun.returncode == 1
     assert "SIGKILL" in told  # torchrun's report
     # whichever comes first, the broken connection or torchrun's SIGTERM
-    assert "has lost another one" in told or "Stopped by SIGTERM" in told
+    assert "has lost another one" in told or "Stopped by SIGTERM" in told, told
     step = saved(out)
     assert f"Step {step} is saved in {out}: resume=True goes on from there." in told
     assert len(run(out, steps=step + 2, resume=True, batch_size=3, loss=noisy_error).history) > step
