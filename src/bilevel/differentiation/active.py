@@ -22,8 +22,9 @@ from .._tangents import constant
 from ..terms.base import Proximable
 from ..terms.manifolds import Manifold
 from ..terms.of_prox import LARGEST
+from .noise import noise
 from .sparse_tangent import Factored
-from .tangent import Projected, Spanned, inverse, noise, normal
+from .tangent import Projected, Spanned, inverse, normal
 
 if TYPE_CHECKING:
     from ..operators.base import Operator

@@ -13,8 +13,9 @@ from torch import Tensor
 from .._broadcast import expand, inner, norm_event
 from ..operators.base import Identity, Operator
 from .local_maps import Sparse, rows, sparse_matrices
+from .noise import noise
 from .sparse_saddle import Rows
-from .tangent import inverse, noise, normal
+from .tangent import inverse, normal
 
 if TYPE_CHECKING:
     from ..terms.manifolds import Manifold

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .tangent import noise
+from .noise import noise
 
 Sparse = Any  # a csc_array of SciPy's, which is not imported with bilevel
 Map = Callable[[Tensor], Tensor]  # (B, *event) -> (B, *range), linear

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .conditions import beside
+from .noise import noise
 
 if TYPE_CHECKING:
     from .piggyback import TangentSolve
@@ -50,7 +51,7 @@ class Probe:
         """Where the solve starts: a random point; None: at 0."""
         if not self.random_start:
             return None
-        w = _noise(b)
+        w = noise(b)
         scale = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(w, dim=1)
         return w * (self.random_start * scale)[:, None]
 
@@ -80,11 +81,6 @@ def probing(probe: Probe) -> Iterator[Probe]:
         _active.reset(token)
 
 
-def _noise(like: Tensor, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-
-
 def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     """The relative change of the gradient between z + e r and z - e r, r random, e twice the
     residual.
@@ -98,10 +94,10 @@ def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     size = float(torch.linalg.vector_norm(still))
     step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
     worst = 0.0
-    noise = [_noise(part) for part in z]
-    tilt = _rms(z[0]) * _noise(z[0], seed=1)
+    path = [_rms(part) * noise(part) for part in z]
+    tilt = _rms(z[0]) * noise(z[0], seed=1)
     for sign in (1, -1):
-        point = tuple(p + sign * step * _rms(p) * r for p, r in zip(z, noise, strict=True))
+        point = tuple(p + sign * step * r for p, r in zip(z, path, strict=True))
         there = beside(M, point, sign * step * tilt)
         moved = torch.linalg.vector_norm(there.transposed_product(w) - b)
         pull = there.pull(point, w, parameters)

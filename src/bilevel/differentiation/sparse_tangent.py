@@ -14,8 +14,8 @@ from torch import Tensor
 from .._broadcast import eps
 from .links import Far, Link, links_of, near_first, stacked
 from .local_maps import Map, Sparse, rows, sparse_matrices
+from .noise import noise
 from .sparse_saddle import Saddle
-from .tangent import noise
 
 if TYPE_CHECKING:
     from .active import Active

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._broadcast import eps
 from ..terms.manifolds import Manifold
 from .linear_solvers import CG
+from .noise import noise
 
 if TYPE_CHECKING:
     from .active import Active
@@ -26,12 +27,6 @@ def inverse(manifold: Manifold, v: Tensor) -> Tensor:
     """(1 + H) P v, what undoes D prox on the tangent space."""
     v = manifold.project(v)
     return v + manifold.hessian(v)
-
-
-def noise(like: Tensor) -> Tensor:
-    """The same random numbers in every run."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
 
 
 class Spanned:
