@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import difference
 from ..acceleration.base import Acceleration, Plain
 from .base import Strategy
 from .certificate import Certificate
@@ -208,9 +207,7 @@ def piece_proven(at: Solved) -> Finding:
         proven = Contraction.of(problem, solver, at.fixpoint.primal(at.z))
         x, _, *y = at.z
         new, _, *duals = solver.averaged(problem, at.z)
-        moved = difference(y, duals)
-        error = proven.length(x - new, moved) / proven.gap
-        proven.check_settled(x, tuple(y), (new, tuple(duals)), error)
+        proven.settled(x, tuple(y), (new, tuple(duals)))
     except Unproven as why:
         return Finding(sentence(piece_proven), None, str(why), advice)
     return Finding(sentence(piece_proven), True, "by the bound of its distance", advice)

@@ -91,8 +91,7 @@ def tangent_bound(
     (new, _, *duals), (moved, _, *turned) = after[:count], after[count:]
     try:
         proven = Contraction.of(both.problem, both.solver.inner, x)  # type: ignore[attr-defined]
-        off = proven.length(x - new, difference(y, duals)) / proven.gap
-        proven.check_settled(x, tuple(y), (new, tuple(duals)), off)
+        off = proven.settled(x, tuple(y), (new, tuple(duals)))
     except Unproven as why:
         raise ValueError(f"the bound of Piggyback: {why}. {_ADVICE}") from None
     dx, dy = proven.parts(off)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import inner, larger, like, norm_event
+from .._broadcast import difference, expand, inner, larger, like, norm_event
 from ..problem import Problem
 from ..solvers.primal_dual import PrimalDual
 from ..solvers.steps import lipschitz
@@ -109,36 +109,34 @@ class Contraction:
         at most."""
         return ((1 + self.kappa) * self.tau * (1 + 4 * self.kappa.square())).sqrt()
 
-    def check_settled(self, x: Tensor, y: Z, image: tuple[Tensor, Z], error: Tensor) -> None:
-        """Unproven unless every prox acts at z* by the affine piece that it acts by at z = (x, y),
-        with S(z) = image and |z - z*|_P <= error.
+    def settled(self, x: Tensor, y: Z, image: tuple[Tensor, Z]) -> Tensor:  # -> (B,)
+        """A bound of |z - z*|_P, z = (x, y), S(z) = image; Unproven unless every prox acts at z* by
+        the affine piece that it acts by at z.
 
         A prox with step s moves its point u and subgradient d, u + s d the argument, by as much as
         the argument at most, so u + d by max(1, 1 / s) times that. The manifold's margin, 0 at a
         kink, moves with u + d: as much where coordinates are on their own, else 2 sqrt(n) times as
         much at most, a sum of up to n of them.
         """
-        dx, dy = self.parts(error)
         new, duals = image
+        error = self.length(x - new, difference(y, duals)) / self.gap
+        dx, dy = self.parts(error)
         problem, pull = self.problem, self.problem.pull(x, y)
         if problem.g is not None:
             slope = pull if problem.f is None else pull + problem.f.grad(x)
             moved = (dx + self.tau * self.norm * dy) * larger(1.0, 1 / self.tau)
-            self._off_kinks(problem.g, new, (x - new) / self._event(self.tau, x) - slope, moved)
+            self._off_kinks(problem.g, new, (x - new) / expand(self.tau, x) - slope, moved)
             # of the step 1, at which L is pulled on
             moved = (1 + self.smooth) * dx + self.norm * dy
             self._off_kinks(problem.g, x, -slope, moved)
         for h, y_i, new_i in zip(problem.h, y, duals, strict=True):
-            sigma = self._event(self.sigma, y_i)
+            sigma = expand(self.sigma, y_i)
             seen = (y_i - new_i) / sigma + h.operator(2 * new - x)
             moved = (1 + 2 * self.kappa.square()) * dy + 3 * self.sigma * self.norm * dx
             moved = moved * larger(1.0, 1 / self.sigma)
             self._off_kinks(h.outer, seen, new_i, moved)
             self._off_kinks(h.outer, h.operator(x), y_i, self.norm * dx + dy)
-
-    @staticmethod
-    def _event(step: Tensor, x: Tensor) -> Tensor:
-        return step.reshape(-1, *[1] * (x.ndim - 1))
+        return error
 
     @staticmethod
     def _off_kinks(term: Proximable, u: Tensor, dual: Tensor, moved: Tensor) -> None:
