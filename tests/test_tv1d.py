@@ -20,6 +20,9 @@ from bilevel.kernels.reference import tv1d as reference
 pytestmark = pytest.mark.usefixtures("float64")
 
 
+KINDS = ["pieces", "noise", "ramp", "walk", "linspace", "constant"]
+
+
 def denoised(x, w, step=1.0):
     return bl.TotalVariation1D(weight=w).prox(x, step)
 
@@ -66,6 +69,13 @@ def violation(x, u, w):
     return float(max(beyond, at_jumps, np.abs(z[-1])) / size)
 
 
+def pooled(x, w):  # (n,), (1,) or (n - 1,) -> u, ends, signs
+    """By the pooled string from the first sample on."""
+    u, ends, signs = (np.empty(len(x), kind) for kind in (float, np.int32, np.int8))
+    count = taut_string._pooled(x, w, 0, 0.0, u, 0, False, ends, signs, 0)
+    return u, ends[:count], signs[:count]
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_the_kernel_is_its_reference(seed):
     x, w = draw(seed)
@@ -79,29 +89,56 @@ def test_the_kernel_is_its_reference(seed):
 def test_the_pooled_string_is_the_reference(seed):
     """From the first sample on; long signals come to it later, or never."""
     x, w = draw(seed)
-    u, n = np.empty(len(x)), len(x)
-    ends, signs = np.empty(n, np.int32), np.empty(n, np.int8)
+    n = len(x)
     edges = w.numpy() if n > 2 else np.append(w.numpy(), 0.0)[:1]
-    count = taut_string._pooled(x.numpy(), edges, 0, 0.0, u, 0, False, ends, signs, 0)
+    u, ends, signs = pooled(x.numpy(), edges)
     size = float(1 + x.abs().max())
     torch.testing.assert_close(torch.from_numpy(u), reference(x, w), rtol=0, atol=1e-13 * size)
-    assert ends[count - 1] == n - 1 and (np.diff(ends[:count]) > 0).all()
-    assert (np.sign(np.diff(u))[ends[: count - 1]] * signs[: count - 1] >= 0).all()
+    assert ends[-1] == n - 1 and (np.diff(ends) > 0).all()
+    assert (np.sign(np.diff(u))[ends[:-1]] * signs[:-1] >= 0).all()
 
 
 @pytest.mark.parametrize("kind", ["pieces", "noise", "ramp", "walk"])
-@pytest.mark.parametrize("edges", [1, 30_000 - 1])
-def test_lanes_find_the_segments_of_the_pooled_string(kind, edges):
-    """Where they are short, 16 parts at once, of which all but the first begin wrongly."""
-    x, n = signal(kind, 30_000).numpy(), 30_000
-    w = 0.3 * np.random.default_rng(1).uniform(0.5, 1, edges)
-    found, pooled = ((np.empty(n), np.empty(n, np.int32), np.empty(n, np.int8)) for _ in "ab")
-    at, z, m, bad = taut_string._in_lanes(x, w, 0, 0.0, found[0], False, *found[1:], 0)
-    taut_string._pooled(x, w, 0, 0.0, pooled[0], 0, False, *pooled[1:], 0)
-    assert at >= 2 * 16 * taut_string._PART and at == found[1][m - 1] + 1 and not bad
-    assert abs(z) == (w[at - 1] if edges > 1 else w[0])
-    np.testing.assert_allclose(found[0][:at], pooled[0][:at], rtol=0, atol=1e-13)
-    assert (found[1][:m] == pooled[1][:m]).all() and (found[2][:m] == pooled[2][:m]).all()
+@pytest.mark.parametrize("n", [700, 5000, 30_000])
+@pytest.mark.parametrize("same", [True, False])
+def test_lanes_find_the_segments_of_the_pooled_string(kind, n, same):
+    """Where they are short, 16 parts at once, of which all but the first begin wrongly, nearly up
+    to the row's end."""
+    x, u = signal(kind, n).numpy(), np.empty(n)
+    ends, signs = np.empty(n, np.int32), np.empty(n, np.int8)
+    w = 0.3 * np.random.default_rng(1).uniform(0.5, 1, 1 if same else n - 1)
+    at, z, again, block, bad, m = taut_string._in_lanes(
+        x, w, 0, 0.0, 0, u, 0, False, ends, signs, 0
+    )
+    right = pooled(x, w)
+    assert at >= n - 500 and at == ends[m - 1] + 1 and block == 0 and not bad
+    assert again < n / 10  # nearly all segments are found in lanes
+    assert abs(z) == (w[0] if same else w[at - 1])
+    np.testing.assert_allclose(u[:at], right[0][:at], rtol=0, atol=1e-13)
+    assert (ends[:m] == right[1][:m]).all() and (signs[:m] == right[2][:m]).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_signals_of_changing_kind(seed):
+    """In turn, in lanes, and where they do not agree: the segments of the pooled string."""
+    g = np.random.default_rng(seed)
+    kinds, sizes = g.choice(KINDS, 12), g.integers(100, 3000, 12)
+    x = np.concatenate([signal(k, n).numpy() for k, n in zip(kinds, sizes, strict=True)])
+    w = 0.3 * g.uniform(0.5, 1, len(x) - 1) * 10.0 ** np.repeat(g.integers(0, 2, 12), sizes)[:-1]
+    w[g.random(len(w)) < g.choice([0, 1e-4, 1e-3])] = 0.0
+    u = denoised(torch.from_numpy(x)[None], torch.from_numpy(w))[0]
+    np.testing.assert_allclose(u, pooled(x, w)[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [3.0, 1e3])
+def test_blocks_of_every_length(weight):
+    """Edges of weight 0 after 1, 2, ..., 140 samples, before and after sums get a new base."""
+    sizes = torch.arange(1, 141)
+    x, w = torch.randn(int(sizes.sum())) + 100.0, torch.full((int(sizes.sum()) - 1,), weight)
+    w[sizes.cumsum(0)[:-1] - 1] = 0.0
+    blocks = x.split(sizes.tolist())
+    right = [reference(block, torch.full((len(block) - 1,), weight)) for block in blocks]
+    torch.testing.assert_close(denoised(x[None], w)[0], torch.cat(right), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("where", [5, 15_000, 29_990])
@@ -114,9 +151,6 @@ def test_what_is_no_number_stops_the_lanes_between_edges_of_weight_0(where):
     assert u[0, block].isnan().all()
     right[0, block] = torch.nan
     torch.testing.assert_close(u, right, rtol=0, atol=0, equal_nan=True)
-
-
-KINDS = ["pieces", "noise", "ramp", "walk", "linspace", "constant"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

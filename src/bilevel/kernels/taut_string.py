@@ -12,16 +12,19 @@ x is (rows, n), w is (1 or rows, 1 or n - 1). A segment is known by its last sam
 from __future__ import annotations
 
 import numpy as np
+from numba import uintp
 
 from .compiled import compiled
 
+# an index by way of `uintp` is not negative, so that there is no test of its sign
 _PATIENCE = 4  # samples read again for each one settled, before the pooled string takes over
-_SHORT = 5  # segments of fewer samples are found in lanes
-_LANES, _PART = 16, 248  # parts of a signal at once, and their samples
-_STEPS = 992  # of a lane, at most; neither is a multiple of a cache's 4096 bytes
+_SHORT = 8  # segments of fewer samples are found in lanes
+_HEAD = 64  # samples that tell whether they are short
+_LANES, _LEAST, _PART = 16, 16, 248  # parts of a signal at once, and their samples, least and most
+_STEPS = 992  # of a lane, at most
 # where a lane's numbers are: f[_S + lane], i[_K + lane]
-_Y, _B, _S, _N, _LOW, _HIGH, _BASE, _MOVE, _B_LOW, _B_HIGH, _V = range(0, 11 * _LANES, _LANES)
-_K, _LOWEST, _HIGHEST, _CODE, _ENDS, _PLACE, _SOUND = range(0, 7 * _LANES, _LANES)
+_Y, _B, _S, _N, _LOW, _HIGH, _BASE, _B_LOW, _B_HIGH, _V = range(0, 10 * _LANES, _LANES)
+_K, _LOWEST, _HIGHEST, _CODE, _ENDS, _PLACE = range(0, 6 * _LANES, _LANES)
 
 
 @compiled()
@@ -29,18 +32,20 @@ def _bound(w, k, last):
     """The weight of the edge behind sample k."""
     if k == last:
         return 0.0
-    return w[k] if len(w) > 1 else w[0]
+    return w[uintp(k)] if len(w) > 1 else w[0]
 
 
 @compiled(forceinline=True)
 def _emit(u, ends, signs, m, at, end, v, sign):
     """Write down the segment at : end of value v; the next one begins at `end`."""
-    ends[m], signs[m] = end - 1, sign
-    if at + 4 <= len(u):  # four at once, as most are short: what is too much is overwritten
-        u[at] = u[at + 1] = u[at + 2] = u[at + 3] = v
-        at += 4
-    for i in range(at, end):
-        u[i] = v
+    ends[uintp(m)], signs[uintp(m)] = end - 1, sign
+    if at + 8 <= len(u):  # eight at once, as most are short: what is too much is overwritten
+        for i in range(8):
+            u[uintp(at + i)] = v
+        at += 8
+    while at < end:
+        u[uintp(at)] = v
+        at += 1
     return end, m + 1
 
 
@@ -54,169 +59,198 @@ def _row(x, w, u, ends, signs, m):
     What is not finite makes NaN of all up to the nearest edges of weight 0; so does a weight that
     is negative or NaN.
     """
-    last = len(x) - 1
     at = block = again = 0
-    z, bad, pause = 0.0, False, 2 * _PART
-    while at <= last:
+    z, bad, pause = 0.0, False, _HEAD
+    while at < len(x):
         begin, before = at, m
-        while at <= last and at < begin + pause:
-            end, v, sign, z, k, b = _segment(x, w, at, z)
-            again += k - end
-            bad = bad or not np.isfinite(v)
-            at, m = _emit(u, ends, signs, m, at, end + 1, v, sign)
-            if sign == 0:
-                block, bad = _closed(u, block, at, b, bad)
-            elif again > _PATIENCE * at + 512:
-                return _pooled(x, w, at, z, u, block, bad, ends, signs, m)
-        if (m - before) * _SHORT > at - begin:
-            at, z, m, bad = _in_lanes(x, w, at, z, u, bad, ends, signs, m)
+        at, z, again, block, bad, m = _in_turn(
+            x, w, at, min(at + pause, len(x)), z, again, u, block, bad, ends, signs, m
+        )
+        if not _patient(again, at):
+            return _pooled(x, w, at, z, u, block, bad, ends, signs, m)
+        if (m - before) * _SHORT > at - begin and again < 2 * at:
+            at, z, again, block, bad, m = _in_lanes(
+                x, w, at, z, again, u, block, bad, ends, signs, m
+            )
         pause = _LANES * _PART
     return m
 
 
-@compiled(forceinline=True)
-def _segment(x, w, at, z):
-    """The segment from `at` on: its last sample, value, the sign of the jump behind it, z there;
-    also the last sample read, and the weight behind that.
+@compiled()
+def _patient(again, at):
+    """Whether reading `again` samples up to `at` is linear still."""
+    return again <= _PATIENCE * at + 512
+
+
+@compiled()
+def _in_turn(x, w, at, stop, z, again, u, block, bad, ends, signs, m):
+    """The segments from `at` to `stop`, one after the other, unless too many samples are read
+    `again`; returns (at, z, again, block, bad, m) behind them.
 
     From a fixed point of the string, the values v that a segment up to k may have form an interval:
     |z_i| <= w_i for all its edges. It shrinks as k grows; where it is empty, the segment ends at
     the edge that bounded it, and its value is that bound. A form of [1] without a long chain of
-    dependent operations.
+    dependent operations; one loop for many segments, as a call would count references for each.
     [1] Condat. A direct algorithm for 1-D total variation denoising. IEEE SPL, 2013.
     """
     last = len(x) - 1
-    base = float(x[at])  # sums are of x - base, which is moved to the mean now and then
-    b = _bound(w, at, last)
-    low, high, s, n, move = z - max(b, 0.0), z + max(b, 0.0), z, 1, 64
-    k = lowest = highest = at  # the edges that gave the bounds
-    a = c = z
-    while b > 0.0:
-        k += 1
-        n += 1
-        b = _bound(w, k, last)
-        s += x[k] - base
-        share = 1.0 / n
-        a, c = (s - b) * share, (s + b) * share
-        if a > high or c < low or b <= 0.0:
-            break
-        lowest = k if a >= low else lowest
-        highest = k if c <= high else highest
-        low, high = max(low, a), min(high, c)
-        if n == move:
-            moved = base + s * share
-            shift, base = moved - base, moved
-            s, low, high = s - n * shift, low - shift, high - shift
-            move *= 2
-    up = a > high
-    if up or c < low:  # by selection: which of the two cannot be predicted
-        end, v, sign = (highest, high, 1) if up else (lowest, low, -1)
-        wall = _bound(w, end, last)
-        z = -wall if up else wall
-    else:
-        end, v, sign, z = k, a, 0, 0.0
-    return end, v + base, sign, z, k, b
+    while at < stop and _patient(again, at):
+        base = float(x[uintp(at)])  # sums are of x - base, which is moved to the mean now and then
+        b = _bound(w, at, last)
+        low, high, s, n, share, move = z - max(b, 0.0), z + max(b, 0.0), z, 1, 1.0, 64
+        k = lowest = highest = at  # the edges that gave the bounds
+        up = down = False
+        while b > 0.0:
+            if n == move:
+                moved = base + s * share
+                shift, base = moved - base, moved
+                s, low, high = s - n * shift, low - shift, high - shift
+                move *= 2
+            k += 1
+            n += 1
+            b = _bound(w, k, last)
+            s += x[uintp(k)] - base
+            share = 1.0 / n
+            a, c = (s - b) * share, (s + b) * share
+            up, down = a > high, c < low
+            if up or down:
+                break
+            lowest = k if a >= low else lowest
+            highest = k if c <= high else highest
+            low, high = max(low, a), min(high, c)
+        if up or down:  # by selection: which of the two cannot be predicted
+            end, v, sign = (highest, high, 1) if up else (lowest, low, -1)
+            wall = _bound(w, end, last)
+            z = -wall if up else wall
+        else:
+            end, v, sign, z = k, s * share, 0, 0.0
+        again += k - end
+        bad = bad or not np.isfinite(v + base)
+        at, m = _emit(u, ends, signs, m, at, end + 1, v + base, sign)
+        if sign == 0:
+            block, bad = _closed(u, block, at, b, bad)
+    return at, z, again, block, bad, m
 
 
 @compiled()
-def _in_lanes(x, w, at, z, u, bad, ends, signs, m):
-    """The segments from `at` on, as long as they are short and far from the row's end, of 16 parts
-    of the row at once; returns (at, z, m, bad) behind them.
+def _in_lanes(x, w, at, z, again, u, block, bad, ends, signs, m):
+    """The segments from `at` on, as long as they are short and nearly up to the row's end, of 16
+    parts at once; returns (at, z, again, block, bad, m) behind them.
 
     What follows a segment depends on nothing but its end and its sign. So a part may begin with any
     z: as soon as one of its segments is one of the part before, it is right from there on.
     """
     codes, values = np.empty(_LANES * _STEPS, np.int64), np.empty(_LANES * _STEPS)
-    i = np.empty(7 * _LANES, np.int64)
-    last = len(x) - 1
-    while at + (_LANES - 1) * _PART + _STEPS < last and _lockstep(x, w, at, z, codes, values, i):
-        begin, before = at, m
-        lane, place, ahead, sign = 0, 0, _STEPS, 0
-        while at < begin + _LANES * _PART:
-            if place < i[_PLACE + lane]:
-                code, v = codes[place], values[place]
-                end, sign = code >> 1, 2 * (code & 1) - 1
-                place += 1
-            else:  # the next part does not agree yet
-                end, v, sign, _, _, _ = _segment(x, w, at, -sign * _bound(w, at - 1, last))
-                code = 2 * end + (sign > 0)
-            bad = bad or not np.isfinite(v)
-            at, m = _emit(u, ends, signs, m, at, end + 1, v, sign)
-            if lane < _LANES - 1:
-                stop = i[_PLACE + lane + 1]
-                while ahead < stop and codes[ahead] < code:
-                    ahead += 1
-                if ahead < stop and codes[ahead] == code:
-                    lane, place, ahead = lane + 1, ahead + 1, (lane + 2) * _STEPS
-        z = -sign * _bound(w, at - 1, last)
-        if (m - before) * _SHORT < at - begin:
+    i = np.empty(6 * _LANES + 1, np.int64)
+    i[_PLACE + _LANES] = _LANES  # behind the last part there is none
+    while True:
+        begin, before, place = at, m, 0
+        part = min(_PART, (len(x) - at) // (_LANES + 1) - 4)  # the last one goes on a little
+        if part < _LEAST or not _lockstep(x, w, at, z, part, codes, values, i):
             break
-    return at, z, m, bad
+        for lane in range(_LANES):
+            limit = i[_PLACE + lane + 1]
+            stop, ahead, met = _agree(codes, place, i[_PLACE + lane], lane + 1, limit)
+            for q in range(place, stop, _LANES):
+                code, v = codes[uintp(q)], values[uintp(q)]
+                bad |= not np.isfinite(v)
+                at, m = _emit(u, ends, signs, m, at, (code >> 1) + 1, v, 2 * (code & 1) - 1)
+            if m > before:
+                z = -signs[m - 1] * _bound(w, at - 1, len(x) - 1)
+            while ahead < limit and not met and _patient(again, at):
+                at, z, again, block, bad, m = _in_turn(
+                    x, w, at, at + 1, z, again, u, block, bad, ends, signs, m
+                )
+                code = 2 * ends[m - 1] + (signs[m - 1] > 0)
+                while ahead < limit and codes[ahead] < code:
+                    ahead += _LANES
+                met = ahead < limit and codes[ahead] == code
+            if not met:
+                break
+            place = ahead + _LANES
+        if (m - before) * _SHORT <= at - begin or 2 * (at - begin) < _LANES * part:
+            break
+    return at, z, again, block, bad, m
 
 
 @compiled()
-def _lockstep(x, w, at, z, codes, values, i):
-    """The segments of each part, 2 end + (1 for a jump up) and value, from place `part _STEPS` on;
-    whether all came to their ends before _STEPS samples. Parts but the first begin with z = 0."""
-    f = np.zeros(11 * _LANES)
-    i[:] = 0
+def _agree(codes, place, stop, ahead, limit):
+    """(p, q, met): the first segment that a part, from `place` to `stop`, has in common with the
+    next one, from `ahead` to `limit`, is the last before p, and at q; (stop, ..., False): none."""
+    p = stop
+    while p > place and ahead < limit and codes[p - _LANES] >= codes[ahead]:
+        p -= _LANES
+    while p < stop and ahead < limit:
+        if codes[p] == codes[ahead]:
+            return p + _LANES, ahead, True
+        if codes[p] < codes[ahead]:
+            p += _LANES
+        else:
+            ahead += _LANES
+    return stop, ahead, False
+
+
+@compiled()
+def _lockstep(x, w, at, z, part, codes, values, i):
+    """The segments of each of the parts, 2 end + (1 for a jump up) and value, lane j's at j,
+    j + _LANES, ... before i[_PLACE + j]; whether all weights are positive. Parts but the first
+    begin with z = 0."""
+    edges, last = len(w) > 1, len(x) - 1
+    for k in range(at, min(at + _LANES * part + _STEPS, last) if edges else at + 1):
+        if not w[k if edges else 0] > 0.0:  # for `_in_turn`
+            return False
+    f = np.zeros(10 * _LANES)
     f[_S] = z
     for j in range(_LANES):
-        f[_N + j], f[_MOVE + j] = 1.0, 64.0
-        f[_LOW + j], f[_HIGH + j] = -np.inf, np.inf
-        i[_K + j], i[_PLACE + j], i[_SOUND + j] = at + j * _PART, j * _STEPS, 1
-    edges = len(w) > 1
+        f[_N + j], f[_LOW + j], f[_HIGH + j], f[_B + j] = 1.0, -np.inf, np.inf, w[0]
+        i[_K + j], i[_PLACE + j], i[_ENDS + j] = at + j * part, j, 0
     for _ in range(_STEPS // 32):
+        behind, ahead = False, 0
+        for j in range(_LANES):
+            behind |= i[_K + j] < at + (j + 1) * part
+            ahead = max(ahead, i[_K + j])
+        if not behind or ahead + 32 > last:
+            break
         for _ in range(32):
             for j in range(_LANES):
-                k = i[_K + j]
+                k = uintp(i[_K + j])
                 f[_Y + j] = x[k]
-                f[_B + j] = w[k] if edges else w[0]
+                if edges:
+                    f[_B + j] = w[k]
             _advance(f, i)
             for j in range(_LANES):  # overwritten, unless a segment ended
-                codes[i[_PLACE + j]] = i[_CODE + j]
-                values[i[_PLACE + j]] = f[_V + j]
-                i[_PLACE + j] += i[_ENDS + j]
-        through = sound = True
-        for j in range(_LANES):
-            through &= i[_K + j] >= at + (j + 1) * _PART
-            sound &= i[_SOUND + j] > 0
-        if through or not sound:
-            return sound
-    return False
+                place = uintp(i[_PLACE + j])
+                codes[place], values[place] = i[_CODE + j], f[_V + j]
+    for j in range(_LANES):
+        i[_PLACE + j] += i[_ENDS + j]
+    return True
 
 
 @compiled()
 def _advance(f, i):
-    """One sample more for each lane: `_segment` without a branch, which makes it vector code."""
+    """One sample more for each lane: `_in_turn` without a branch, which makes it vector code."""
     for j in range(_LANES):
-        b, n, s, base = f[_B + j], f[_N + j], f[_S + j], f[_BASE + j]
-        low, high, move = f[_LOW + j], f[_HIGH + j], f[_MOVE + j]
-        k, lowest, highest = i[_K + j], i[_LOWEST + j], i[_HIGHEST + j]
-        i[_SOUND + j] = i[_SOUND + j] if b > 0.0 else 0  # weights of 0 are for `_segment`
-        base = f[_Y + j] if n == 1.0 else base
-        s += f[_Y + j] - base
+        y, b, n, base = f[_Y + j], f[_B + j], f[_N + j], f[_BASE + j]
+        low, high, k = f[_LOW + j], f[_HIGH + j], i[_K + j]
+        lowest, highest = i[_LOWEST + j], i[_HIGHEST + j]
+        b_low, b_high = f[_B_LOW + j], f[_B_HIGH + j]
+        base = y if n == 1.0 else base
+        s = f[_S + j] + (y - base)
         share = 1.0 / n
         a, c = (s - b) * share, (s + b) * share
-        up, down = a > high, c < low
-        over = up | down
-        end = highest if up else lowest
-        i[_CODE + j] = 2 * end + 1 if up else 2 * end
-        f[_V + j] = (high if up else low) + base
-        z = -f[_B_HIGH + j] if up else f[_B_LOW + j]
-        i[_ENDS + j] = 1 if over else 0
-        i[_K + j] = end + 1 if over else k + 1
-        i[_LOWEST + j] = k if a >= low else lowest
-        i[_HIGHEST + j] = k if c <= high else highest
-        f[_B_LOW + j] = b if a >= low else f[_B_LOW + j]
-        f[_B_HIGH + j] = b if c <= high else f[_B_HIGH + j]
+        up, over = a > high, (a > high) | (c < low)
+        code, v, z = (highest, high, -b_high) if up else (lowest, low, b_low)
+        i[_PLACE + j] += i[_ENDS + j]
+        i[_ENDS + j] = _LANES if over else 0
+        i[_CODE + j], f[_V + j] = code, v + base
+        i[_K + j] = (code >> 1) + 1 if over else k + 1
+        i[_LOWEST + j] = 2 * k if a >= low else lowest
+        i[_HIGHEST + j] = 2 * k + 1 if c <= high else highest
+        f[_B_LOW + j] = b if a >= low else b_low
+        f[_B_HIGH + j] = b if c <= high else b_high
         low, high = a if a >= low else low, c if c <= high else high
-        shift = s * share if n == move else 0.0
-        f[_BASE + j] = base + shift
-        f[_S + j] = z if over else s - n * shift
-        f[_LOW + j] = -np.inf if over else low - shift
-        f[_HIGH + j] = np.inf if over else high - shift
-        f[_MOVE + j] = 64.0 if over else (2.0 * move if n == move else move)
+        f[_LOW + j], f[_HIGH + j] = -np.inf if over else low, np.inf if over else high
+        f[_BASE + j], f[_S + j] = base, z if over else s
         f[_N + j] = 1.0 if over else n + 1.0
 
 
@@ -240,7 +274,7 @@ def _pooled(x, w, at, z, u, block, bad, ends, signs, m):
     of them is a segment. Its value is computed from its own samples: no error is handed on.
     [1] Davies, Kovac. Local extremes, runs, strings and multiresolution. Ann. Statist., 2001.
     """
-    last, size, base = len(x) - 1, len(x) - at, float(x[at]) if np.isfinite(x[at]) else 0.0
+    last, size, base = len(x) - 1, len(x) - at, float(x[uintp(at)]) if np.isfinite(x[at]) else 0.0
     above, above_n = np.empty(size), np.empty(size)  # sums of x - base, and lengths
     below, below_n = np.empty(size), np.empty(size)
     ua, ub, la, lb = 0, -1, 0, -1  # the lists are above[ua : ub + 1] and below[la : lb + 1]
@@ -292,9 +326,9 @@ def _pooled(x, w, at, z, u, block, bad, ends, signs, m):
 @compiled()
 def _level(x, at, end, change):
     """The value of a segment along which the dual changes by -change."""
-    base, s = float(x[at]), change
+    base, s = float(x[uintp(at)]), change
     for i in range(at, end):
-        s += x[i] - base
+        s += x[uintp(i)] - base
     return base + s / (end - at)
 
 
@@ -302,11 +336,15 @@ def _level(x, at, end, change):
 def _pool(sums, lengths, head, tail, s, turn):
     """Append a slope to a list that increases (turn 1) or decreases (-1); returns its new tail."""
     n = 1.0
-    while tail >= head and turn * (sums[tail] * n - s * lengths[tail]) >= 0.0:
-        n += lengths[tail]
-        s += sums[tail]
+    while tail >= head:
+        i = uintp(tail)
+        if not turn * (sums[i] * n - s * lengths[i]) >= 0.0:
+            break
+        n += lengths[i]
+        s += sums[i]
         tail -= 1
-    sums[tail + 1], lengths[tail + 1] = s, n
+    i = uintp(tail + 1)
+    sums[i], lengths[i] = s, n
     return tail + 1
 
 
