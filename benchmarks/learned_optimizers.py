@@ -227,10 +227,11 @@ def main() -> None:
     ]
     notes = (
         "Means over the test problems. worse: at so many steps, of all problems together, the "
-        "guarded rule is above its guard. Of the rule alone, at step 1000: rise, the problems whose "
-        "energy is above that at step 100; above guard, those where it is above the guard's; worst / "
-        "guard, the largest ratio of the two; peak, the largest ratio of an energy after step 100 to "
-        "that at step 100. seconds: of the processor, one thread, for the training."
+        "guarded rule is above its guard. Of the rule alone: rise, the problems whose energy at "
+        "step 1000 is above that at step 100; above guard, those where it is above the guard's; "
+        "worst / guard, the largest ratio of the two; peak, the largest ratio of an energy on the "
+        "way from step 100 to 1000 to that at step 100. seconds: of the processor, one thread, "
+        "for the training."
     )
     store("learned_optimizers", "Learned optimizers", rows, columns, notes)
 
