@@ -134,6 +134,20 @@ def test_most_evaluations_and_products_are_rough(units, monkeypatch):
     assert counts[0][1] <= 3 < counts[1][1]
 
 
+@pytest.mark.parametrize("norm", [0.2, 0.9, 1.2])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
+def test_rough_steps_leave_little_to_do_and_are_not_many_more_than_plain_ones(units, norm, tol):
+    y, _ = data()
+    f, x, plain = Sigma(norm), torch.zeros(5, N), 1
+    while (f(x, y) - x).norm() > tol * x.norm():
+        x, plain = f(x, y), plain + 1
+    f.full = f.rough = 0
+    with torch.no_grad():
+        x = Equilibrium(f, acceleration=bl.Plain(), tol=tol)(y)
+    assert ((f(x, y) - x).norm(dim=1) <= tol * x.norm(dim=1)).all()
+    assert f.full <= 8 and f.rough <= plain + 6
+
+
 def test_second_derivatives_are_right(units):
     """Of the penalty, too, whose products are recorded in full precision."""
     y, target = data()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,17 +60,21 @@ class Evaluation(Solver):
 def _contracted(
     f: Callable[[Tensor], Tensor], rough: Rough, x: Tensor, image: Tensor, least: float
 ) -> Tensor:
-    """x after rough plain steps, the first one to its image, while they contract and change more
-    than this; x itself where they do not contract."""
-    start, before, change = x, torch.inf, _largest_change(x, image)
-    while least < change < 0.9 * before:
-        x = image
-        with rough:
-            image = f(x)
+    """x after rough plain steps, the first one to its image, until one more would change no more
+    than this, while they contract; x itself where they do not. Changes are looked at when due."""
+    start, change, rate = x, _largest_change(x, image), 0.0
+    while rate < 0.9 and least < change * (rate or 1):
+        known = math.log(least / change) / math.log(rate) if rate else 2
+        due = min(max(math.ceil(known) - 1, 1), 10)
+        for _ in range(due):
+            x = image
+            with rough:
+                image = f(x)
         if not rough.rounded:
             return x
         before, change = change, _largest_change(x, image)
-    return image if change < before else start
+        rate = (change / before) ** (1 / due)
+    return image if rate < 1 else start
 
 
 def _largest_change(x: Tensor, image: Tensor) -> float:
