@@ -33,8 +33,8 @@ def hypergradient(
     more and the certificate says how far the gradient depends on which adjoint solution was found
     (`inconsistency`, with NotUnique where there is no derivative), on which side of nearby kinks
     the solution lies, and of `minimum` on which of several solutions was found (`influence`, with a
-    KinkWarning), and how far it is from that of the exact
-    solution (`drift`, where the strategy is right to second order); for the implicit strategies.
+    KinkWarning), and how far it is from that of the exact solution (`drift`, where the strategy is
+    right to second order); for the implicit strategies.
     With the constants that no term knows in lipschitz=, the certificate gets a `bound` of the
     gradient's relative error, for smooth, strongly convex energies by Implicit() (Ehrhardt, Roberts
     2024), and by Piggyback() where the terms prove that a step contracts (Bogensperger et al.
