@@ -6,7 +6,7 @@ from torch import nn
 
 import bilevel as bl
 from bilevel import _bfloat16
-from bilevel._bfloat16 import RoughProducts
+from bilevel._bfloat16 import Rough, RoughChanges, RoughProducts
 from bilevel.differentiation.certificate import certificates
 from bilevel.layers import Equilibrium, jacobian_penalty
 
@@ -33,8 +33,8 @@ class Sigma(nn.Module):
 
     def forward(self, x, y):
         mode = torch.utils._python_dispatch._get_current_dispatch_mode()
-        self.rough += isinstance(mode, RoughProducts)
-        self.full += not isinstance(mode, RoughProducts)
+        self.rough += isinstance(mode, Rough)
+        self.full += not isinstance(mode, Rough)
         return torch.tanh(x @ self.W.T + y)
 
 
@@ -134,6 +134,20 @@ def test_most_evaluations_and_products_are_rough(units, monkeypatch):
     assert counts[0][1] <= 3 < counts[1][1]
 
 
+@pytest.mark.parametrize("norm", [0.2, 0.9, 1.2])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
+def test_rough_steps_leave_little_to_do_and_are_not_many_more_than_plain_ones(units, norm, tol):
+    y, _ = data()
+    f, x, plain = Sigma(norm), torch.zeros(5, N), 1
+    while (f(x, y) - x).norm() > tol * x.norm():
+        x, plain = f(x, y), plain + 1
+    f.full = f.rough = 0
+    with torch.no_grad():
+        x = Equilibrium(f, acceleration=bl.Plain(), tol=tol)(y)
+    assert ((f(x, y) - x).norm(dim=1) <= tol * x.norm(dim=1)).all()
+    assert f.full <= 8 and f.rough <= plain + 6
+
+
 def test_second_derivatives_are_right(units):
     """Of the penalty, too, whose products are recorded in full precision."""
     y, target = data()
@@ -225,3 +239,74 @@ def test_small_problems_cost_no_evaluation_more(monkeypatch):
     x = Equilibrium(f, acceleration=bl.Plain(), diff=bl.FixedPoint(order=1))(y)
     (told,) = certificates(x.sum())
     assert f.full + f.rough <= int(told.iterations.max()) + 3
+
+
+def _changed(x):
+    return x + 1e-3 * torch.randn_like(x)
+
+
+@pytest.mark.parametrize("moves", ["left", "right"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_changes_have_two_digits_of_the_change(units, name, moves):
+    function, *shapes = PRODUCTS[name]
+    parts = [torch.randn(shape) for shape in shapes]
+    with RoughChanges() as rough:
+        first = function(*parts)
+    assert not rough.rounded and torch.allclose(first, function(*parts))
+    for _ in range(3):
+        i = 0 if moves == "left" else 1
+        parts[i] = _changed(parts[i])
+        before = first
+        with rough:
+            first = function(*parts)
+        right = function(*parts)
+        assert 0 < (first - right).norm() < 3e-2 * (right - before).norm()
+    assert rough.rounded == 3
+
+
+def test_products_that_are_no_change_of_the_last_ones_are_made_in_full(units):
+    a, b = torch.randn(6, 7), torch.randn(7, 4)
+    rough = RoughChanges()
+
+    def product(a, b):
+        with rough:
+            return a @ b
+
+    assert torch.equal(product(a, b), a @ b)
+    a, b = a + 1, b + 1
+    assert torch.equal(product(a, b), a @ b)  # both factors are others
+    b.mul_(2)
+    assert torch.equal(product(a, b), a @ b)  # another factor at the same place
+    assert torch.equal(product(a[:3], b), a[:3] @ b)  # other shapes
+    found = product(a, b)
+    found.add_(1)  # by the map, where the product was kept
+    assert torch.equal(product(a, b), a @ b)
+    with rough:
+        assert torch.equal(b.T @ a.T, (a @ b).T)  # another map
+    assert not rough.rounded
+
+
+def test_matrices_of_inference_mode_are_left_alone(units):
+    with torch.inference_mode():
+        W = 0.4 * torch.randn(N, N) / N**0.5
+    y, _ = data()
+    x = Equilibrium(lambda x, y: torch.tanh(x @ W + y), acceleration=bl.Plain())(y)
+    assert (x - torch.tanh(x @ W + y)).norm() < 3e-5 * x.norm()
+
+
+def test_a_layer_of_several_products_ends_with_those_of_changes(units):
+    """One of them of x by x, of which both factors change; in-place work between them."""
+    generator = torch.Generator().manual_seed(2)
+    first, second = (0.4 * torch.randn(N, N, generator=generator) / N**0.5 for _ in range(2))
+    full = 0
+
+    def f(x, y):
+        nonlocal full
+        full += torch.utils._python_dispatch._get_current_dispatch_mode() is None
+        hidden = (x @ first + y).relu_()
+        return torch.tanh(hidden @ second) + (x @ x.T / 50) @ y
+
+    y, _ = data()
+    x = Equilibrium(f, acceleration=bl.Plain(), diff=bl.FixedPoint(order=1))(y)
+    assert full <= 6
+    assert (x - f(x, y)).norm() < 1e-5 * x.norm()

@@ -265,3 +265,25 @@ def test_an_answer_that_is_its_start_has_memory_of_its_own():
     x0 = torch.ones(2, 3)
     Equilibrium(lambda x: x)(x0=x0).zero_()
     assert (x0 == 1).all()
+
+
+def test_what_is_kept_for_the_gradient_does_not_grow_with_the_steps():
+    """Bytes that autograd keeps, of distinct memory."""
+    f, y = Sigma(), torch.randn(4, N)
+
+    def kept(**options):
+        sizes = {}
+
+        def pack(part):
+            memory = part.untyped_storage()
+            sizes[memory.data_ptr()] = memory.nbytes()
+            return part
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda part: part):
+            x = Equilibrium(f, acceleration=bl.Plain(), **options)(y)
+        return sum(sizes.values()), x
+
+    few, many = kept(tol=1e-2), kept(tol=1e-10)
+    steps = [int(certificates(x.sum())[0].iterations.max()) for _, x in (few, many)]
+    assert steps[1] > 5 * steps[0] and many[0] <= 1.01 * few[0]
+    assert kept(diff=bl.Unroll(), tol=1e-10)[0] > 5 * many[0]

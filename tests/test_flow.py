@@ -77,7 +77,43 @@ def test_the_continuous_formula_is_off_by_the_step(implicit):
 def test_semi_implicit_steps_are_stable_where_explicit_ones_are_not():
     data = 50 * bl.LeastSquares(Y)
     assert (GradientFlow(10.0, 10, implicit=True)(data, 0 * Y) - Y).abs().max() < 1e-10
-    assert GradientFlow(10.0, 10)(data, 0 * Y).abs().max() > 1e10
+    with pytest.raises(
+        bl.NotConverged, match="h = T / steps = 1 are too long: the energy rises in 3"
+    ):
+        GradientFlow(10.0, 10)(data, 0 * Y)
+    with pytest.warns(bl.ConvergenceWarning, match="stable for h < 2 / L: take more of them"):
+        x = GradientFlow(10.0, 10, on_fail="warn")(data, 0 * Y)
+    assert x.abs().max() > 1e10
+    lost = GradientFlow(1e4, 1000, on_fail="ignore")(data, 0 * Y)
+    assert not lost.isfinite().all()
+    with pytest.raises(bl.NotConverged, match="to (inf|nan)"):
+        GradientFlow(1e4, 1000)(data, 0 * Y)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_that_are_stable_are_not_refused(implicit, dtype):
+    """Up to the limit, at the minimiser, at rounding, from outside a constraint."""
+    A = torch.randn(6, 6, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    L = float(torch.linalg.matrix_norm(A, 2) ** 2)
+    misfit, y = bl.Potential(lambda x: (x @ A.T - 1).square().sum(1) / 2), Y.to(dtype)
+    g = [1e-9 * bl.LeastSquares(y)] if implicit else []
+    minimiser = torch.linalg.solve(A, torch.ones(6, 1, dtype=dtype)).mT.expand(3, 6)
+    for x0 in (y, 0 * y, minimiser, 1e6 * y):
+        for h in (1e-3 / L, 1.99 / L):
+            for steps in (1, 2, 300):
+                GradientFlow(h * steps, steps, implicit=implicit)(sum(g, misfit), x0)
+    with pytest.raises(bl.NotConverged, match="too long"):
+        GradientFlow(2.1 / L * 300, 300, implicit=implicit)(sum(g, misfit), y)
+    if implicit:
+        outside = torch.full_like(y, 5.0)
+        GradientFlow(10 / L, 10, implicit=True)(misfit + bl.Box(-1.0, 1.0), outside)
+
+
+def test_fields_and_energies_of_each_step_have_no_energy_that_could_rise():
+    field = bl.VectorField(lambda x: -x)
+    assert GradientFlow(1.0, 10)(field, Y).abs().max() > Y.abs().max()
+    GradientFlow(10.0, 10)(lambda path: 50 * bl.LeastSquares(Y), 0 * Y)
 
 
 def test_the_learned_time_satisfies_the_first_order_condition():

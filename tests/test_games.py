@@ -97,3 +97,30 @@ def test_a_step_beyond_the_limit_and_what_it_cannot_take(solver):
 def test_newton_refuses_a_field_whose_jacobian_is_not_symmetric():
     with pytest.raises(TypeError, match="a symmetric Hessian, got a VectorField"):
         saddle(A, torch.ones(1, 3), torch.ones(1, 3), solver=bl.Newton())
+
+
+def test_a_critic_that_answers_implicitly_or_by_unrolled_steps():
+    """max over phi of F(phi, theta) - |phi|^2 / 2, a critic of points against shifted ones; the
+    derivative of F at its answer, of the term in phi that the penalty leaves, too."""
+    real, noise = torch.randn(1, 40, 2), torch.randn(1, 40, 2)
+
+    def payoff(phi, theta):
+        score = lambda points: ((points @ phi[:, :2, None])[..., 0] + phi[:, 2:]).tanh()  # noqa: E731
+        return (score(real) - score(noise + theta)).mean(1)
+
+    def critic(theta):
+        return bl.Potential(lambda phi: phi.square().sum(1) / 2 - payoff(phi, theta))
+
+    def implicit(theta):
+        x0, solver = torch.zeros(1, 3), bl.GradientDescent(step_size=0.2)
+        return payoff(bl.argmin(critic(theta), x0=x0, solver=solver, tol=1e-12), theta)
+
+    def unrolled(theta):
+        net = bl.unrolled(bl.GradientDescent(step_size=0.2), 300)
+        return payoff(net(critic(theta), torch.zeros(1, 3)), theta)
+
+    theta = torch.tensor([1.0, -0.5])
+    testing.gradients_agree(implicit, [theta])
+    theta.requires_grad_()
+    slopes = [torch.autograd.grad(f(theta).sum(), theta)[0] for f in (implicit, unrolled)]
+    assert torch.allclose(*slopes, atol=1e-9) and slopes[0].abs().max() > 1e-2

@@ -151,3 +151,37 @@ def test_what_a_denoiser_cannot_do():
             bl.LeastSquares(y) + bl.PlugAndPlay(lambda x: x[:, 1:]),
             solver=bl.ForwardBackward(step_size=0.5),
         )
+
+
+def wells(theta):
+    """x^4 / 4 - x^2 / 2 - theta x: two minima for |theta| < 2 / sqrt(27), where x^3 - x = theta."""
+    return bl.Potential(lambda x: (x**4 / 4 - x**2 / 2 - theta * x).sum(1))
+
+
+def branch(theta, start, tol):
+    theta, report = theta.clone().requires_grad_(), bl.Certificate()
+    x = bl.argmin(
+        wells(theta), x0=torch.full_like(theta.detach(), start), tol=tol, report=report,
+        solver=bl.GradientDescent(step_size=0.2), acceleration=bl.Plain(), max_iter=200_000,
+    )  # fmt: skip
+    (slope,) = torch.autograd.grad(x.sum(), theta)
+    return x.detach(), slope, report
+
+
+def test_each_start_has_its_branch_and_the_derivative_of_it():
+    theta = torch.linspace(-0.35, 0.35, 8)[:, None]
+    (left, *down), (right, *up) = (branch(theta, start, 1e-10) for start in (-1.5, 1.5))
+    assert (left < -0.5).all() and (right > 0.5).all()
+    for x, slope, _ in ((left, *down), (right, *up)):
+        assert torch.allclose(x**3 - x, theta, atol=1e-8)
+        assert torch.allclose(slope, 1 / (3 * x**2 - 1), rtol=1e-6)
+    jumped, *_ = branch(torch.tensor([[0.4]]), -1.5, 1e-10)  # the left branch has ended
+    assert jumped > 1
+
+
+def test_an_inexact_solve_is_the_worse_the_nearer_the_branch_ends_and_says_so():
+    near = 2 / 27**0.5 - torch.logspace(-0.5, -3, 8)[:, None]
+    _, right, _ = branch(near, -1.5, 1e-12)
+    _, slope, report = branch(near, -1.5, 1e-4)
+    error = ((slope - right).abs() / right)[:, 0]
+    assert error[-1] > 10 * error[0] and report.estimate[-1] > 10 * report.estimate[0]

@@ -1,7 +1,9 @@
 """hypergradient(probe=True) sees what no residual shows: kinks, and gradients that do not exist."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 
 import bilevel as bl
 from references import REFERENCES
@@ -164,3 +166,76 @@ def test_implicit_is_explained_as_at_a_kink():
 def test_a_strategy_without_an_adjoint_system_has_no_probes():
     _, (_, certificate) = at_kink("box", bl.Unroll())
     assert certificate.influence is None and certificate.inconsistency is None
+
+
+def game(payoff):
+    """The value of a matrix game, for the player of the columns."""
+    P = torch.tensor(payoff, dtype=D, requires_grad=True)
+    columns = P.shape[-1]
+    start = torch.full((1, columns), 1 / columns, dtype=D)
+    return bl.minimum(bl.Largest() @ bl.Matrix(P) + bl.Simplex(), x0=start), P
+
+
+def by_scipy(P):
+    """min t with P x <= t, x on the simplex."""
+    rows, columns = P.shape
+    upper = np.hstack([P.numpy(), -np.ones((rows, 1))])
+    total = np.append(np.ones(columns), 0.0)[None]
+    bounds = [(0, None)] * columns + [(None, None)]
+    return linprog(1 - total[0], upper, np.zeros(rows), total, [1.0], bounds).fun
+
+
+TIES = {
+    "columns": [[1.0, 1.0], [2.0, 2.0]],
+    "rows": [[1.0, 2.0], [1.0, 2.0]],
+    "both": [[1.0, 1.0], [1.0, 1.0]],
+    "both, of value 0": [[0.0, 0.0], [0.0, 0.0]],
+    "beside a third": [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -3.0]],
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_the_value_of_a_game_with_ties_has_several_gradients(name):
+    value, P = game(TIES[name])
+    (plain,) = torch.autograd.grad(value.sum(), P, retain_graph=True)
+    with pytest.warns(bl.KinkWarning, match="with the solution that is found: the least value has"):
+        (gradient,), certificate = bl.hypergradient(value.sum(), [P], probe=True)
+    assert certificate.influence > 0.1
+    assert torch.equal(gradient, plain)
+    step = 1e-4 * torch.arange(P.numel(), dtype=D).reshape(P.shape)
+    sides = [by_scipy(P.detach() + s * step) - float(value.detach()) for s in (1, -1)]
+    assert abs(sum(sides)) > 1e-5  # a kink, indeed
+
+
+@pytest.mark.parametrize("payoff", [[[0.3, 0.95], [0.93, 0.7]], [[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]]])
+def test_the_value_of_a_game_without_ties_has_one(payoff):
+    value, P = game(payoff)
+    _, certificate = bl.hypergradient(value.sum(), [P], probe=True)
+    assert certificate.influence < 1e-5
+
+
+def test_several_solutions_with_one_gradient_are_no_kink():
+    """The duals of total variation, and the x of a wide matrix, as far as the data are concerned.
+    Of the matrix itself it is one."""
+    y, w = torch.randn(2, 1, 6, 6, dtype=D, requires_grad=True), weight()
+    value = bl.minimum(bl.LeastSquares(y) + w * bl.TotalVariation())
+    _, certificate = bl.hypergradient(value.sum(), [y, w], probe=True)
+    assert certificate.influence < 1e-5
+    K = torch.tensor([[1.0, 1.0], [2.0, 2.0]], dtype=D, requires_grad=True)
+    b = torch.tensor([[1.0, 0.0]], dtype=D, requires_grad=True)
+    value = bl.minimum(
+        bl.LeastSquares(b) @ bl.Matrix(K) + bl.Box(-9.0, 9.0), x0=torch.zeros(1, 2, dtype=D)
+    )
+    _, certificate = bl.hypergradient(value.sum(), [b], probe=True)
+    assert certificate.influence < 1e-5
+    with pytest.warns(bl.KinkWarning, match="several"):
+        bl.hypergradient(value.sum(), [K], probe=True)
+
+
+def test_another_valley_is_no_other_solution():
+    a = torch.tensor(0.3, dtype=D, requires_grad=True)
+    energy = bl.Potential(lambda x: ((x.square() - 1).square() + a * x).sum(1))
+    x0 = torch.full((1, 1), -1.0, dtype=D)
+    value = bl.minimum(energy, x0=x0, solver=bl.GradientDescent(step_size=0.01))
+    _, certificate = bl.hypergradient(value.sum(), [a], probe=True)
+    assert certificate.influence < 1e-5

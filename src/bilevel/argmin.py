@@ -143,15 +143,15 @@ def argmin(
     """
     with full_precision():
         options = Options(solver, acceleration, diff, tol, max_iter, max_time, on_fail, report)
-        fixpoint, z, certificate = differentiated(energy, x0, options)
+        fixpoint, z, run = differentiated(energy, x0, options)
         x = fixpoint.primal(z)
-    return certified(x, certificate) if x.requires_grad else x
+    return certified(x, run.certificate) if x.requires_grad else x
 
 
 def differentiated(
     energy: Problem | Term, x0: Tensor | None, options: Options
-) -> tuple[Fixpoint, Z, Certificate]:
-    """(the fixed point, its z with a derivative, what is known of its error): what `argmin` and
+) -> tuple[Fixpoint, Z, Run]:
+    """(the fixed point, its z with a derivative, the run that found it): what `argmin` and
     `minimum` read their answers off, in full precision."""
     task = _prepare(energy, x0, options)
     run, fixpoint, z0 = task.run, task.fixpoint, task.z0
@@ -178,7 +178,7 @@ def differentiated(
             options.report.read()
         if not bool(run.certificate.converged.all()):  # type: ignore[union-attr]
             judge(run, task.z0, _solution(task, values))
-    return fixpoint, z, run.certificate
+    return fixpoint, z, run
 
 
 def _settles(fixpoint: Fixpoint, z: Z) -> bool:

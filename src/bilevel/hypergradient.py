@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .differentiation.bounds import Lipschitz, error_bound, tangent_bound
 from .differentiation.certificate import Certificate, certificates, merge
+from .differentiation.envelope import spread
 from .differentiation.newton_step import newton_step
 from .differentiation.probes import Probe, kinks, probing
 from .errors import KinkWarning, NoSolution, NotConverged, NotUnique
@@ -31,8 +32,9 @@ def hypergradient(
     in one loss give one certificate, their samples end to end. With probe=True backward runs twice
     more and the certificate says how far the gradient depends on which adjoint solution was found
     (`inconsistency`, with NotUnique where there is no derivative), on which side of nearby kinks
-    the solution lies (`influence`, with a KinkWarning), and how far it is from that of the exact
-    solution (`drift`, where the strategy is right to second order); for the implicit strategies.
+    the solution lies, and of `minimum` on which of several solutions was found (`influence`, with a
+    KinkWarning), and how far it is from that of the exact solution (`drift`, where the strategy is
+    right to second order); for the implicit strategies.
     With the constants that no term knows in lipschitz=, the certificate gets a `bound` of the
     gradient's relative error, for smooth, strongly convex energies by Implicit() (Ehrhardt, Roberts
     2024), and by Piggyback() where the terms prove that a step contracts (Bogensperger et al.
@@ -136,15 +138,25 @@ def _examine(
         moved = _length(a.detach() - b for a, b in zip(found, other, strict=True))
         return moved / size if size else 0.0
 
+    allowed = 0.1 if any(g.dtype != torch.float64 for g in found) else 1e-3
+    if solved.values:
+        apart = max(spread(least, parameters) for least in solved.values)
+        certificate.influence = influence = apart / (size or apart or 1.0)
+        if influence > allowed:
+            _warn(
+                f"the gradient changes by {influence:.1e} with the solution that is found: the "
+                "least value has several, or was found too loosely, and only directional "
+                "derivatives. The gradient is that of one solution."
+            )
     if not solved.solves:
         return  # Unroll, Piggyback: no adjoint system, and nothing measured
     named = [solve.system.inverse.solver for solve in solved.solves]
     stopped = any(solver is not None and not solver.exact for solver in named)  # on purpose
     inconsistency = 0.0 if stopped else inconsistent(1.0)
     certificate.inconsistency = None if stopped else inconsistency
-    certificate.influence = influence = max(kinks(solve, parameters) for solve in solved.solves)
-    single = any(g.dtype != torch.float64 for g in found)
-    doubtful = inconsistency > (1e-2 if single else 1e-4)
+    influence = max(kinks(solve, parameters) for solve in solved.solves)
+    certificate.influence = max(influence, certificate.influence or 0.0)
+    doubtful = inconsistency > allowed / 10
     if doubtful and inconsistent(_FAR) > _FAR / 10 * inconsistency:  # as a kernel's part is
         raise NotUnique(
             "two solutions of the adjoint system give gradients that differ by "
@@ -152,16 +164,17 @@ def _examine(
             "(the dual is not unique and reaches them). Parametrise them so that they keep the "
             "structure, e.g. difference filters of zero mean."
         )
-    if influence > (0.1 if single else 1e-3):
-        warnings.warn(
-            f"the gradient changes by {influence:.1e} when nearby kinks fall on the "
-            "other side: near this point only directional derivatives exist. The gradient is that "
-            "of one side.",
-            KinkWarning,
-            stacklevel=3,
+    if influence > allowed:
+        _warn(
+            f"the gradient changes by {influence:.1e} when nearby kinks fall on the other side: "
+            "near this point only directional derivatives exist. The gradient is that of one side."
         )
     certificate.drift = _drift(solved, parameters, found)
     certificate.update_estimate()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, KinkWarning, stacklevel=4)  # where hypergradient was called
 
 
 def _drift(

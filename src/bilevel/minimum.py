@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from ._autocast import full_precision
 from ._compiling import eager
-from ._tangents import carried
+from ._tangents import carried, constant
 from .acceleration import Acceleration
 from .argmin import differentiated
 from .checks import Options, as_problem
 from .differentiation.base import Strategy
 from .differentiation.certificate import Certificate, certified
+from .differentiation.envelope import watched
+from .differentiation.noise import noise
+from .differentiation.probes import rms
 from .differentiation.stationary import stationary
 from .errors import OnFail
+from .fixpoint import Fixpoint
+from .iteration.driver import Run
 from .lagrangian import augmented_lagrangian, saddle_point
 from .problem import Problem
-from .solvers.base import Solver
+from .solvers.base import Solver, Z
+from .solvers.external import External
 from .terms.base import Term
 
 
@@ -45,7 +55,9 @@ def minimum(
 
     with g among the h_i, K = I: finite, and differentiable in θ where E(x, θ) is not, as for
     constraints that move and data at a kink. Its second derivative goes through that of x and y,
-    with `diff` as in argmin; the third is refused. Other options: as argmin's.
+    with `diff` as in argmin; the third is refused. Where several solutions or duals, of a game with
+    ties say, give several ∂L/∂θ, p has directional derivatives only, and the gradient is that of
+    one: `hypergradient(..., probe=True)` tells. Other options: as argmin's.
 
     [1] Danskin. The theory of max-min. 1967. Bonnans, Shapiro. Perturbation analysis of
     optimization problems. 2000.
@@ -71,11 +83,38 @@ def minimum(
         )
     with full_precision():
         options = Options(solver, acceleration, diff, tol, max_iter, max_time, on_fail, report)
-        fixpoint, z, certificate = differentiated(energy, x0, options)
-        x, y = fixpoint.primal(z), fixpoint.dual(z)
-        if x.requires_grad:
-            x = certified(x, certificate)
-        x, *y = saddle_point(fixpoint.problem, x, y)
-        if any(part.requires_grad for part in (x, *y)):
-            x, *y = stationary((x, *y))
-        return augmented_lagrangian(fixpoint.problem, x, tuple(y))
+        fixpoint, z, run = differentiated(energy, x0, options)
+        point = (fixpoint.primal(z), *fixpoint.dual(z))
+        if point[0].requires_grad:
+            point = (certified(point[0], run.certificate), *point[1:])
+        value = _lagrangian(fixpoint.problem, point)
+        if not value.requires_grad or isinstance(fixpoint.solver, External):
+            return value  # external solvers end where they end, whatever the start
+        return watched(value, _elsewhere(run, fixpoint, tuple(part.detach() for part in z), value))
+
+
+def _lagrangian(problem: Problem, point: Z) -> Tensor:  # (x, y_1, ...) -> (B,)
+    point = saddle_point(problem, point[0], point[1:])
+    if any(part.requires_grad for part in point):
+        point = stationary(point)
+    return augmented_lagrangian(problem, point[0], point[1:])
+
+
+def _elsewhere(run: Run, fixpoint: Fixpoint, z: Z, value: Tensor) -> Callable[[int], Tensor]:
+    """What L is at a solution found from another start, less the value: 0 as a number, and in its
+    derivative where there is but one."""
+    again = replace(run, on_fail="ignore", max_time=None, certificate=Certificate())
+
+    def lagrangian(z: Z) -> Tensor:
+        return _lagrangian(fixpoint.problem, (fixpoint.primal(z), *fixpoint.dual(z)))
+
+    def difference(seed: int) -> Tensor:
+        with constant():
+            start = tuple(part + rms(part) * noise(part, seed) for part in z)
+            other = again(fixpoint, start)
+            height = lagrangian(start).abs() + value.abs()
+        apart = lagrangian(other) - value
+        near = apart.abs() <= 1e-3 * height  # else another valley
+        return torch.where(near & torch.as_tensor(again.certificate.converged), apart, 0.0)
+
+    return difference

@@ -60,7 +60,8 @@ class Certificate:
     seen: Tensor | None = None  # the share of that step which moves the gradient, 1 at most
     # probes: the relative change of the gradient ...
     inconsistency: float | None = None  # ... with another adjoint solution
-    influence: float | None = None  # ... when doubtful kinks fall on the other side
+    influence: float | None = None  # ... when doubtful kinks fall on the other side; of `minimum`,
+    # at another solution
     drift: float | None = None  # ... when the solve goes on to the exact solution, to first order
     bound: float | None = None  # BOUND of the gradient's relative error, by `hypergradient`
     estimate: Later = Later()  # ESTIMATE, not a bound, of the gradient's relative error

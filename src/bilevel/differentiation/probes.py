@@ -21,6 +21,7 @@ from .conditions import beside
 from .noise import noise
 
 if TYPE_CHECKING:
+    from .envelope import Least
     from .piggyback import TangentSolve
     from .system import System
 
@@ -46,6 +47,7 @@ class Probe:
     # of Piggyback: the adjoint found beside, c of the gradient c slope that reached it, conditions
     tangents: list[tuple[TangentSolve, Tensor, tuple[Tensor, ...]]] = field(default_factory=list)
     weighed: list[Tensor] = field(default_factory=list)  # dual-weighted residuals, with their graph
+    values: list[Least] = field(default_factory=list)  # least values, which need no adjoint
 
     def start(self, b: Tensor) -> Tensor | None:
         """Where the solve starts: a random point; None: at 0."""
@@ -94,8 +96,8 @@ def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     size = float(torch.linalg.vector_norm(still))
     step = max(1e-6 if w.dtype == torch.float64 else 1e-3, 2 * _residual(system))
     worst = 0.0
-    path = [_rms(part) * noise(part) for part in z]
-    tilt = _rms(z[0]) * noise(z[0], seed=1)
+    path = [rms(part) * noise(part) for part in z]
+    tilt = rms(z[0]) * noise(z[0], seed=1)
     for sign in (1, -1):
         point = tuple(p + sign * step * r for p, r in zip(z, path, strict=True))
         there = beside(M, point, sign * step * tilt)
@@ -111,7 +113,7 @@ def kinks(solve: AdjointSolve, parameters: Sequence[Tensor]) -> float:
     return worst
 
 
-def _rms(part: Tensor) -> Tensor:
+def rms(part: Tensor) -> Tensor:
     """The size of z, 1 for a z of 0, which has none of its own."""
     size = part.square().mean().sqrt()
     return torch.where(size > 0, size, 1.0)

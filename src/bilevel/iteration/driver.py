@@ -64,7 +64,7 @@ class Run:
                     return z
         keep_freed()
         with constant():
-            z0 = fixpoint.solver.draft(fixpoint.problem, z0)
+            z0 = fixpoint.solver.draft(fixpoint.problem, z0, self.tol)
             return Free(self, fixpoint, z0, identified).loop()
 
     def _evaluate(self, fixpoint: Fixpoint, z0: Z) -> Z:

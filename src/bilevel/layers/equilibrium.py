@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._autocast import full_precision
-from .._bfloat16 import ROUGH, rough_products
+from .._bfloat16 import ROUGH, Rough, RoughChanges, rough_products
 from .._remembered import Remembered
 from ..acceleration import Acceleration, AndersonMixing
 from ..argmin import argmin
@@ -38,23 +39,42 @@ class Evaluation(Solver):
     def step(self, problem: Problem, z: Z) -> Z:
         return (self.f(z[0]),)
 
-    def draft(self, problem: Problem, z: Z) -> Z:
-        """By plain steps with rough products, while these contract and tell a change."""
-        rough, x = rough_products(z[0]), z[0]
+    def draft(self, problem: Problem, z: Z, tol: float) -> Z:
+        """By plain steps, their products rough at first, then of what x changes by."""
+        rough = rough_products(z[0])
         if rough is None:
             return z
-        x, before = self.f(x), torch.inf
-        change = _largest_change(z[0], x)
-        while ROUGH < change < 0.9 * before:
+        x = _contracted(self.f, rough, z[0], self.f(z[0]), ROUGH)
+        if rough.rounded and x is not z[0]:
+            rough = RoughChanges()
             with rough:
                 image = self.f(x)
-            if not rough.rounded:
-                return (x,)
-            x, before, change = image, change, _largest_change(x, image)
-        return (x,) if change < before else z
+            least = max(tol, ROUGH * _largest_change(x, image))
+            x = _contracted(self.f, rough, x, image, least)
+        return (x,)
 
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:
         return AndersonMixing()
+
+
+def _contracted(
+    f: Callable[[Tensor], Tensor], rough: Rough, x: Tensor, image: Tensor, least: float
+) -> Tensor:
+    """x after rough plain steps, the first one to its image, until one more would change no more
+    than this, while they contract; x itself where they do not. Changes are looked at when due."""
+    start, change, rate = x, _largest_change(x, image), 0.0
+    while rate < 0.9 and least < change * (rate or 1):
+        known = math.log(least / change) / math.log(rate) if rate else 2
+        due = min(max(math.ceil(known) - 1, 1), 10)
+        for _ in range(due):
+            x = image
+            with rough:
+                image = f(x)
+        if not rough.rounded:
+            return x
+        before, change = change, _largest_change(x, image)
+        rate = (change / before) ** (1 / due)
+    return image if rate < 1 else start
 
 
 def _largest_change(x: Tensor, image: Tensor) -> float:
@@ -71,9 +91,9 @@ class Equilibrium(nn.Module):
     the phantom gradient, biased and cheap. Each sample stops when its own residual is below tol.
     Nothing promises that there is an equilibrium, or one only: see MonotoneEquilibrium.
 
-    On processors with units for bfloat16 (AMX) a float32 layer takes its first steps, while plain
-    ones contract, and most of the adjoint's with large products rounded to it; the last steps, all
-    residuals and so the tolerances are in float32. The first steps are not counted.
+    On processors with units for bfloat16 (AMX) a float32 layer takes most of its steps, while plain
+    ones contract, and most of the adjoint's with large products rounded to it; the last step, all
+    residuals and so the tolerances are in float32. Those first steps are not counted.
 
     [1] Bai, Kolter, Koltun. Deep equilibrium models. NeurIPS, 2019.
     [2] Geng, Zhang, Bai, Wang, Lin. On training implicit models. NeurIPS, 2021 (phantoms).

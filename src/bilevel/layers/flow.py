@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .._autocast import full_precision
+from .._broadcast import eps
+from .._tangents import constant, traced
 from ..checks import as_problem
-from ..problem import Problem
+from ..errors import NotConverged, OnFail, check_on_fail, fail
+from ..problem import Problem, relative_change
 from ..terms import Proximable, Smooth
 from .logarithm import logarithm
 from .unrolled import Energy, begun
@@ -26,12 +30,25 @@ class GradientFlow(nn.Module):
     function of the path so far, [x(0), x(h), ...], that gives the energy of the step from its end:
     one that changes with time, as in VariationalNetwork.
 
+    No stable step raises the energy. Where the last one did, the steps are too long, and what they
+    give is no flow: NotConverged, or what on_fail says; "warn" lets a line search over T try too
+    long ones. Asked of an energy that does not change with time, for three values of it.
+
     [1] Effland, Kobler, Kunisch, Pock. Variational networks: an optimal control approach to early
         stopping variational methods for image restoration. JMIV, 2020.
     """
 
-    def __init__(self, stop: float = 1.0, steps: int = 10, *, implicit: bool = False) -> None:
+    def __init__(
+        self,
+        stop: float = 1.0,
+        steps: int = 10,
+        *,
+        implicit: bool = False,
+        on_fail: OnFail = "raise",
+    ) -> None:
         super().__init__()
+        check_on_fail(on_fail)
+        self.on_fail: OnFail = on_fail
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"GradientFlow needs steps >= 1, got {steps!r}.")
         self.steps, self.implicit = steps, implicit
@@ -57,7 +74,28 @@ class GradientFlow(nn.Module):
                 for f in slopes:
                     x = x - h * f.grad(path[-1])
                 path.append(x if g is None else g.prox(x, h))
+            if not callable(energy) and not traced() and all(f.potential for f in slopes):
+                with constant():
+                    self._refuse_rises(problem, path)
             return path
+
+    def _refuse_rises(self, problem: Problem, path: list[Tensor]) -> None:
+        first, before, last = (problem.value(x) for x in (path[0], path[-2], path[-1]))
+        least, near = torch.minimum(first, before), eps(last) ** 0.5
+        moves = ~(relative_change((path[-2],), (path[-1],)) <= near)  # and not by rounding
+        rises = moves & ~(last <= least + near * least.abs()) & ~first.isnan()
+        if bool(rises.any()):
+            energies = (f"{float(E[rises][0]):.3g}" for E in (first, before, last))
+            fail(
+                NotConverged(
+                    "GradientFlow's steps of h = T / steps = "
+                    f"{float(self.stop) / self.steps:.3g} are too long: the energy rises in "
+                    f"{int(rises.sum())} of {len(rises)} samples, in one from {next(energies)} at "
+                    f"first and {next(energies)} before the last step to {next(energies)}. Steps "
+                    "are stable for h < 2 / L: take more of them, a smaller stop, or implicit=True."
+                ),
+                self.on_fail,
+            )
 
     def _split(self, problem: Problem) -> tuple[list[Smooth], Proximable | None]:
         """(the terms taken by their gradient, the one taken by its prox)."""

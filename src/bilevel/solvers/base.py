@@ -62,8 +62,9 @@ class Solver(ABC):
     def start(self, problem: Problem, x0: Tensor) -> Z:
         return (x0,)
 
-    def draft(self, problem: Problem, z: Z) -> Z:
-        """A start nearer to the solution than z, found cheaply, for a run that is not recorded."""
+    def draft(self, problem: Problem, z: Z, tol: float) -> Z:
+        """A start nearer to the solution than z, at the best as near as tol, found cheaply, for a
+        run that is not recorded."""
         return z
 
     def primal(self, problem: Problem, z: Z) -> Tensor:
