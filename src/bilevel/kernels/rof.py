@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from .._broadcast import Scalar, expand
 from .._one_thread import copied
 from ..problem import Problem
-from .arrays import array, per_image
+from .arrays import array, loops_of, per_image
 from .compiled import announced, spread
 from .denoising import Denoising
 
@@ -70,18 +71,16 @@ class ROF:
         return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
 
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
-        from .rof_loops import sweeps
-
         def one(i: int, begin: Edge, end: Edge, k: int) -> None:
             some = [np.ascontiguousarray(steps[k : k + group, i]) for steps in schedule]
             state = x[i], x_bar[i], y[i]
-            sweeps(*self._constant(i), self._height, begin, end, *state, *some, self._tiny)
+            loops.sweeps(*self._constant(i), self._height, begin, end, *state, *some, self._tiny)
 
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
         z = tuple(part.detach().contiguous() for part in z)
         x, x_bar, y = self._views(z)
         self._close(y)
-        _compile(self.target.dtype)
+        loops = self._loops()
         n, steps = len(x), len(schedule[0])
         inner = self._cuts(min(steps, _GROUP))
         group = min(steps, _GROUP) if inner else steps
@@ -137,13 +136,12 @@ class ROF:
 
     def _energies(self, z: Z) -> np.ndarray:
         """(P - D, P), both (B,), in float64: few small operations, whose code is cold by now."""
-        from .rof_loops import energies
 
         def one(i: int, begin: int, end: int) -> None:
-            energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
+            loops.energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
 
         x, _, y = self._views(z)
-        _compile(self.target.dtype)
+        loops = self._loops()
         n, rows = len(x), x.shape[2]
         found = np.empty((n, rows, 2))
         cuts = [0, *self._cuts(0), rows]
@@ -171,6 +169,11 @@ class ROF:
         shaped = [per_image(expand(number, x), x, self.image) for number in numbers]
         return np.stack([array(number) for number in shaped])  # type: ignore[arg-type]
 
+    def _loops(self) -> ModuleType:
+        loops = loops_of(self.image)
+        _compile(loops, self.target.dtype)
+        return loops
+
     @property
     def _height(self) -> int:
         return math.prod(self.image[-2:-1])
@@ -184,13 +187,11 @@ class ROF:
 
 
 @lru_cache
-def _compile(dtype: np.dtype) -> None:
+def _compile(loops: ModuleType, dtype: np.dtype) -> None:
     """Once, by one thread: a sweep of an image of one pixel."""
-    from .rof_loops import energies, sweeps
-
     dot, pair, one = np.zeros((1, 1, 1), dtype), np.zeros((1, 2, 1, 1), dtype), np.ones(1, dtype)
-    with announced(sweeps, energies):
+    with announced(loops.sweeps, loops.energies):
         constants, edges = (dot, dot[0], dot[0], True, 1), ((0, 0), (1, 0))
         state = dot.copy(), dot.copy(), pair
-        sweeps(*constants, *edges, *state, one, one, one, np.finfo(dtype).tiny)
-        energies(*constants, 0, 1, dot, pair, np.zeros((1, 2)))
+        loops.sweeps(*constants, *edges, *state, one, one, one, np.finfo(dtype).tiny)
+        loops.energies(*constants, 0, 1, dot, pair, np.zeros((1, 2)))
