@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from .._broadcast import Scalar, expand
 from .._one_thread import copied
+from .._remembered import Remembered
 from ..problem import Problem
 from .arrays import array, loops_of, per_image
 from .compiled import announced, spread
@@ -68,6 +70,7 @@ class ROF:
     ) -> Z:
         """PrimalDual.sweep with each of the steps in turn, one number or one a sample; in z's own
         memory, if it is contiguous."""
+        increment_version(z)  # what is remembered of it is void
         return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
 
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
@@ -101,13 +104,13 @@ class ROF:
 
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
         """As Problem.gap."""
-        gap, primal = self._energies(z)
+        gap, primal = self._energies(z[0], z[2])
         size = np.maximum(np.maximum(primal, abs(primal - gap)), self._tiny)
         return self._tensor(gap / np.maximum(size, np.asarray(floor)))
 
     def value(self, z: Z) -> Tensor:  # -> (B,)
         """As Problem.value."""
-        return self._tensor(self._energies(z)[1])
+        return self._tensor(self._energies(z[0], z[2])[1])
 
     @property
     def small(self) -> bool:
@@ -134,20 +137,23 @@ class ROF:
     def _tensor(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers.astype(self.target.dtype))
 
-    def _energies(self, z: Z) -> np.ndarray:
-        """(P - D, P), both (B,), in float64: few small operations, whose code is cold by now."""
+    @cached_property
+    def _energies(self) -> Remembered[np.ndarray]:  # of x and y
+        """(P - D, P), both (B,): a gap at the end, and then the value."""
+        return Remembered(self._measured)
+
+    def _measured(self, x_t: Tensor, y_t: Tensor) -> np.ndarray:
+        """In float64: few small operations, whose code is cold by now."""
 
         def one(i: int, begin: int, end: int) -> None:
             loops.energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
 
-        x, _, y = self._views(z)
-        loops = self._loops()
+        (x, _, y), loops = self._views((x_t, x_t, y_t)), self._loops()
         n, rows = len(x), x.shape[2]
         found = np.empty((n, rows, 2))
         cuts = [0, *self._cuts(0), rows]
         spread(one, [(i, *band) for i in range(n) for band in pairwise(cuts)])
-        batch = len(z[0])
-        return found.reshape(batch, n // max(batch, 1) * rows, 2).sum(1).T
+        return found.reshape(len(x_t), n // max(len(x_t), 1) * rows, 2).sum(1).T
 
     def _views(self, z: Z) -> list[np.ndarray]:
         """(N, C, rows, W) of x and x_bar, (N, C, dims, rows, W) of y, on the memory of a contiguous
