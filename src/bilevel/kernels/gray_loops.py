@@ -72,41 +72,67 @@ def _dual(x_bar, rows, m, first, last, down, right, sigma, weight, isotropic, ti
     inner = max(first, min(last, rows - 1))
     for i, end, below in ((first, inner, m), (inner, last, 0)):
         begin, shift = i * m, 0 if whole else i * m
+        after = end * m - (0 if below else 1)  # nothing stands right of the last pixel of all
         if i < end and isotropic:
-            _shrink(x_bar, down, right, begin, end * m - 1, below, sigma, weight, shift, tiny)
+            _shrink(x_bar, down, right, begin, after, below, sigma, weight, shift, tiny)
         elif i < end:
-            _clip(x_bar, down, right, begin, end * m - 1, below, sigma, weight, shift)
+            _clip(x_bar, down, right, begin, after, below, sigma, weight, shift)
     for i in range(first, last):
         q = (i + 1) * m - 1
         down[np.uint64(q)], right[np.uint64(q)] = edge[i - first], x_bar.dtype.type(0)
 
 
 @_fast
-def _descend(target, mu, shift, begin, end, above, down, right, x, x_bar, tau, theta):
-    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on the pixels from begin to end.
+def _pull(down, right, q, above):
+    """-(D* y) at a pixel. Left of a row is the end of the row above, and left of the first row the
+    last of the differences down: y is 0 at both."""
+    pull = down[np.uint64(q)] - down[np.uint64(q - above)]
+    return pull + (right[np.uint64(q)] - right[np.uint64(q - 1)])
 
-    Left of a row is the end of the row above, and left of the first row the last of the differences
-    down: y is 0 at both.
-    """
+
+@_fast
+def _descend(target, mu, shift, begin, end, above, down, right, x, x_bar, tau, theta):
+    """x = prox(x - tau D* y), x_bar = x + theta (x - old x) on the pixels from begin to end."""
     one = x.dtype.type(1)
     for q in range(begin, end):
-        pull = down[np.uint64(q)] - down[np.uint64(q - above)]
-        pull += right[np.uint64(q)] - right[np.uint64(q - 1)]
         old, s = x[np.uint64(q)], tau * mu[np.uint64(q - shift)]
-        new = (old + tau * pull + s * target[np.uint64(q)]) * (one / (one + s))
+        new = old + tau * _pull(down, right, q, above) + s * target[np.uint64(q)]
+        new *= one / (one + s)
         x_bar[np.uint64(q)] = new + theta * (new - old)
         x[np.uint64(q)] = new
 
 
 @_fast
-def _primal(target, mu, rows, m, first, last, down, right, x, x_bar, tau, theta):
+def _descend_evenly(target, mu, begin, end, above, down, right, x, x_bar, tau, theta):
+    """The same, with one mu for all: no division a pixel."""
+    a = x.dtype.type(1) / (x.dtype.type(1) + tau * mu)
+    b, c = a * tau, a * tau * mu
+    for q in range(begin, end):
+        old = x[np.uint64(q)]
+        new = a * old + b * _pull(down, right, q, above) + c * target[np.uint64(q)]
+        x_bar[np.uint64(q)] = new + theta * (new - old)
+        x[np.uint64(q)] = new
+
+
+@_fast
+def _primal(target, mu, even, rows, m, first, last, down, right, x, x_bar, tau, theta):
     """_descend on the rows from first to last; the last row of y, 0, serves above the first."""
     inner, whole = min(max(first, 1), last), len(mu) == rows * m
     for i, end, above in ((first, inner, m - rows * m), (inner, last, m)):
-        begin, shift = i * m, 0 if whole else i * m
-        if i < end:
-            rest = tau, theta
-            _descend(target, mu, shift, begin, end * m, above, down, right, x, x_bar, *rest)
+        begin, after, shift = i * m, end * m, 0 if whole else i * m
+        if i < end and even:
+            u = mu[0]
+            _descend_evenly(target, u, begin, after, above, down, right, x, x_bar, tau, theta)
+        elif i < end:
+            _descend(target, mu, shift, begin, after, above, down, right, x, x_bar, tau, theta)
+
+
+@_fast
+def _even(numbers):
+    for q in range(len(numbers)):
+        if numbers[q] != numbers[0]:
+            return False
+    return True
 
 
 @_fast
@@ -114,10 +140,8 @@ def sweeps(target, weight, mu, isotropic, height, begin, end, x, x_bar, y, tau, 
     """As rof_loops.sweeps."""
     rows, m = x.shape[1:]
     (down, right), edge = _planes(y), np.empty(_STRIP, x.dtype)
-    weight, mu, target, x, x_bar = (
-        *(_in_a_row(weight), _in_a_row(mu)),
-        *(target.ravel(), x.ravel(), x_bar.ravel()),
-    )
+    weight, mu = _in_a_row(weight), _in_a_row(mu)
+    target, x, x_bar, even = target.ravel(), x.ravel(), x_bar.ravel(), _even(mu)
     fronts = (len(tau) - 1) * (1 + end[1]) + max(end[1], 0)
     for front in range(begin[0], end[0] + fronts, _STRIP):
         for k in range(len(tau)):
@@ -130,7 +154,7 @@ def sweeps(target, weight, mu, isotropic, height, begin, end, x, x_bar, y, tau, 
             first, last = max(i, low + max(begin[1], 0)), min(after, high + max(end[1], 0))
             if first < last:
                 a, b = tau[k], theta[k]
-                _primal(target, mu, rows, m, first, last, down, right, x, x_bar, a, b)
+                _primal(target, mu, even, rows, m, first, last, down, right, x, x_bar, a, b)
 
 
 @_fast
@@ -150,10 +174,8 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
                 a, b = x[np.uint64(q + below)] - here, x[np.uint64(q + after)] - here
                 size = math.sqrt(a * a + b * b) if isotropic else abs(a) + abs(b)
                 tension = weight[np.uint64(q - (0 if maps[0] else o))] * size
-                pull = down[np.uint64(q)] - down[np.uint64(q - above)]
-                pull += right[np.uint64(q)] - right[np.uint64(q - 1)]
                 d = here - target[np.uint64(q)]
-                s = u * d - pull
+                s = u * d - _pull(down, right, q, above)
                 primal += tension + half * (u * d * d)
                 gap += tension - (a * down[np.uint64(q)] + b * right[np.uint64(q)])
                 gap += half * (s * s / u)
