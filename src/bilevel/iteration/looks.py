@@ -152,9 +152,10 @@ class Looking:
             p = np.where(steps > 0, np.fmax(p, 2.0), 3.0)
             further = self.k * np.fmin((gap / max(self.run.tol, 1e-12)) ** (1 / p), 3.5)
         further = np.where(gap > self.run.tol, further, np.inf)
-        seen = np.stack([further, np.full_like(gap, self.k), gap])
-        self._pace[:, rows] = pace = np.where(turn, seen, pace)
-        self._soonest = float(pace[0].min())
+        for part, seen in zip(pace, (further, np.full_like(gap, self.k), gap), strict=True):
+            part[turn] = seen[turn]
+        self._pace[:, rows] = pace
+        self._soonest = float(due.min())
         return turn
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)

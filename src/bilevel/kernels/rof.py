@@ -81,7 +81,7 @@ class ROF:
 
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
         z = tuple(part.detach().contiguous() for part in z)
-        x, x_bar, y = self._views(z)
+        x, x_bar, y = self._image(z[0]), self._image(z[1]), self._differences(z[2])
         self._close(y)
         loops = self._loops()
         n, steps = len(x), len(schedule[0])
@@ -125,7 +125,7 @@ class ROF:
         """The solution to rounding, from a z that is near."""
         from .finish import Finish
 
-        x, _, y = self._views(z)
+        x, y = self._image(z[0]), self._differences(z[2])
         pairs = []
         for i in range(len(x)):
             newton = Finish(self.target[i], self.weight[i], self.mu[i, 0, 0], self.isotropic)
@@ -142,36 +142,37 @@ class ROF:
         """(P - D, P), both (B,): a gap at the end, and then the value."""
         return Remembered(self._measured)
 
-    def _measured(self, x_t: Tensor, y_t: Tensor) -> np.ndarray:
+    def _measured(self, *pair: Tensor) -> np.ndarray:
         """In float64: few small operations, whose code is cold by now."""
 
         def one(i: int, begin: int, end: int) -> None:
             loops.energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
 
-        (x, _, y), loops = self._views((x_t, x_t, y_t)), self._loops()
-        n, rows = len(x), x.shape[2]
+        x, y, loops = self._image(pair[0]), self._differences(pair[1]), self._loops()
+        batch, n, rows = len(pair[0]), len(x), x.shape[2]
         found = np.empty((n, rows, 2))
         cuts = [0, *self._cuts(0), rows]
         spread(one, [(i, *band) for i in range(n) for band in pairwise(cuts)])
-        return found.reshape(len(x_t), n // max(len(x_t), 1) * rows, 2).sum(1).T
+        return found.reshape(batch, n // max(batch, 1) * rows, 2).sum(1).T
 
-    def _views(self, z: Z) -> list[np.ndarray]:
-        """(N, C, rows, W) of x and x_bar, (N, C, dims, rows, W) of y, on the memory of a contiguous
-        z."""
+    def _image(self, x: Tensor) -> np.ndarray:  # -> (N, C, rows, W), on a contiguous x's memory
+        return array(x).reshape(self.target.shape)
+
+    def _differences(self, y: Tensor) -> np.ndarray:  # -> (N, C, dims, rows, W), likewise
         n, c, *rows = self.target.shape
-        shapes = ((n, c, *rows), (n, c, *rows), (n, c, len(self.image) - 1, *rows))
-        return [array(part.reshape(s)) for part, s in zip(z, shapes, strict=True)]
+        return array(y).reshape(n, c, len(self.image) - 1, *rows)
 
     def _close(self, y: np.ndarray) -> None:
         """No differences across the far edges: what stands there is read by nobody else."""
+        dims = y.shape[2]
         y = y.reshape(*y.shape[:3], *self.image[1:])
-        for d in range(y.shape[2]):
-            np.moveaxis(y[:, :, d], 2 + d, -1)[..., -1] = 0
+        for d in range(dims):
+            y[:, :, d][..., -1, *[slice(None)] * (dims - 1 - d)] = 0
 
     def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
-        if all(isinstance(number, float) for number in numbers):
+        if set(map(type, numbers)) == {float}:
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
-            return np.repeat(column, len(self.target), axis=1)  # a view would be read-only: a type
+            return column.repeat(len(self.target), axis=1)  # a view would be read-only: a type
         shaped = [per_image(expand(number, x), x, self.image) for number in numbers]
         return np.stack([array(number) for number in shaped])  # type: ignore[arg-type]
 
@@ -180,11 +181,11 @@ class ROF:
         _compile(loops, self.target.dtype)
         return loops
 
-    @property
+    @cached_property
     def _height(self) -> int:
         return math.prod(self.image[-2:-1])
 
-    @property
+    @cached_property
     def _tiny(self) -> np.floating:
         return np.finfo(self.target.dtype).tiny
 
