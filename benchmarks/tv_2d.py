@@ -192,7 +192,8 @@ def main(*parts: str) -> None:
         "in the others'. threads: of both sides; scikit-image has none. gap: ours, certified; "
         "excess: of the energy over the minimum. In the times of fastprox and prox_tv is about "
         "1 ms for the image to go to another process and back. Tried without gain: both halves of "
-        "a sweep in one loop, 1 / (1 + tau mu) made beforehand, strips of 4 or 8 rows a sweep."
+        "a sweep in one loop, strips of 4 or 8 rows a sweep, vectors of 512 bits; a start from the "
+        "picture at half the size, which saves 3 to 6 iterations and costs 7 to 9."
     )
     store("tv_2d", "Total variation in two dims", rows, columns, notes)
 

@@ -213,6 +213,17 @@ def test_rof_leaves_its_input_and_passes_nan_on():
         torch.testing.assert_close(a, b, equal_nan=True)
 
 
+def test_rof_forgets_the_energy_of_what_it_overwrites():
+    _, fixpoint, z = rof((1, 1, 8, 9))
+    kernel = covered(fixpoint, z)
+    with torch.no_grad():
+        z = kernel.T(z)
+        before = kernel.value(z)
+        swept = kernel.sweeps(z, [0.7], [0.1], [1.0])
+        assert z[0].data_ptr() == swept[0].data_ptr()
+        assert kernel.value(z) == kernel.value(swept) < before
+
+
 def test_a_solve_is_the_same_with_and_without_a_kernel(monkeypatch):
     energy, *_ = rof((2, 1, 40, 30))
     compiled = bl.solve(energy, tol=1e-5)

@@ -21,15 +21,6 @@ def copied(x: Tensor) -> Tensor:
     return out
 
 
-def zeros(x: Tensor, *shape: int) -> Tensor:
-    """Of x's kind."""
-    out = x.new_empty(shape)
-    if not _shared(out):
-        return out.zero_()
-    out.numpy().fill(0)
-    return out
-
-
 def extremes(x: Tensor) -> tuple[Tensor, Tensor]:
     """(min, max), NaN where it has one."""
     if not _shared(x):

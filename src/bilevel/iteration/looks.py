@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,16 +65,19 @@ class Looking:
         inf = z[0].new_full((len(z[0]),), torch.inf)
         self._mark = (50, inf, inf.clone())  # a number of steps, the least gaps before and since
         # when a gap is due, and the steps and the gap at the last look; the first that is due
-        self._pace: Tensor | None = None  # (3, B)
+        self._pace: np.ndarray | None = None  # (3, B)
         self._soonest = 0.0
         if not len(z[0]):
             self.note(ALL, Look(z, inf, inf if fixpoint.problem.has_gap else None, inf > 0))
 
     @cached_property
     def _energy(self) -> Tensor:  # (B,)
+        return self._little(self.z)
+
+    def _little(self, start: Z) -> Tensor:  # -> (B,)
         """An energy that falls to 0 has no relative gap: below this part of the first, absolute."""
         with constant():
-            first = self.fixpoint.value(self.z)
+            first = self.fixpoint.value(start)
         return torch.where(first.isfinite(), 1e-6 * first.abs(), 0.0)
 
     @cached_property
@@ -112,18 +116,21 @@ class Looking:
         """
         gap = self.gap(fixpoint, z, rows)
         assert gap is not None
-        at_mark = self.k >= self._next_mark
-        turn = self._turn(gap, rows, at_mark or self.ended)
-        done = turn & (gap <= self.run.tol)
-        odd = ~gap.isfinite() | self.ended
+        at_mark, tol = self.k >= self._next_mark, self.run.tol
+        # in NumPy: many small operations, whose code is cold by now
+        found = gap.numpy(force=True)
+        index = rows.numpy(force=True) if isinstance(rows, Tensor) else rows
+        turn = self._turn(found.astype(float), index, at_mark or self.ended)
+        small, odd = turn & (found <= tol), ~np.isfinite(found) | self.ended
+        done = torch.from_numpy(small).to(gap.device)
         if at_mark:
-            odd = odd | self._stuck(gap, rows)  # type: ignore[operator]
-        closer = turn & ~done & odd  # so no sample ends sooner in the company of another
-        if not bool(closer.any()):
+            odd |= self._stuck(gap, rows).numpy(force=True)  # type: ignore[union-attr]
+        near = turn & ~small & odd  # so no sample ends sooner in the company of another
+        if not near.any():
             self._pass_mark()
-            self._unmeasured |= bool(done.any())
+            self._unmeasured |= bool(small.any())
             return Look(z, None, gap, done)
-        look = self.look(fixpoint, z, rows)
+        look, closer = self.look(fixpoint, z, rows), torch.from_numpy(near).to(gap.device)
         assert look.gap is not None
         kept = ~closer | (gap < look.gap)
         if bool(kept.any()):  # mostly of all samples, or of none: a copy saved
@@ -131,22 +138,24 @@ class Looking:
         gap = torch.where(kept, gap, look.gap)  # type: ignore[arg-type]
         return replace(look, gap=gap, finished=done | closer & look.finished)
 
-    def _turn(self, gap: Tensor, rows: Rows, last: bool) -> Tensor:  # -> (B,) bool
-        """Whose gaps are due: expected at tol, if they fall as k^-p, and at the latest after thrice
-        the steps. p: 1.3 times that between the last two looks at them, since they fall ever
-        faster; at least 3, as total variation's from 1e-2 to 1e-6. So each sample ends alone where
-        it does in company."""
+    def _turn(self, gap: np.ndarray, rows: np.ndarray | slice, last: bool) -> np.ndarray:  # (B,)
+        """Whose gaps are due: expected at tol, if they fall as k^-p, and at the latest after 3.5
+        times the steps. p: 1.3 times that between the last two looks at them, since they fall ever
+        faster; at least 2, and 3 at first, as total variation's from 1e-2 to 1e-6. So each sample
+        ends alone where it does in company."""
         if self._pace is None:
-            self._pace = gap.new_zeros(3, len(self.z[0]))
+            self._pace = np.zeros((3, len(self.z[0])))
         due, steps, before = pace = self._pace[:, rows]
         turn = (due <= self.k) | last
-        p = 1.3 * (before / gap).log() / (self.k / steps).log()
-        p = p.fmax(gap.new_tensor(3.0))  # where it is NaN, too: there was no look before
-        further = self.k * (gap / max(self.run.tol, 1e-12)).pow(1 / p).clamp(max=3)
-        further = torch.where(gap > self.run.tol, further, torch.inf)
-        seen = torch.stack([further, torch.full_like(gap, self.k), gap])
-        self._pace[:, rows] = pace = torch.where(turn, seen, pace)
-        self._soonest = float(pace[0].min())
+        with np.errstate(all="ignore"):
+            p = 1.3 * np.log(before / gap) / np.log(self.k / steps)
+            p = np.where(steps > 0, np.fmax(p, 2.0), 3.0)
+            further = self.k * np.fmin((gap / max(self.run.tol, 1e-12)) ** (1 / p), 3.5)
+        further = np.where(gap > self.run.tol, further, np.inf)
+        for part, seen in zip(pace, (further, np.full_like(gap, self.k), gap), strict=True):
+            part[turn] = seen[turn]
+        self._pace[:, rows] = pace
+        self._soonest = float(due.min())
         return turn
 
     def gap(self, fixpoint: Fixpoint, z: Z, rows: Rows) -> Tensor | None:  # -> (B,)
@@ -280,9 +289,9 @@ def contraction_later(certificate: Certificate, fixpoint: Fixpoint, z: Z) -> Non
 
 
 def _after(k: int, stride: int) -> int:
-    """The next number of steps at which a gap may be looked at: half a stride on, later a
-    twenty-fourth."""
-    return k + max(stride // 2, k // 24, 1)
+    """The next number of steps at which a gap may be looked at: a fifth of a stride on, later a
+    forty-eighth."""
+    return k + max(stride // 5, k // 48, 1)
 
 
 def _length_of_step(fixpoint: Fixpoint, z: Z, t: Z) -> Tensor:  # -> (B,)

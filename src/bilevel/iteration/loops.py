@@ -56,6 +56,9 @@ class Free(Looking):
         # in float32 rounding stops the first-order method no sooner than Newton
         by_newton = fixpoint.solver.newton
         by_gap = fixpoint.problem.has_gap and not run.settle and not by_newton
+        by_gap = by_gap and run.acceleration.feasible
+        if by_gap and batch and not at_once:
+            self._energy = self._little(z)  # before z is overwritten: it is at hand
         polishes = run.tol <= 1e-6 and z[0].dtype == torch.float64 and not by_newton
         polishes = polishes and self._steady is None  # a jump to the answer is no step to record
         polish_at = 50 if run.settle else 400
@@ -69,7 +72,7 @@ class Free(Looking):
                 polish_at = 2 * self.k
                 look = self.look(fixpoint, z, rows)
                 look, z, state = self._polish(fixpoint, look, z, state, rows)
-            elif by_gap and run.acceleration.feasible:
+            elif by_gap:
                 look = self.glance(fixpoint, z, rows)
             else:
                 look = self.look(fixpoint, z, rows)

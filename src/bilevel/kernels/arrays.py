@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ def image_of(x: Tensor, dims: int, coupled: bool) -> torch.Size:
     """(C, *image), the shape of what one norm couples."""
     image = x.shape[x.ndim - dims - coupled :]
     return image if coupled else torch.Size((1, *image))
+
+
+def loops_of(image: Sequence[int]) -> ModuleType:
+    """The loops for images (C, *image)."""
+    from . import gray_loops, rof_loops  # compiled when first used
+
+    return gray_loops if len(image) == 3 and image[0] == 1 else rof_loops
 
 
 def array(x: Tensor) -> np.ndarray:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from .._broadcast import Scalar, expand
 from .._one_thread import copied
+from .._remembered import Remembered
 from ..problem import Problem
-from .arrays import array, per_image
+from .arrays import array, loops_of, per_image
 from .compiled import announced, spread
 from .denoising import Denoising
 
@@ -67,21 +70,20 @@ class ROF:
     ) -> Z:
         """PrimalDual.sweep with each of the steps in turn, one number or one a sample; in z's own
         memory, if it is contiguous."""
+        increment_version(z)  # what is remembered of it is void
         return self._advance(z, [self._schedule(numbers, z[0]) for numbers in (tau, sigma, theta)])
 
     def _advance(self, z: Z, schedule: list[np.ndarray]) -> Z:  # of (steps, N)
-        from .rof_loops import sweeps
-
         def one(i: int, begin: Edge, end: Edge, k: int) -> None:
             some = [np.ascontiguousarray(steps[k : k + group, i]) for steps in schedule]
             state = x[i], x_bar[i], y[i]
-            sweeps(*self._constant(i), self._height, begin, end, *state, *some, self._tiny)
+            loops.sweeps(*self._constant(i), self._height, begin, end, *state, *some, self._tiny)
 
         schedule = [steps.astype(self.target.dtype, copy=False) for steps in schedule]
         z = tuple(part.detach().contiguous() for part in z)
-        x, x_bar, y = self._views(z)
+        x, x_bar, y = self._image(z[0]), self._image(z[1]), self._differences(z[2])
         self._close(y)
-        _compile(self.target.dtype)
+        loops = self._loops()
         n, steps = len(x), len(schedule[0])
         inner = self._cuts(min(steps, _GROUP))
         group = min(steps, _GROUP) if inner else steps
@@ -102,13 +104,13 @@ class ROF:
 
     def gap(self, z: Z, floor: Tensor | float) -> Tensor:  # -> (B,)
         """As Problem.gap."""
-        gap, primal = self._energies(z)
+        gap, primal = self._energies(z[0], z[2])
         size = np.maximum(np.maximum(primal, abs(primal - gap)), self._tiny)
         return self._tensor(gap / np.maximum(size, np.asarray(floor)))
 
     def value(self, z: Z) -> Tensor:  # -> (B,)
         """As Problem.value."""
-        return self._tensor(self._energies(z)[1])
+        return self._tensor(self._energies(z[0], z[2])[1])
 
     @property
     def small(self) -> bool:
@@ -123,7 +125,7 @@ class ROF:
         """The solution to rounding, from a z that is near."""
         from .finish import Finish
 
-        x, _, y = self._views(z)
+        x, y = self._image(z[0]), self._differences(z[2])
         pairs = []
         for i in range(len(x)):
             newton = Finish(self.target[i], self.weight[i], self.mu[i, 0, 0], self.isotropic)
@@ -135,47 +137,55 @@ class ROF:
     def _tensor(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers.astype(self.target.dtype))
 
-    def _energies(self, z: Z) -> np.ndarray:
-        """(P - D, P), both (B,), in float64: few small operations, whose code is cold by now."""
-        from .rof_loops import energies
+    @cached_property
+    def _energies(self) -> Remembered[np.ndarray]:  # of x and y
+        """(P - D, P), both (B,): a gap at the end, and then the value."""
+        return Remembered(self._measured)
+
+    def _measured(self, *pair: Tensor) -> np.ndarray:
+        """In float64: few small operations, whose code is cold by now."""
 
         def one(i: int, begin: int, end: int) -> None:
-            energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
+            loops.energies(*self._constant(i), self._height, begin, end, x[i], y[i], found[i])
 
-        x, _, y = self._views(z)
-        _compile(self.target.dtype)
-        n, rows = len(x), x.shape[2]
+        x, y, loops = self._image(pair[0]), self._differences(pair[1]), self._loops()
+        batch, n, rows = len(pair[0]), len(x), x.shape[2]
         found = np.empty((n, rows, 2))
         cuts = [0, *self._cuts(0), rows]
         spread(one, [(i, *band) for i in range(n) for band in pairwise(cuts)])
-        batch = len(z[0])
         return found.reshape(batch, n // max(batch, 1) * rows, 2).sum(1).T
 
-    def _views(self, z: Z) -> list[np.ndarray]:
-        """(N, C, rows, W) of x and x_bar, (N, C, dims, rows, W) of y, on the memory of a contiguous
-        z."""
+    def _image(self, x: Tensor) -> np.ndarray:  # -> (N, C, rows, W), on a contiguous x's memory
+        return array(x).reshape(self.target.shape)
+
+    def _differences(self, y: Tensor) -> np.ndarray:  # -> (N, C, dims, rows, W), likewise
         n, c, *rows = self.target.shape
-        shapes = ((n, c, *rows), (n, c, *rows), (n, c, len(self.image) - 1, *rows))
-        return [array(part.reshape(s)) for part, s in zip(z, shapes, strict=True)]
+        return array(y).reshape(n, c, len(self.image) - 1, *rows)
 
     def _close(self, y: np.ndarray) -> None:
         """No differences across the far edges: what stands there is read by nobody else."""
+        dims = y.shape[2]
         y = y.reshape(*y.shape[:3], *self.image[1:])
-        for d in range(y.shape[2]):
-            np.moveaxis(y[:, :, d], 2 + d, -1)[..., -1] = 0
+        for d in range(dims):
+            y[:, :, d][..., -1, *[slice(None)] * (dims - 1 - d)] = 0
 
     def _schedule(self, numbers: Sequence[Scalar], x: Tensor) -> np.ndarray:  # -> (steps, N)
-        if all(isinstance(number, float) for number in numbers):
+        if set(map(type, numbers)) == {float}:
             column = np.array(numbers, dtype=self.target.dtype)[:, None]
-            return np.repeat(column, len(self.target), axis=1)  # a view would be read-only: a type
+            return column.repeat(len(self.target), axis=1)  # a view would be read-only: a type
         shaped = [per_image(expand(number, x), x, self.image) for number in numbers]
         return np.stack([array(number) for number in shaped])  # type: ignore[arg-type]
 
-    @property
+    def _loops(self) -> ModuleType:
+        loops = loops_of(self.image)
+        _compile(loops, self.target.dtype)
+        return loops
+
+    @cached_property
     def _height(self) -> int:
         return math.prod(self.image[-2:-1])
 
-    @property
+    @cached_property
     def _tiny(self) -> np.floating:
         return np.finfo(self.target.dtype).tiny
 
@@ -184,13 +194,11 @@ class ROF:
 
 
 @lru_cache
-def _compile(dtype: np.dtype) -> None:
+def _compile(loops: ModuleType, dtype: np.dtype) -> None:
     """Once, by one thread: a sweep of an image of one pixel."""
-    from .rof_loops import energies, sweeps
-
     dot, pair, one = np.zeros((1, 1, 1), dtype), np.zeros((1, 2, 1, 1), dtype), np.ones(1, dtype)
-    with announced(sweeps, energies):
+    with announced(loops.sweeps, loops.energies):
         constants, edges = (dot, dot[0], dot[0], True, 1), ((0, 0), (1, 0))
         state = dot.copy(), dot.copy(), pair
-        sweeps(*constants, *edges, *state, one, one, one, np.finfo(dtype).tiny)
-        energies(*constants, 0, 1, dot, pair, np.zeros((1, 2)))
+        loops.sweeps(*constants, *edges, *state, one, one, one, np.finfo(dtype).tiny)
+        loops.energies(*constants, 0, 1, dot, pair, np.zeros((1, 2)))

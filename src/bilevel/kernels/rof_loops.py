@@ -34,39 +34,6 @@ def _next_rows(i, rows, height):
 
 
 @_fast
-def _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny):
-    """y = proj(y + sigma D x_bar) on row i of a gray image, every pixel in the disc of radius
-    weight."""
-    m, one = x_bar.shape[2], y.dtype.type(1)
-    for j in range(m - 1):
-        w = weight[r, j]
-        down = y[0, 0, i, j] + sigma * (x_bar[0, below, j] - x_bar[0, i, j])
-        right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
-        t = min(w / math.sqrt(max(down * down + right * right, tiny)), one)
-        y[0, 0, i, j] = down * t
-        y[0, 1, i, j] = right * t
-    w = weight[r, m - 1]
-    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, below, m - 1] - x_bar[0, i, m - 1])
-    y[0, 0, i, m - 1] = min(max(down, -w), w)
-
-
-@_fast
-def _clip_row(x_bar, i, below, y, sigma, weight, r):
-    """y = clip(y + sigma D x_bar) on row i of a gray image, every difference in [-weight, weight].
-    """
-    m = x_bar.shape[2]
-    for j in range(m - 1):
-        w = weight[r, j]
-        down = y[0, 0, i, j] + sigma * (x_bar[0, below, j] - x_bar[0, i, j])
-        right = y[0, 1, i, j] + sigma * (x_bar[0, i, j + 1] - x_bar[0, i, j])
-        y[0, 0, i, j] = min(max(down, -w), w)
-        y[0, 1, i, j] = min(max(right, -w), w)
-    w = weight[r, m - 1]
-    down = y[0, 0, i, m - 1] + sigma * (x_bar[0, below, m - 1] - x_bar[0, i, m - 1])
-    y[0, 0, i, m - 1] = min(max(down, -w), w)
-
-
-@_fast
 def _move_row(x_bar, c, i, behind, below, y, o, sigma):
     """y += sigma D x_bar on row i of channel c, which is row o of y."""
     dims, m = y.shape[1], y.shape[3]
@@ -112,15 +79,9 @@ def _shrink_rows(y, i, weight, r, tiny, t):
 @_fast
 def _dual_row(x_bar, i, height, y, sigma, weight, isotropic, tiny, t):
     """y = proj(y + sigma D x_bar) on row i of all channels."""
-    channels, dims, rows, _ = y.shape
+    channels, _, rows, _ = y.shape
     behind, below = _next_rows(i, rows, height)
     r = i if len(weight) > 1 else 0
-    if channels == 1 and dims == 2:
-        if isotropic:
-            _shrink_row(x_bar, i, below, y, sigma, weight, r, tiny)
-        else:
-            _clip_row(x_bar, i, below, y, sigma, weight, r)
-        return
     for c in range(channels):
         _move_row(x_bar, c, i, behind, below, y, i, sigma)
     if isotropic:
@@ -244,22 +205,6 @@ def _tension_row(steps, y, i, weight, r, isotropic, t):
 
 
 @_fast
-def _gray_tension_row(x, y, i, weight, r, isotropic):
-    """As _tension_row, of a gray image: one pass."""
-    m, below = x.shape[2], min(i + 1, x.shape[1] - 1)
-    total, slack = y.dtype.type(0), y.dtype.type(0)
-    for j in range(m - 1):
-        down, right = x[0, below, j] - x[0, i, j], x[0, i, j + 1] - x[0, i, j]
-        size = math.sqrt(down * down + right * right) if isotropic else abs(down) + abs(right)
-        t = weight[r, j] * size
-        total += t
-        slack += t - (down * y[0, 0, i, j] + right * y[0, 1, i, j])
-    down = x[0, below, m - 1] - x[0, i, m - 1]
-    t = weight[r, m - 1] * abs(down)
-    return total + t, slack + t - down * y[0, 0, i, m - 1]
-
-
-@_fast
 def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
     """found[i] = (P - D, P) of row i at x and a feasible y, for the rows from begin to end.
 
@@ -271,14 +216,11 @@ def energies(target, weight, mu, isotropic, height, begin, end, x, y, found):
     for i in range(begin, end):
         r = i if len(weight) > 1 else 0
         q = i if len(mu) > 1 else 0
-        if channels == 1 and dims == 2:
-            primal, gap = _gray_tension_row(x, y, i, weight, r, isotropic)
-        else:
-            behind, below = _next_rows(i, rows, height)
-            steps[:] = x.dtype.type(0)
-            for c in range(channels):
-                _move_row(x, c, i, behind, below, steps, 0, one)
-            primal, gap = _tension_row(steps, y, i, weight, r, isotropic, t)
+        behind, below = _next_rows(i, rows, height)
+        steps[:] = x.dtype.type(0)
+        for c in range(channels):
+            _move_row(x, c, i, behind, below, steps, 0, one)
+        primal, gap = _tension_row(steps, y, i, weight, r, isotropic, t)
         for c in range(channels):
             _pull_row(y, c, i, height, pull, 0)
             fit, slack = _misfit_row(target, mu, q, c, i, x, pull)

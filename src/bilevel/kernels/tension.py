@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from .arrays import array, image_of, per_image, per_pixel, plain
+from .arrays import array, image_of, loops_of, per_image, per_pixel, plain
 from .compiled import announced, spread
 
 
@@ -26,14 +27,12 @@ def ascend(
     """
     if not plain(x) or (coupled and not isotropic):
         return None
-    from .rof_loops import ascend
-
     image = image_of(x, dims, coupled)
     s = _numbers(per_image, expand(step, x), x, image)
     w = _numbers(per_pixel, weight, x, image)
     if s is None or w is None:
         return None
-    _compile(s.dtype)
+    ascend, _ = _compiled(loops_of(image), s.dtype)
     new = torch.empty_like(y, memory_format=torch.contiguous_format)
     xs, ys, news = _rows(x, image), _differences(y, image), _differences(new, image)
     rest = isotropic, _height(image), np.finfo(s.dtype).tiny
@@ -57,10 +56,8 @@ def pull(y: Tensor, dims: int) -> Tensor | None:
     x = y.select(-dims - 1, 0)
     if not plain(x):
         return None
-    from .rof_loops import pull
-
     image = (1, *x.shape[-dims:])
-    _compile(array(y).dtype)
+    _, pull = _compiled(loops_of(image), array(y).dtype)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     xs, ys = _rows(out, image), _differences(y, image)
     spread(pull, [(ys[i], _height(image), xs[i]) for i in range(len(xs))])
@@ -81,15 +78,13 @@ def _differences(y: Tensor, image: tuple[int, ...]) -> np.ndarray:  # -> (N, C, 
 
 
 @lru_cache
-def _compile(dtype: np.dtype) -> None:
-    """Once, by one thread: an image of one pixel."""
-    from .rof_loops import ascend, pull
+def _compiled(loops: ModuleType, dtype: np.dtype) -> tuple[Any, Any]:
+    """(ascend, pull), once, by one thread: an image of one pixel."""
+    from .rof_loops import pull
 
-    dot, pair, tiny = (
-        np.zeros((1, 1, 1), dtype),
-        np.zeros((1, 2, 1, 1), dtype),
-        np.finfo(dtype).tiny,
-    )
+    ascend, tiny = loops.ascend, np.finfo(dtype).tiny
+    dot, pair = np.zeros((1, 1, 1), dtype), np.zeros((1, 2, 1, 1), dtype)
     with announced(ascend, pull):
         ascend(dot, pair, tiny, dot[0], True, 1, tiny, pair.copy())
         pull(pair, 1, dot)
+    return ascend, pull

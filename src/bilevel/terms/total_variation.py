@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .._broadcast import Scalar, expand
-from .._one_thread import zeros
 from ..operators.differences import Gradient
 from .base import Composed, Proximable, Weighted
 from .manifolds import Manifold, segments, shared
@@ -87,9 +86,9 @@ class TotalVariation(Weighted, Composed):
             return L21(dim=self._axes, weight=weight)
         return L1(weight=weight)
 
-    def rest(self, x: Tensor) -> Tensor:  # for large images their differences take a step's time
+    def rest(self, x: Tensor) -> Tensor:  # one 0: as many as differences take a step's time
         at = x.ndim - self.dims
-        return zeros(x, *x.shape[:at], self.dims, *x.shape[at:])
+        return x.new_zeros(()).expand(*x.shape[:at], self.dims, *x.shape[at:])
 
     def ascend(self, y: Tensor, x: Tensor, step: Scalar) -> Tensor:
         from ..kernels import tension  # compiled when first used
