@@ -6,6 +6,7 @@ import scipy.sparse
 import torch
 
 import bilevel as bl
+from bilevel.solvers import celer
 
 pytest.importorskip("celer")
 
@@ -148,3 +149,19 @@ def test_a_sparse_matrix_with_nan_is_refused():
     matrix.data[7] = np.nan
     with pytest.raises(ValueError, match="SparseMatrix is NaN or inf in 1 of 2400 values"):
         bl.SparseMatrix(matrix)
+
+
+@pytest.mark.parametrize("tiny", [[], [1e-14], [1e-14, -2e-14]], ids=str)
+def test_a_step_cut_short_proves_nothing(monkeypatch, tiny):
+    """T goes to the first change of sign: an entry that is tiny makes it tiny."""
+    A, b = lasso()
+    w = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    energy, report = bl.LeastSquares(b) @ bl.Matrix(A) + w * bl.L1(), bl.Certificate()
+    exact = bl.solve(energy, solver=bl.Celer(), tol=1e-12).x
+    rough = 0.9 * exact
+    unused = (exact[0] == 0).nonzero()[: len(tiny), 0]
+    rough[0, unused] = torch.tensor(tiny, dtype=torch.float64)
+    monkeypatch.setattr(celer, "_celer", lambda *_: (rough[0], 1))
+    x = bl.argmin(energy, solver=bl.Celer(), report=report)
+    torch.testing.assert_close(x.detach(), exact, rtol=1e-9, atol=1e-11)
+    assert report.gap.max() < 1e-8

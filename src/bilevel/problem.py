@@ -211,11 +211,12 @@ def relative_change(
     floor (B,), counted against that.
     """
     sizes = [norm_event(part) for part in t]
-    least = like(floor, sizes[0]).clamp_min(torch.finfo(t[0].dtype).tiny)
+    tiny = torch.finfo(t[0].dtype).tiny
+    least = floor.clamp_min(tiny) if isinstance(floor, Tensor) else max(floor, tiny)
     if len(t) > 1:
-        least = torch.maximum(least, 1e-3 * reduce(torch.maximum, sizes))
+        least = torch.maximum(like(least, sizes[0]), 1e-3 * reduce(torch.maximum, sizes))
     changes = [
-        norm_event(a - b) / torch.maximum(size, least)
+        norm_event(a - b) / size.clamp_min(least)  # type: ignore[arg-type]
         for a, b, size in zip(z, t, sizes, strict=True)
     ]
     return reduce(torch.maximum, changes)

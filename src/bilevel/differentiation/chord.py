@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,10 +46,10 @@ class Solve(torch.autograd.Function):
         ctx.save_for_forward(*tensors[count:])
         if level == 0 and system.made:
             return tuple(part.clone() for part in rhs)
-        if level == 0 or system.quiet(flat := system.M.flatten(tuple(rhs))):
+        if level == 0:
             return tuple(torch.zeros_like(part) for part in rhs)
         with full_precision():
-            solved = system.M.split(system.solve(flat, transposed))
+            solved = system.M.split(system.solve(system.M.flatten(tuple(rhs)), transposed))
         if system.pieces is not None:
             system.M.forget()
         return solved
@@ -86,7 +87,7 @@ def _weigh(system: System, adjoint: Z, residual: Z, order: int) -> None:
     """loss(x) - loss(solution) ~ -<w, z - T(z)>, the dual-weighted residual (Becker, Rannacher
     2001): what a Newton step would change. Of the first chord step; the others are quiet."""
     pairs = [inner(w, r.detach()) for w, r in zip(adjoint, residual, strict=True)]
-    weighed = -torch.stack(pairs).sum(0)
+    weighed = -reduce(Tensor.add, pairs)
     probe = probes.active()
     if probe is not None and order > 1 and weighed.requires_grad:
         probe.weighed.append(weighed)

@@ -60,19 +60,16 @@ class FixedPoint(Strategy):
         _check(self)
 
     def __call__(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z:
-        at_once = self.linear_solver is None and run.takes_one_step(fixpoint, z0)
-        z = self._recorded_step(run, fixpoint, z0) if at_once else None
+        arrived = run.arrive(fixpoint, z0) if self.linear_solver is None else None
+        z = None if arrived is None else self._recorded_step(run, z0, *arrived)
         if z is not None:
             return z
         with constant():
             z = run(fixpoint, z0)
         return at_fixed_point(run, fixpoint, z, self.order, self.linear_solver)
 
-    def _recorded_step(self, run: Run, fixpoint: Fixpoint, z0: Z) -> Z | None:
-        """T(T(z0)) for a T that takes every z to the solution: the step that shows it is the one
-        that carries the derivative."""
-        with constant():
-            first = fixpoint.T(z0)
+    def _recorded_step(self, run: Run, z0: Z, fixpoint: Fixpoint, first: Z) -> Z | None:
+        """T(first): the step that proves an answer is the one that carries the derivative."""
         z = differentiable(
             first, fixpoint.residual, Unit(), self.order, run.adjoint_tol, run.on_fail,
             run.certificate, made=True,

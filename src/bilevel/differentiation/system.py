@@ -57,6 +57,8 @@ class System:
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
         """M^-1 b or M*^-1 b; 0 for right-hand sides at the noise level of this backward pass."""
         quiet, scale = self._quiet(b)
+        if bool(quiet.all()):
+            return torch.zeros_like(b)
         probe = probes.active() if transposed else None
         if not bool(scale.isfinite().all()):
             return self._solve_finite(b, scale.isfinite(), transposed)
@@ -85,9 +87,6 @@ class System:
         solved = self.solve(torch.where(finite[:, None], b, 0.0), transposed)
         return torch.where(finite[:, None], solved, torch.nan)
 
-    def quiet(self, b: Tensor) -> bool:
-        return bool(self._quiet(b)[0].all())
-
     def _quiet(self, b: Tensor) -> tuple[Tensor, Tensor]:
         """(is b noise?, the largest right-hand side so far) in this backward pass, both (B,).
 
@@ -103,9 +102,9 @@ class System:
 
     def _judge(self, solution: LinearSolution, quiet: Tensor, b: Tensor, transposed: bool) -> None:
         """Write the certificate; raise or warn for an adjoint that was not solved."""
+        residual = solution.residual.masked_fill(quiet, 0.0)
         if transposed:
             previous = self.certificate.adjoint_residual
-            residual = torch.where(quiet, 0.0, solution.residual)
             self.certificate.adjoint_residual = (
                 residual if previous is None else torch.maximum(residual, previous)
             )
@@ -113,7 +112,7 @@ class System:
                 self.certificate.adjoint_iterations or 0, solution.iterations
             )
             self.certificate.update_estimate()
-        failed = ~(solution.residual <= self.inverse.accepted) & ~quiet
+        failed = ~(residual <= self.inverse.accepted)  # NaN, too
         solver = self.inverse.solver
         if (solver is not None and not solver.exact) or not bool(failed.any()):
             return

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from .._memory import keep_freed
 from .._tangents import constant
@@ -40,6 +41,7 @@ class Run:
     certificate: Certificate = field(default_factory=lambda: Certificate())
     asked_adjoint_tol: float | None = None
     started: float = field(default_factory=time.monotonic)
+    _answered: tuple[Z, tuple[Z, Tensor]] | None = field(default=None, init=False, repr=False)
 
     def __call__(
         self,
@@ -56,11 +58,12 @@ class Run:
             return Recorded(self, fixpoint, z0).loop(segment)
         if fixpoint.solver.explicit and len(z0[0]):
             return self._evaluate(fixpoint, z0)
-        if self.takes_one_step(fixpoint, z0):
+        arrived = self.arrive(fixpoint, z0)
+        if arrived is not None:
             with constant():
-                first = fixpoint.T(z0)
-                z = fixpoint.T(first)
-                if self.shown(fixpoint, z0, first, z):
+                there, first = arrived
+                z = there.T(first)
+                if self.shown(there, z0, first, z):
                     return z
         keep_freed()
         with constant():
@@ -78,18 +81,29 @@ class Run:
         look_later(self, fixpoint, z0, (x,), "residual", "gap")
         return z
 
-    def takes_one_step(self, fixpoint: Fixpoint, z0: Z) -> bool:
-        """Whether T takes every z to the solution: the second step mends what rounding left of the
-        first, and says how much."""
-        return fixpoint.solver.flat and len(z0[0]) > 0 and self.max_iter > 1
+    def answer(self, fixpoint: Fixpoint, z0: Z) -> tuple[Z, Tensor]:
+        """(z, iterations) of an external solver, found once."""
+        if self._answered is None or self._answered[0] is not z0:
+            self._answered = z0, fixpoint.solver.solve(fixpoint.problem, z0, self)  # type: ignore[attr-defined]
+        return self._answered[1]
+
+    def arrive(self, fixpoint: Fixpoint, z0: Z) -> tuple[Fixpoint, Z] | None:
+        """(the fixed point around z, z) for an answer z that one step of T proves: the step mends
+        what rounding left of z, and says how much. None where no step is known to."""
+        if not (fixpoint.solver.proves and len(z0[0]) and self.max_iter > 1):
+            return None
+        with constant():
+            z, _ = self.answer(fixpoint, z0)
+            there = fixpoint.near(z)
+        return (there, z) if there.solver.flat else None
 
     def shown(self, fixpoint: Fixpoint, z0: Z, first: Z, z: Z) -> bool:
-        """Whether z = T(first), first = T(z0), show that it does: then the certificate is told."""
+        """Whether z = T(first) proves the answer `first`: then the certificate is told."""
         told, converged = self.certificate, fixpoint.change(first, z) <= self.tol
-        if not bool(converged.all()):
+        if not bool(converged.all()) or not fixpoint.solver.keeps(z):
             return False
         told.solver, told.converged = type(fixpoint.solver).__name__, converged
-        told.iterations = torch.full_like(converged, 2, dtype=torch.long)
+        told.iterations = self.answer(fixpoint, z0)[1] + 1
         look_later(self, fixpoint, z0, z, "residual", "gap")
         return True
 

@@ -45,7 +45,7 @@ class Free(Looking):
         run, fixpoint, z, batch = self.run, self.fixpoint, self.z, len(self.z[0])
         at_once = isinstance(fixpoint.solver, External) and batch > 0
         if at_once:
-            z, self._before = fixpoint.solver.solve(fixpoint.problem, z, run)  # type: ignore[attr-defined]
+            z, self._before = run.answer(fixpoint, z)
         if fixpoint.kernel(z) is not None:
             z = tuple(copied(part) for part in z)  # to be overwritten
         out: Z = ()  # the answers, once some samples are done before others

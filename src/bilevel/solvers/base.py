@@ -26,6 +26,7 @@ class Solver(ABC):
     batched: ClassVar[tuple[str, ...]] = ()  # fields that may be (B,): one number a sample
     stride: ClassVar[int] = 10  # steps before the first look
     newton: ClassVar[bool] = False  # whether dT/dz = 0 at the solution: no rate, nothing to polish
+    proves: ClassVar[bool] = False  # whether a step `near` an answer, where T is flat, proves it
     recordable: ClassVar[bool] = True  # whether backpropagation through the steps is meaningful
     explicit: ClassVar[bool] = False  # whether a run is one formula that autograd can record
 
@@ -47,13 +48,16 @@ class Solver(ABC):
 
     @property
     def flat(self) -> bool:
-        """Whether dT/dz = 0, to rounding, where this T is for: around the z of `near`; for a solver
-        that is only prepared, everywhere."""
+        """Whether dT/dz = 0, to rounding, around the z that `near` has made it for."""
         return False
 
     def near(self, problem: Problem, z: Z) -> Self:
         """The solver with what its steps at and around z share worked out once."""
         return self
+
+    def keeps(self, z: Z) -> bool:
+        """Whether z, a step on from the z of `near`, lies where that T is flat, too."""
+        return True
 
     def euclidean(self) -> Solver | None:
         """A method on the points themselves that may end what this one only creeps towards."""

@@ -23,7 +23,7 @@ from .base import Z, names, refuse
 from .external import External, Limits
 from .support import Support, row, signs_at
 
-_ROUGH = 1e-5  # the gap from which steps of T are the faster ones
+_ROUGH = 1e-5  # the gap at which steps of T take over, which are the faster ones from there
 _FIRST = 30  # columns of the first working set: each round that doubles it looks at all columns
 
 
@@ -31,7 +31,7 @@ _FIRST = 30  # columns of the first working set: each round that doubles it look
 class Celer(External):
     """min F(Ax) + g(x), F LeastSquares or Logistic, A a dense Matrix or a SparseMatrix, g L1 or
     ElasticNet with positive weights: found by celer, coordinate descent on growing working sets
-    [1], sample by sample, on the CPU.
+    [1], to a relative gap of 1e-5, sample by sample, on the CPU.
 
     T is Newton's step on the support, its signs held: it takes celer's answer to rounding, and
     dT/dx = 0 at the solution, so that the derivative costs one Cholesky factor of the size of the
@@ -45,7 +45,7 @@ class Celer(External):
     support: Support | None = None  # of the solution; set by the run
     seen: list[Support] = field(default_factory=list, repr=False)  # the last one
 
-    newton = True
+    newton, proves = True, True
 
     def check(self, problem: Problem) -> None:
         f, g = problem.f, problem.g
@@ -81,7 +81,7 @@ class Celer(External):
             needed = needed | (signs_at(problem, zero) != 0).any(1)
         x, rounds = zero, x0.new_zeros(len(x0), dtype=torch.long)
         for b in needed.nonzero()[:, 0].tolist():
-            x[b], rounds[b] = _celer(problem, x0, b, limits)
+            x[b], rounds[b] = _celer(problem, x0, b)
         return (self._on(problem, x, x.sign()).newton(problem, x),), rounds
 
     def step(self, problem: Problem, z: Z) -> Z:
@@ -89,15 +89,19 @@ class Celer(External):
         return ((self.support or self._near(problem, x)).newton(problem, x),)
 
     def near(self, problem: Problem, z: Z) -> Celer:
+        """With the support of x, where no zero of x wants to join it; else each step looks anew."""
         (x,) = z
-        known = self._known(x.sign())
-        return replace(
-            self, support=self._bent(problem, known, x) if known else self._near(problem, x)
-        )
+        signs = signs_at(problem, x, *self.seen)
+        settled = torch.equal(signs, x.sign())
+        return replace(self, support=self._on(problem, x, signs) if settled else None)
 
     @property
     def flat(self) -> bool:
         return self.support is not None and self.support.sound
+
+    def keeps(self, z: Z) -> bool:
+        """Whether the step was not cut short by a change of sign."""
+        return self.support is not None and self.support.fits(z[0].sign())
 
     def _near(self, problem: Problem, x: Tensor) -> Support:
         return self._on(problem, x, signs_at(problem, x, *self.seen))
@@ -123,8 +127,8 @@ def _readable(operator: Operator) -> bool:
     return dense or isinstance(operator, SparseMatrix)
 
 
-def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor, int]:
-    """celer's solution of sample b, and how many working sets it took.
+def _celer(problem: Problem, x0: Tensor, b: int) -> tuple[Tensor, int]:
+    """celer's rough solution of sample b, and how many working sets it took.
 
     celer divides least squares by the number of rows, and weighs all rows alike: others are scaled.
     """
@@ -138,7 +142,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
     if not (row_weight == row_weight[0]).all():
         A, y, row_weight = _alike(A, mean, y, row_weight, squares)
     weight = _sample(g.weight, x0, b) / row_weight[0]  # type: ignore[attr-defined]
-    # the gap that stops it may stay open for an elastic net: then T finishes sooner
+    # the gap that stops it may stay open for an elastic net: then T takes over sooner
     ratio = float(_sample(getattr(g, "ratio", 1.0), x0, b)[0])
     celer_path, settings = _library()
     with warnings.catch_warnings(), settings(assume_finite=True):  # we have looked for NaN
@@ -147,7 +151,7 @@ def _celer(problem: Problem, x0: Tensor, b: int, limits: Limits) -> tuple[Tensor
             A, y, "lasso" if squares else "logreg",
             alphas=[1.0], weights=weight / len(y) if squares else weight,
             l1_ratio=ratio,
-            coef_init=x0[b].numpy(force=True), tol=min(max(limits.tol, 1e-12), _ROUGH),
+            coef_init=x0[b].numpy(force=True), tol=_ROUGH,
             p0=_FIRST, max_iter=20, max_epochs=50_000 if ratio == 1 else 2000,
             X_offset=mean, X_scale=None if mean is None else np.ones_like(mean),
             return_n_iter=True,

@@ -14,9 +14,12 @@ from ..problem import Problem
 from ..terms.base import Smooth
 from .base import Z, names, refuse
 from .external import External, Limits
-from .forms import DENSE, Form, form
+from .forms import DENSE, Dense, Form, form
+from .logistic_regression import logistic_regression
 
 _STEPS = 200  # more would not help
+_NEAR = 1e-5  # the last step, relatively: then one more mends all, and proves it
+_SAME = 1e-8  # of points, relatively, that have one Hessian
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,8 @@ class Newton(External):
     edges by an even kernel; for the Fourier transform, of x and of its Blur with Periodic() edges.
 
     Else one Hessian and one factor a step, the step shortened until f falls (Armijo 1966):
-    quadratic convergence near the solution, where T is plain.
+    quadratic convergence near the solution, where T is plain. Logistic regression of up to 128
+    features, in float64 on the CPU, by one compiled pass.
     dT/dx = 0 at the solution: one step carries the derivative, with the last factor.
 
     [1] Nocedal, Wright. Numerical Optimization, ch. 3. 2006.
@@ -38,7 +42,7 @@ class Newton(External):
     hessian: Form | None = None  # of a quadratic f, or that of the solution; set by the run
     seen: list[tuple[Tensor, Form]] = field(default_factory=list, repr=False)  # (x, H at x), last
 
-    newton, stride = True, 1
+    newton, proves, stride = True, True, 1
 
     def check(self, problem: Problem) -> None:
         if problem.f is None or problem.g is not None or problem.h:
@@ -67,16 +71,27 @@ class Newton(External):
         assert f is not None
         steps = x.new_zeros(len(x), dtype=torch.long)
         if self.hessian is not None:
-            return z0, steps  # one step of T, or two
+            return self.step(problem, z0), steps + 1
+        most = min(limits.max_iter, _STEPS)
+        model = logistic_regression(f, x)
+        if model is not None:
+            from ..kernels import newton as kernel  # compiled when first used
+
+            found = kernel.logistic(*model, x, min(limits.tol, _SAME), most)
+            if found is not None:
+                x, factor, steps = found
+                self.seen[:] = [(x, Dense(factor))]
+                return (x,), steps
+        tol = min(limits.tol, _NEAR)
         value, gradient = f.value_and_grad(x)
         going, left = steps == 0, len(x)
-        for _ in range(min(limits.max_iter, _STEPS)):
+        for _ in range(most):
             if not left or limits.out_of_time():
                 break
             d = self._fresh(f, x).solve(gradient).neg_()
             new, value, gradient = descended(f, x, value, gradient, d)
             steps += going
-            moves = norm_event(new - x) > limits.tol * norm_event(new)  # NaN ends
+            moves = norm_event(new - x) > tol * norm_event(new)  # NaN ends
             x = new if left == len(x) else torch.where(expand(going, x), new, x)  # type: ignore[arg-type]
             going = going & moves
             left = int(going.sum())
@@ -90,16 +105,16 @@ class Newton(External):
 
     def near(self, problem: Problem, z: Z) -> Newton:
         assert problem.f is not None
-        return self if self.hessian else replace(self, hessian=self._at(problem.f, z[0].detach()))
+        return self if self.hessian else replace(self, hessian=self._at(problem.f, z[0]))
 
     def _at(self, f: Smooth, x: Tensor) -> Form:
-        """The Hessian at x, or the last one, if it is that of the same x but for 1e-8: of the step
-        that has led to a solution."""
+        """The Hessian at x, or the last one, if it is nearly that of x: of the step that has led to
+        a solution."""
         if self.seen:
             there, H = self.seen[0]
-            if bool((norm_event(x - there) <= 1e-8 * norm_event(x)).all()):
+            if there is x or bool((norm_event(x - there) <= _SAME * norm_event(x)).all()):
                 return H
-        return self._fresh(f, x)
+        return self._fresh(f, x.detach())
 
     def _fresh(self, f: Smooth, x: Tensor) -> Form:
         H = form(f, x)
