@@ -30,9 +30,10 @@ from bilevel.layers import FilterDenoise, FirmPotential
 from bilevel.learning import checkpoint
 from bilevel.tasks import data, runs
 
-BATCH, CROP, MARGIN = 4, 80, 6
+BATCH, CROP = 4, 80
 WIDE = 4.0
-LARGEST = {"filters": 3e-3, "others": 1e-2}  # steps of Adam
+ADJOINT = 40  # steps of the adjoint solve, at most
+LARGEST = {"mix": 3e-3, "log": 1e-2, "potential": 1e-2}  # steps of Adam, by the parameter's name
 
 
 def model(begin: Path | None, level: float) -> FilterDenoise:
@@ -56,19 +57,17 @@ def solved(energy: bl.Problem, noisy: Tensor) -> Tensor:
     return bl.solve(energy, x0=noisy, solver=bl.SplitPenalties(), tol=1e-2, on_fail="warn").x
 
 
-def inside(x: Tensor) -> Tensor:
-    return x[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+def psnr(x: Tensor, clean: Tensor, denoiser: FilterDenoise) -> Tensor:  # (B,)
+    margin = denoiser.basis.shape[-1] - 1
+    inside = (x - clean)[..., margin:-margin, margin:-margin]
+    return -10 * inside.square().flatten(1).mean(1).log10()
 
 
-def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B,)
-    return -10 * inside(x - clean).square().flatten(1).mean(1).log10()
-
-
-def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> None:
+def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor, adjoint_steps: int) -> None:
     """Adds the gradient of -PSNR to the parameters'."""
     energy = denoiser.energy(noisy)
     x = solved(energy, noisy).requires_grad_()
-    (slope,) = torch.autograd.grad(-psnr(x, clean).mean(), x)
+    (slope,) = torch.autograd.grad(-psnr(x, clean, denoiser).mean(), x)
     K, rho = energy.terms[1].operator, _less_steep(energy.terms[1].outer)
     responses = K(x.detach())
     at = responses.detach().requires_grad_()
@@ -79,7 +78,7 @@ def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> None:
         v = v.view_as(noisy)
         return (v + K.adjoint(bend * K(v))).flatten(1)
 
-    adjoint = CG(tol=3e-2, max_iter=40)(hessian, slope.flatten(1)).x.view_as(noisy)
+    adjoint = CG(tol=3e-2, max_iter=adjoint_steps)(hessian, slope.flatten(1)).x.view_as(noisy)
     (-(K(adjoint) * rho.grad(responses)).sum()).backward()
 
 
@@ -100,7 +99,13 @@ def crop(images: list[Tensor], rng: torch.Generator) -> Tensor:  # -> (1, CROP, 
     return part.mT if turn else part
 
 
-def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
+def learn(
+    denoiser: FilterDenoise,
+    level: float,
+    seconds: float,
+    largest: dict[str, float] = LARGEST,
+    adjoint_steps: int = ADJOINT,
+) -> None:
     """Adam for so many seconds of the processor, in place."""
     sigma = level / 255
     names = sorted((DATA / "bsd400_180").glob("test_*.png"))
@@ -108,14 +113,13 @@ def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
     seen, held_out = images[:360], images[360::2]
     judged = torch.stack([image[:, 30:130, 30:130] for image in held_out])
     judged_noisy = judged + sigma * torch.randn(judged.shape, generator=rng)
-    others = [p for p in denoiser.parameters() if p is not denoiser.mix]
     groups = [
-        {"params": [denoiser.mix], "largest": LARGEST["filters"]},
-        {"params": others, "largest": LARGEST["others"]},
+        {"params": [p for n, p in denoiser.named_parameters() if n.startswith(name)], "largest": to}
+        for name, to in largest.items()
     ]
     optimizer, start, k = torch.optim.Adam(groups, betas=(0.9, 0.99)), time.process_time(), 0
     while (spent := (time.process_time() - start) / seconds) < 1:
-        if k % 50 == 0:
+        if k % 250 == 0:
             print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB", flush=True)
         for group in optimizer.param_groups:  # warm-up, then half a cosine
             group["lr"] = (
@@ -124,7 +128,7 @@ def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
         clean = torch.stack([crop(seen, rng) for _ in range(BATCH)])
         noisy = clean + sigma * torch.randn(clean.shape, generator=rng)
         optimizer.zero_grad()
-        backward(denoiser, noisy, clean)
+        backward(denoiser, noisy, clean, adjoint_steps)
         optimizer.step()
         k += 1
     print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB")
@@ -133,7 +137,7 @@ def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
 @torch.no_grad()
 def judge(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> float:
     parts = [solved(denoiser.energy(y), y) for y in noisy.split(1)]
-    return float(psnr(torch.cat(parts), clean).mean())
+    return float(psnr(torch.cat(parts), clean, denoiser).mean())
 
 
 def save(denoiser: FilterDenoise, out: Path, level: float) -> None:
