@@ -66,7 +66,7 @@ def test_momentum_on_a_non_smooth_energy_is_covered_by_nothing():
 
 
 def test_a_solve_that_ends_early_is_covered_by_nothing():
-    told = bl.explain(data() + 0.1 * bl.LeastSquares(), max_iter=1)
+    told = bl.explain(data() + 0.1 * bl.L1(), max_iter=1)
     assert told.theorem is None and findings(told)["z is the fixed point"] is False
 
 

@@ -72,6 +72,7 @@ class Piggyback(Strategy):
             )
         both = _Both(problem, Beside(solver, self.loss))
         with constant():
+            z0 = tuple(part.contiguous() for part in z0)  # carries tangents: no memory twice
             state = run(both, (*z0, *(torch.zeros_like(part) for part in z0)))
             z, u = _halves(state)
             t, pushed = _halves(both.T(state))

@@ -156,7 +156,10 @@ def _overlap_add(y: Tensor, kernel: Tensor, padding: int) -> Tensor:
     """The transposed convolution as one matrix product, 48 responses to 49 taps, and a sum of
     shifted planes: on CPU four times as fast as torch's, which is made for many channels in."""
     (_, channels, *size), image = kernel.shape, y.shape[2:]
-    taps = (kernel.flatten(1).mT @ y.flatten(2)).view(len(y), channels, math.prod(size), *image)
+    # detached: torch folds a product into one matrix, a copy of y, where it may need a derivative
+    taps = (kernel.detach().flatten(1).mT @ y.detach().flatten(2)).view(
+        len(y), channels, math.prod(size), *image
+    )
     sides = [n + k - 1 - 2 * padding for n, k in zip(image, size, strict=True)]
     x = y.new_zeros(len(y), channels, *sides)
     for tap, corner in enumerate(product(*map(range, size))):
@@ -164,5 +167,5 @@ def _overlap_add(y: Tensor, kernel: Tensor, padding: int) -> Tensor:
         ends = [min(s + n, side) for s, n, side in zip(starts, image, sides, strict=True)]
         there = tuple(slice(max(s, 0), e) for s, e in zip(starts, ends, strict=True))
         here = tuple(slice(t.start - s, t.stop - s) for s, t in zip(starts, there, strict=True))
-        x[:, :, *there] += taps[:, :, tap, *here]
+        x[:, :, *there].add_(taps[:, :, tap, *here])  # += would copy the sum once more
     return x

@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from .._broadcast import Scalar, expand, inner, largest, smallest, sum_event
 from .base import Dualizable, Proximable, Smooth, Weighted
 from .manifolds import Coordinates, Manifold, least, shared
-from .norms import _clip, _fitting
+from .norms import _fitting
 
 
 def _square(x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Huber(Weighted, Smooth, Proximable, Dualizable):
 
     def prox_conjugate(self, y: Tensor, step: Scalar) -> Tensor:  # inside |y| <= weight exactly
         s, w = expand(step, y), self.weight
-        return _clip(w * (y - s * self.target) / (w + s * self.delta), w)
+        return w * ((y - s * self.target) / (w + s * self.delta)).clamp(-1, 1)
 
     def manifold(self, x: Tensor, dual: Tensor) -> Manifold:
         """Everywhere; the curvature jumps from weight / delta to 0 at |r| = delta."""
