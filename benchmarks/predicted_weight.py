@@ -40,7 +40,8 @@ TOL = 1e-3
 NOTES = """\
 Images of 180 x 180 pixels: 300 of the photographs of bsd400_180 to learn from, the other 100 (held
 out: the steps and what the network sees were chosen by them, with other noise) and a crop from each
-of bsd68 to judge. Means over the images and {} seeds of network and noise. behind: what the best
+of bsd68 to judge, which were looked at, with other noise, before the patches were added to what
+the network sees. Means over the images and {} seeds of network and noise. behind: what the best
 weight of each image would add to the PSNR, mean and median. gain: of end to end over this row, with
 its standard error: the seeds' mean of an image is one sample. log weight: the root mean square
 distance from that weight's logarithm. Regression has the best weights of one noisy version of each
