@@ -163,5 +163,6 @@ axes[2].tick_params(axis="y", labelsize=7)
 axes[2].set(title="forward and backward, ms", xscale="log")
 for i, row in enumerate(rows):
     axes[2].text(row["ms"], i, f" {row['ms']:.0f}", va="center", fontsize=8)
+axes[2].xaxis.set_minor_formatter("")
 axes[2].margins(x=0.15)
 plt.show()

@@ -106,14 +106,14 @@ left.loglog(ends, ends, color="0.7", zorder=0)
 left.set(xlabel="best weight of the image", ylabel="predicted", title="end to end")
 figure.colorbar(dots, ax=left, label="noise, of 255")
 names = [name for name in by_name if name not in ("best of each image", "one for all")]
-labels = [name.replace(", ", "\n").replace(" noise", "\nnoise") for name in names]
-middle.bar(
-    labels, [by_name[name]["behind"] for name in names], color=["C1", "C0", "C0", "0.6", "0.6"]
-)
-middle.axhline(0.1, color="0.3", ls=":")
-middle.set(ylabel="dB behind the best weights", title="lower is better")
+colors = ["C1", "C0", "C0", "0.6", "0.6"]
+middle.barh(names, [by_name[name]["behind"] for name in names], color=colors)
+middle.invert_yaxis()
+middle.axvline(0.1, color="0.3", ls=":")
+middle.set(xlabel="dB behind the best weights", title="less is better")
 right.loglog(sigma, best, ".", color="0.4", label="best of each image")
 right.loglog(sigma, by_name["end to end"]["weights"], ".", color="C1", label="predicted")
 right.set(xlabel="noise, of 255", title="weight over noise")
+right.xaxis.set_minor_formatter("")
 right.legend()
 plt.show()
