@@ -191,8 +191,9 @@ for row in stored("speech_gradients"):
 # The published program starts from the plain DCT, learns the entries of :math:`K`, silent frames
 # too, in steps of one size. ``benchmarks/speech_epoch.py`` does as it does, one epoch. There the
 # published mask is far ahead of the exact gradient, at both step sizes; an average over :math:`K`
-# nearby helps neither, and the exact derivative of the solution, which holds for a
-# hundred-thousandth of what one step changes, leads away from the start:
+# nearby helps neither, and the exact derivative of the solution, which holds between two jumps of
+# the vertex only, leads away from the start. The cosines of the published gradient with the exact
+# one near the DCT are 0.13 through 10 steps, 0.07 through 30 and 100, 0.004 through 1000.
 
 epoch = {row["gradient, rate"]: row for row in stored("speech_epoch")}
 shown = ("dev at 30 steps", "speech at 30 steps", "row lengths alone")
