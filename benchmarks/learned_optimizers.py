@@ -156,10 +156,8 @@ def beyond(values: Tensor, guard: Tensor) -> dict:
 
 
 def learned(family: Family) -> list[dict]:
-    solver, problems = (
-        bl.GradientDescent(step_size=family.step_size),
-        family.draw(family.test, True),
-    )
+    solver = bl.GradientDescent(step_size=family.step_size)
+    problems = family.draw(family.test, True)
     guard = followed(solver, bl.Nesterov(), problems, LONG)
     rows = []
     for seed in SEEDS:

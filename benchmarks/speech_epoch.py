@@ -66,9 +66,10 @@ def steps(K: Tensor, x: Tensor, count: int, cell: type[bl.Box] = bl.Box) -> Tens
 
 def solution(K: Tensor, x: Tensor) -> Tensor:
     K, x = K.double(), x.double()
-    diff = bl.PartlySmooth(order=1)
-    solver = bl.LinearProgram()
-    return bl.argmin(energy(K, x), x0=x, solver=solver, diff=diff, tol=1e-6, on_fail="warn")
+    return bl.argmin(
+        energy(K, x), x0=x, solver=bl.LinearProgram(), diff=bl.PartlySmooth(order=1), tol=1e-6,
+        on_fail="warn",
+    )  # fmt: skip
 
 
 def learned(arm: Arm, clean: Tensor) -> tuple[Tensor, float]:
@@ -104,9 +105,10 @@ def figures(K: Tensor, anchors: Tensor, speech: Tensor) -> dict:
     }
 
 
-def near_the_dct(clean: Tensor) -> list[str]:
+def near_the_dct(dev: Tensor) -> list[str]:
     """Cosines of the published gradient with the exact one, by number of steps."""
     torch.manual_seed(0)
+    clean = dev[torch.randperm(len(dev))[:FEW]]
     start = cosines(clean.shape[1])
     start = start + NEAR * torch.randn_like(start)
     found = []
@@ -125,7 +127,7 @@ def main() -> None:
     train, dev, odd = frames("train").float(), frames("dev"), frames("dev", 1).float()
     anchors, speech = dev[:JUDGED].float(), spread(odd[loud(odd)], JUDGED)
     rows = former("speech_epoch") if sys.argv[1:] else []
-    cosine_words = ", ".join(near_the_dct(dev[torch.randperm(len(dev))[:FEW]]))
+    cosine_words = ", ".join(near_the_dct(dev))
     print(cosine_words, flush=True)
     for name in sys.argv[1:] or [*BEFORE, *ARMS]:
         if name in BEFORE:

@@ -193,7 +193,7 @@ for row in stored("speech_gradients"):
 # published mask is far ahead of the exact gradient, at both step sizes; an average over :math:`K`
 # nearby helps neither, and the exact derivative of the solution, which holds between two jumps of
 # the vertex only, leads away from the start. The cosines of the published gradient with the exact
-# one near the DCT are 0.13 through 10 steps, 0.07 through 30 and 100, 0.004 through 1000.
+# one near the DCT are 0.11 through 10 steps, 0.10 through 30, 0.07 through 100, 0.03 through 1000.
 
 epoch = {row["gradient, rate"]: row for row in stored("speech_epoch")}
 shown = ("dev at 30 steps", "speech at 30 steps", "row lengths alone")
