@@ -15,7 +15,8 @@ step: twice as fast here.
 import math
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tomli_w
@@ -32,7 +33,17 @@ from bilevel.tasks import data, runs
 
 BATCH, CROP, MARGIN = 4, 80, 6
 WIDE = 4.0
-LARGEST = {"filters": 3e-3, "others": 1e-2}  # steps of Adam
+
+
+@dataclass(frozen=True)
+class Training:
+    """Largest steps of Adam, by what they move, and products of an adjoint solve at most."""
+
+    filters: float = 3e-3
+    potential: float = 1e-2
+    others: float = 1e-2
+    products: int = 40
+    project: Callable[[FilterDenoise], None] = lambda denoiser: None  # after each step
 
 
 def model(begin: Path | None, level: float) -> FilterDenoise:
@@ -64,7 +75,7 @@ def psnr(x: Tensor, clean: Tensor) -> Tensor:  # (B,)
     return -10 * inside(x - clean).square().flatten(1).mean(1).log10()
 
 
-def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> None:
+def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor, products: int) -> None:
     """Adds the gradient of -PSNR to the parameters'."""
     energy = denoiser.energy(noisy)
     x = solved(energy, noisy).requires_grad_()
@@ -79,7 +90,7 @@ def backward(denoiser: FilterDenoise, noisy: Tensor, clean: Tensor) -> None:
         v = v.view_as(noisy)
         return (v + K.adjoint(bend * K(v))).flatten(1)
 
-    adjoint = CG(tol=3e-2, max_iter=40)(hessian, slope.flatten(1)).x.view_as(noisy)
+    adjoint = CG(tol=3e-2, max_iter=products)(hessian, slope.flatten(1)).x.view_as(noisy)
     (-(K(adjoint) * rho.grad(responses)).sum()).backward()
 
 
@@ -100,18 +111,21 @@ def crop(images: list[Tensor], rng: torch.Generator) -> Tensor:  # -> (1, CROP, 
     return part.mT if turn else part
 
 
-def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
+def learn(
+    denoiser: FilterDenoise, level: float, seconds: float, training: Training | None = None
+) -> None:
     """Adam for so many seconds of the processor, in place."""
-    sigma = level / 255
+    sigma, training = level / 255, training or Training()
     names = sorted((DATA / "bsd400_180").glob("test_*.png"))
     images, rng = photographs(names), torch.Generator().manual_seed(1)
     seen, held_out = images[:360], images[360::2]
     judged = torch.stack([image[:, 30:130, 30:130] for image in held_out])
     judged_noisy = judged + sigma * torch.randn(judged.shape, generator=rng)
-    others = [p for p in denoiser.parameters() if p is not denoiser.mix]
+    bends = list(denoiser.potential.parameters())
     groups = [
-        {"params": [denoiser.mix], "largest": LARGEST["filters"]},
-        {"params": others, "largest": LARGEST["others"]},
+        {"params": [denoiser.mix], "largest": training.filters},
+        {"params": bends, "largest": training.potential},
+        {"params": [denoiser.log_weight, denoiser.log_share], "largest": training.others},
     ]
     optimizer, start, k = torch.optim.Adam(groups, betas=(0.9, 0.99)), time.process_time(), 0
     while (spent := (time.process_time() - start) / seconds) < 1:
@@ -124,8 +138,9 @@ def learn(denoiser: FilterDenoise, level: float, seconds: float) -> None:
         clean = torch.stack([crop(seen, rng) for _ in range(BATCH)])
         noisy = clean + sigma * torch.randn(clean.shape, generator=rng)
         optimizer.zero_grad()
-        backward(denoiser, noisy, clean)
+        backward(denoiser, noisy, clean, training.products)
         optimizer.step()
+        training.project(denoiser)
         k += 1
     print(f"{k} steps: {judge(denoiser, judged_noisy, judged):.3f} dB")
 

@@ -40,9 +40,9 @@ class FlatZones(Strategy):
     Anisotropic: u is the mean over each zone. Isotropic: by conjugate gradients, one product in
     O(pixels); memory O(pixels). Jumps below the error of x, as the duality gap bounds it, count as
     none: on photographs this leaves the derivative a relative error of 30 sqrt(gap) and more. So
-    the system is solved to 10 sqrt(gap), 1e-2 at most, unless an `accuracy` says to what: beside
-    the gap's share, a twentieth to a fifth more in all. First derivatives of x only, in backward
-    mode.
+    the system is solved to 10 sqrt(gap), 1e-2 at most, unless an `accuracy` says to what, with C no
+    larger than mu over that: beside the gap's share, a twentieth to a fifth more in all. First
+    derivatives of x only, in backward mode.
     [1] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
         regularizers. Ann. Inst. Stat. Math., 2017.
     """
@@ -123,18 +123,18 @@ class Zones:
         found = np.zeros((len(source), 2))
 
         def one(i: int) -> None:
-            p[i], *found[i] = self.images[i].solve(source[i], self.tols[i])
+            found[i] = self.images[i].solve(source[i], self.tols[i], p[i])
 
         spread(one, [(i,) for i in range(len(source))])
         return torch.from_numpy(p), found
 
-    def slopes(self, p: Tensor) -> Tensor:  # (N, C, H, W) -> (N, H, W)
-        """The derivative of |Dx| along p, where x jumps."""
+    def slopes(self, p: Tensor, rows: int) -> Tensor:  # (N, C, H, W) -> (N, rows, W)
+        """The derivative of |Dx| along p, where x jumps; one row: summed over each column."""
         from ..kernels.arrays import array
         from ..kernels.flat_loops import slope
 
         source = array(p)
-        out = np.empty((len(source), *source.shape[-2:]), source.dtype)
+        out = np.empty((len(source), rows, source.shape[-1]), source.dtype)
         for i, image in enumerate(self.images):
             slope(image.direction, source[i], out[i])
         return torch.from_numpy(out)
@@ -174,14 +174,12 @@ class _Adjoint(Function):
         p, found = zones.solve(g)
         _judge(run, torch.from_numpy(found), torch.tensor(zones.tols, dtype=torch.float64))
         of_target = of_mu = of_weight = None
-        if asked[0]:
-            of_target = mu[:, None, None, None] * p
         if asked[1]:
             of_mu = -((x - target) * p).flatten(1).sum(1)
         if asked[2]:
-            slopes = zones.slopes(p)
-            per_pixel = weight.shape[1] == slopes.shape[1]
-            of_weight = -(slopes if per_pixel else slopes.sum(1, keepdim=True))
+            of_weight = -zones.slopes(p, weight.shape[1])
+        if asked[0]:
+            of_target = p.mul_(mu[:, None, None, None])
         return of_target, of_mu, of_weight
 
     @staticmethod

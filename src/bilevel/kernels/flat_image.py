@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -34,36 +33,30 @@ class Image:
         sizes = np.bincount(labels.ravel()).astype(x.dtype)
         return Image(labels, sizes, direction, stiff, mu)
 
-    @cached_property
-    def _bonds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(ground, size, chains, zones, rows): the system, as flat_loops has it."""
-        c, count = len(self.direction), np.count_nonzero(self.stiff)
+    def _bonds(self, stiffest: float) -> tuple[np.ndarray, ...]:
+        """(ground, size, labels, starts, zones, rows): the system, as flat_loops has it."""
+        c, h, w = len(self.direction), *self.labels.shape
         ground = np.repeat(self.mu * self.sizes[None], c, axis=0)
-        zones, chains = np.empty((count, 2), np.uint32), np.empty((count + 1, 2), np.uint32)
-        rows = np.empty((count, 2 * c - 1, c, 2), self.stiff.dtype)
+        starts = np.empty(h + 1, np.uintp)
+        zones = np.empty((h * w + 1, 2), np.uint32)
+        rows = np.empty((h * w + 1, 2 * c - 1, c, 2), self.stiff.dtype)
         size = ground.copy()
-        breaks = bonds(self.direction, self.stiff, self.labels, chains, zones, rows, size)
-        return ground, size, chains[: breaks + 1], zones, rows
-
-    def means(self, v: np.ndarray) -> np.ndarray:
-        """P v: the mean over each zone."""
-        return self._laid(self._sums(v) / self.sizes)
+        stiffest = self.stiff.dtype.type(stiffest)
+        bonds(self.direction, self.stiff, self.labels, stiffest, starts, zones, rows, size)
+        return ground, size, self.labels, starts, zones, rows
 
     def _sums(self, v: np.ndarray) -> np.ndarray:  # (C, H, W) -> (C, zones)
         out = np.empty((len(v), len(self.sizes)), v.dtype)
         sums(self.labels, v, out)
         return out
 
-    def _laid(self, u: np.ndarray) -> np.ndarray:  # (C, zones) -> (C, H, W)
-        out = np.empty((len(u), *self.labels.shape), u.dtype)
-        lay(self.labels, u, out)
-        return out
-
-    def solve(self, g: np.ndarray, tol: float) -> tuple[np.ndarray, float, int]:
-        """(p, relative residual, products): p = P (P A P)^+ P g."""
-        if not self.stiff.any():
-            return self.means(g) / self.mu, 0.0, 1
+    def solve(self, g: np.ndarray, tol: float, p: np.ndarray) -> tuple[float, int]:
+        """p = P (P A P)^+ P g; returns (relative residual, products)."""
         b = self._sums(g)
+        if not self.stiff.any():
+            lay(self.labels, b / (self.mu * self.sizes), p)
+            return 0.0, 1
         u = np.empty_like(b)
-        residual, products = conjugate_gradients(*self._bonds, b, u, tol, _LIMIT)
-        return self._laid(u), residual, products
+        residual, products = conjugate_gradients(*self._bonds(self.mu / tol), b, u, tol, _LIMIT)
+        lay(self.labels, u, p)
+        return residual, products

@@ -101,12 +101,12 @@ def lay(labels, u, out):
 
 @_fast
 def slope(direction, p, out):
-    """out = sum over channels and differences of n D p, one a pixel."""
+    """out = sum over channels and differences of n D p, one a pixel, or summed over a column."""
     channels, rows, columns = p.shape
     out[:] = 0
     for c in range(channels):
         for i in range(rows):
-            here, below, line = p[c, i], p[c, min(i + 1, rows - 1)], out[i]
+            here, below, line = p[c, i], p[c, min(i + 1, rows - 1)], out[min(i, len(out) - 1)]
             first, second = direction[c, 0, i], direction[c, 1, i]
             for j in range(columns):
                 line[j] += first[j] * (below[j] - here[j])
@@ -128,30 +128,28 @@ def _reflect(n, far, near, rows):
 
 
 @_fast
-def bonds(direction, stiff, labels, chains, zones, rows, size):
+def bonds(direction, stiff, labels, stiffest, starts, zones, rows, size):
     """The second derivative of weight |D u| in the values u of the zones, as G* G.
 
-    For a jumping pixel e, zones[e] = those of the pixels below and beside. Its own is the beside of
-    e - 1, but where a chain begins: chains[m] = (its first e, the zone of that), one more to end
-    the last. rows[e]: of G, (2 C - 1, C, 2) factors of the differences to below and to beside, so
-    that |G u|^2 = sum over e of stiff |(1 - n n*) D u|^2.
+    For a bond e, a pixel that jumps or ends its zone in its row, zones[e] = those of the pixels
+    below and beside. Its own is the beside of e - 1, but in row i for e = starts[i], where it is
+    labels[i, 0]; one more start ends the last row. rows[e]: of G, (2 C - 1, C, 2) factors of the
+    differences to below and to beside, so that
 
-    To size, (C, zones), the row sums of |G|* |G| are added. Returns the number of chains.
+        |G u|^2 = sum over e of min(stiff, stiffest) |(1 - n n*) D u|^2.
+
+    To size, (C, zones), the row sums of |G|* |G| are added.
     """
     channels, _, height, width = direction.shape
-    e, count, last = 0, 0, -1
+    e, columns, zero = np.uintp(0), np.empty(width + 1, np.uintp), stiff.dtype.type(0)
+    starts[0] = 0
     for i in range(height):
-        m = min(i + 1, height - 1)
-        for j in range(width):
-            if stiff[i, j] == 0:
-                continue
-            here, below, beside = labels[i, j], labels[m, j], labels[i, min(j + 1, width - 1)]
-            if here != last:
-                chains[count, 0], chains[count, 1] = e, here
-                count += 1
-            zones[e, 0], zones[e, 1], last = below, beside, beside
-            root = np.sqrt(stiff[i, j])
-            far, near = root * (below != here), root * (beside != here)
+        own, under = labels[i], labels[min(i + 1, height - 1)]
+        for j in columns[: _ends(stiff[i], own, columns)]:
+            here, below, beside = own[j], under[j], own[min(j + 1, width - 1)]
+            zones[e, 0], zones[e, 1] = below, beside
+            root = np.sqrt(min(stiff[i, j], stiffest))
+            far, near = root if below != here else zero, root if beside != here else zero
             if channels == 1:
                 down, right = far * direction[0, 1, i, j], -near * direction[0, 0, i, j]
                 rows[e, 0, 0, 0], rows[e, 0, 0, 1] = down, right
@@ -167,20 +165,31 @@ def bonds(direction, stiff, labels, chains, zones, rows, size):
                     size[:, here] += np.abs(across) * total
                     size[:, below] += np.abs(row[:, 0]) * total
                     size[:, beside] += np.abs(row[:, 1]) * total
-            e += 1
-    chains[count, 0] = e
-    return count
+            e += np.uintp(1)
+        starts[i + 1] = e
 
 
 @_fast
-def _resist(chains, zones, rows, v, out):
-    """out += G* G v; returns |G v|^2."""
-    if len(v) == 1:
-        return _resist_alone(chains, zones, rows[:, 0, 0], v[0], out[0])
-    total, channels, zero = 0.0, len(v), v.dtype.type(0)
-    for m in range(len(chains) - 1):
-        i = chains[m, 1]
-        for e in range(chains[m, 0], chains[m + 1, 0]):
+def _ends(stiff, own, columns):
+    """The columns of a row where it jumps or a zone ends, without a branch; returns how many."""
+    count, last = np.uintp(0), len(own) - 1
+    for j in range(last):
+        columns[count] = j
+        count += np.uintp((stiff[j] != 0) | (own[j] != own[j + 1]))
+    columns[count] = last
+    return count + np.uintp(stiff[last] != 0)
+
+
+@_fast
+def _resist(labels, starts, zones, rows, v, out):
+    """out += G* G v."""
+    channels, zero = len(v), v.dtype.type(0)
+    if channels == 1:
+        _resist_alone(labels, starts, zones, rows.reshape((len(rows), 2)), v[0], out[0])
+        return
+    for m in range(len(labels)):
+        i = labels[m, 0]
+        for e in range(starts[m], starts[m + 1]):
             j, k = zones[e, 0], zones[e, 1]
             for row in rows[e]:
                 along = zero
@@ -191,19 +200,16 @@ def _resist(chains, zones, rows, v, out):
                     out[c, i] -= down + right
                     out[c, j] += down
                     out[c, k] += right
-                total += along * along
             i = k
-    return total
 
 
 @_fast
-def _resist_alone(chains, zones, rows, v, out):
+def _resist_alone(labels, starts, zones, rows, v, out):
     """`_resist` in one channel: what a zone gets as the one beside is carried to its own turn."""
-    total, zero = 0.0, v.dtype.type(0)
-    for m in range(len(chains) - 1):
-        i = chains[m, 1]
-        here, carried = v[i], zero
-        for e in range(chains[m, 0], chains[m + 1, 0]):
+    for m in range(len(labels)):
+        i = labels[m, 0]
+        here, carried = v[i], v.dtype.type(0)
+        for e in range(starts[m], starts[m + 1]):
             j, k = zones[e, 0], zones[e, 1]
             beside = v[k]
             along = rows[e, 0] * (v[j] - here) + rows[e, 1] * (beside - here)
@@ -211,43 +217,55 @@ def _resist_alone(chains, zones, rows, v, out):
             out[i] += carried - (down + right)
             out[j] += down
             i, here, carried = k, beside, right
-            total += along * along
         out[i] += carried
-    return total
 
 
 @_fast
-def conjugate_gradients(ground, size, chains, zones, rows, b, u, tol, limit):
+def conjugate_gradients(ground, size, labels, starts, zones, rows, b, u, tol, limit):
     """u with |b - M u| <= tol |b|, M = ground + G* G; returns (the relative residual, the number of
     products). Vectors are (C, zones), and their norms weighted by 1 / size, the preconditioner.
 
-    It starts at the best multiple of b / ground, which is the answer for all that G does not see,
-    such as the image itself.
+    It starts at b / ground, which is the answer for all that G does not see, such as the image
+    itself; at the best multiple of it where rounding there would be above the tolerance.
     """
-    d, image = b / ground, np.empty_like(b)
+    d, image, weights = b / ground, b.copy(), b.dtype.type(1) / size
     x, rest, step, moved = u.ravel(), b.ravel().copy(), d.ravel(), image.ravel()
-    weigh, by = ground.ravel(), (1 / size).ravel()
+    by, weigh = weights.ravel(), ground.ravel()
     x[:] = 0
-    first = along = 0.0
+    _resist(labels, starts, zones, rows, d, image)
+    first = far = along = inner = 0.0
     for k in range(len(x)):
         first += by[k] * rest[k] * rest[k]
-        along += rest[k] * step[k]
-    old = first
-    for count in range(limit):
+        far += by[k] * moved[k] * moved[k]
+        along += step[k] * rest[k]
+        inner += step[k] * moved[k]
+    if first == 0:
+        return 0.0, 1
+    rounding = np.finfo(b.dtype).eps * np.sqrt(far / first)
+    old = _advance(1.0 if rounding < tol / 10 else along / inner, step, moved, by, x, rest)
+    turn = b.dtype.type(0)
+    for count in range(1, limit):
         if not old > tol * tol * first:  # or NaN
             return 0.0 if old == 0 else np.sqrt(old / first), count
-        inner = 0.0
-        for k in range(len(x)):
-            moved[k] = weigh[k] * step[k]
-            inner += moved[k] * step[k]
-        inner += _resist(chains, zones, rows, d, image)
-        length, new = b.dtype.type(along / inner), 0.0
-        for k in range(len(x)):
-            x[k] += length * step[k]
-            rest[k] -= length * moved[k]
-            new += by[k] * rest[k] * rest[k]
-        turn = b.dtype.type(new / old if count else 0.0)  # from the start on, by residuals
         for k in range(len(x)):
             step[k] = by[k] * rest[k] + turn * step[k]
-        along = old = new
+        for k in range(len(x)):
+            moved[k] = weigh[k] * step[k]
+        _resist(labels, starts, zones, rows, d, image)
+        inner = 0.0
+        for k in range(len(x)):
+            inner += step[k] * moved[k]
+        new = _advance(old / inner, step, moved, by, x, rest)
+        turn, old = b.dtype.type(new / old), new
     return np.sqrt(old / first), limit
+
+
+@_fast
+def _advance(length, step, moved, by, x, rest):
+    """x and the rest after a step of this length; returns the rest's squared norm."""
+    length, squared = x.dtype.type(length), 0.0
+    for k in range(len(x)):
+        x[k] += length * step[k]
+        rest[k] -= length * moved[k]
+        squared += by[k] * rest[k] * rest[k]
+    return squared
