@@ -13,6 +13,7 @@ from .compiled import compiled
 
 _exact = compiled()
 _fast = compiled(fastmath={"contract", "nsz", "reassoc"})  # sums in any order; NaN and inf stay
+_FAR, _ROUGH = 0.03, 6  # steps longer than that, relatively, the first so many: Hessians in float32
 
 
 @_fast
@@ -22,26 +23,34 @@ def logistic(
     """Samples begin to end: x (B, n), the start, becomes the minimiser, factors (B, n, n) the lower
     Cholesky factor of the last Hessian. Steps are made until one moves x by no more than tol,
     relatively; steps (B,), -1 where `most` do not do, E does not fall, or a Hessian is not safely
-    positive definite.
+    positive definite. Long steps take their Hessian in float32, where that is safe.
 
     rows: (B, m, n) in memory, with its strides; labels and weights (B or 1, m), bends and pulls
     (B or 1, n).
     """
     m, n = labels.shape[1], x.shape[1]
     A, block = np.empty((n, m)), np.empty((4, m))
+    A_rough, block_rough = A.astype(np.float32), block.astype(np.float32)
     slopes, curvatures, image = np.empty(m), np.empty(m), np.empty(m)
     gradient, d, new, inverse = np.empty((4, n))
     for b in range(begin, end):
         if b == begin or strides[0]:
             _transposed(rows[b * strides[0] :], strides[1], strides[2], A)
+            A_rough[:] = A
         label, weight = labels[b % len(labels)], weights[b % len(weights)]
         bend, pull = bends[b % len(bends)], pulls[b % len(pulls)]
         point, L, steps[b] = x[b], factors[b], -1
         value = _evaluate(A, label, weight, bend, pull, point, image, slopes, curvatures, gradient)
+        far = True
         for k in range(most):
-            _hessian(A, curvatures, bend, block, L)
-            if not _factored(L, inverse):
-                break
+            rough = far and k < _ROUGH
+            if rough:
+                _hessian(A_rough, curvatures.astype(np.float32), bend, block_rough, L)
+                rough = _factored(L, inverse)
+            if not rough:
+                _hessian(A, curvatures, bend, block, L)
+                if not _factored(L, inverse):
+                    break
             _solved(L, inverse, gradient, d)
             slope = -_inner(gradient, d)
             rounding = 4 * np.finfo(np.float64).eps * abs(value)
@@ -61,9 +70,10 @@ def logistic(
                 t *= min(max(best / t, 0.1), 0.5)
             moved, size = t * t * _inner(d, d), _inner(new, new)
             point[:], value = new, fresh
+            far = moved > _FAR**2 * size
             if not falls:
                 break
-            if moved <= tol * tol * size:
+            if moved <= tol * tol * size and not rough:
                 steps[b] = k + 1
                 break
 
@@ -109,8 +119,10 @@ def _inner(a, b):
 
 @_fast
 def _hessian(A, curvatures, bend, block, H):
-    """The lower triangle of A diag(curvatures) A* + diag(bend), sixteen numbers at a time."""
+    """The lower triangle of A diag(curvatures) A* + diag(bend), sixteen numbers at a time, in the
+    precision of A."""
     n, m = A.shape
+    zero = A.dtype.type(0)
     p0, p1, p2, p3 = block[0], block[1], block[2], block[3]
     for j in range(0, n, 4):
         j1, j2, j3 = min(j + 1, n - 1), min(j + 2, n - 1), min(j + 3, n - 1)
@@ -121,8 +133,8 @@ def _hessian(A, curvatures, bend, block, H):
         for k in range(0, j + 1, 4):
             k1, k2, k3 = min(k + 1, n - 1), min(k + 2, n - 1), min(k + 3, n - 1)
             q0, q1, q2, q3 = A[k], A[k1], A[k2], A[k3]
-            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = 0.0
-            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = 0.0
+            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero
+            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
             for i in range(m):
                 s00 += p0[i] * q0[i]
                 s01 += p0[i] * q1[i]
