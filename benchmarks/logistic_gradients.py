@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from measure import processor_seconds
+from measure import compared
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
@@ -37,13 +37,9 @@ def logistic() -> list[dict]:
 def _side_by_side(name: str, X, y, half, options: dict, peer: Callable) -> list[dict]:
     parts = X[half], y[half], X[~half], y[~half]
     logs = np.full(X.shape[1], np.log(1e-2))
-    calls = {peer.__name__: lambda: peer(*parts, logs), "ours": _ours(*parts, logs, options)}
-    rows = []
-    for what, call in calls.items():
-        rows.append({"problem": name, "what": what, "ms": 1e3 * processor_seconds(call, 3.0)})
-        print(rows[-1], flush=True)
-    theirs, found = calls[peer.__name__](), calls["ours"]().numpy()
-    rows[-1]["difference"] = float(np.linalg.norm(found - theirs) / np.linalg.norm(theirs))
+    ours, theirs = _ours(*parts, logs, options), lambda: peer(*parts, logs)
+    rows, found, other = compared(name, ours, {peer.__name__: theirs}), ours().numpy(), theirs()
+    rows[0]["difference"] = float(np.linalg.norm(found - other) / np.linalg.norm(other))
     return rows
 
 

@@ -77,6 +77,20 @@ def ratio(
     }
 
 
+def compared(
+    problem: str, ours: Callable[[], object], others: dict[str, Callable[[], object]]
+) -> list[dict]:
+    """A row for each of the others, by `ratio`, and printed."""
+    rows = []
+    for what, theirs in others.items():
+        found = ratio(ours, theirs, least=0.2)
+        row = {"problem": problem, "what": what, "ms": found["theirs_ms"]}
+        row |= {"ours ms": found["ours_ms"], "ours / theirs": found["ratio"]}
+        rows.append(row | {"90 %": found["interval_90"]})
+        print(rows[-1], flush=True)
+    return rows
+
+
 @contextmanager
 def stored_bytes() -> Iterator[Counter[int]]:
     """What autograd keeps for its backward pass of what is done inside: bytes by storage, each

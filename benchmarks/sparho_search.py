@@ -2,7 +2,7 @@
 
 import numpy as np
 import scipy.sparse
-from measure import processor_seconds
+from measure import compared, seconds
 from sklearn.metrics import mean_squared_error
 from sklearn.model_selection import PredefinedSplit
 
@@ -28,25 +28,28 @@ def _search(name: str, X, noise: float, generator) -> list[dict]:
     X_seen = scipy.sparse.csc_matrix(X_seen) if scipy.sparse.issparse(X) else X_seen
     parts = np.where(np.arange(both) < m // 3, -1, 0)  # -1: never held out
     ours = bls.LassoHO(cv=PredefinedSplit(parts), fit_intercept=False)
-    searches = {"LassoHO": lambda: ours.fit(X_seen, y_seen).coef_}
+
+    def search() -> np.ndarray:
+        return ours.fit(X_seen, y_seen).coef_
+
+    def row(what: str, found: np.ndarray) -> dict:
+        loss = float(mean_squared_error(y[both:], X[both:] @ found))
+        return {"problem": name, "what": what, "test loss": loss}
+
     try:
         import sparho
         from sparho.adapters.celer import CelerLasso
     except ImportError:
         print("sparho is absent")
-    else:
-        split = sparho.HeldOutMSE(np.flatnonzero(parts < 0), np.flatnonzero(parts == 0))
-        problem = sparho.Problem(sparho.SquaredLoss(), sparho.L1(), X_seen, y_seen)
-        largest = np.abs(X_seen.T @ y_seen).max() / both
+        return [row("LassoHO", search()) | {"ms": 1e3 * seconds(search, 2.0)}]
+    split = sparho.HeldOutMSE(np.flatnonzero(parts < 0), np.flatnonzero(parts == 0))
+    problem = sparho.Problem(sparho.SquaredLoss(), sparho.L1(), X_seen, y_seen)
+    largest = np.abs(X_seen.T @ y_seen).max() / both
 
-        def theirs() -> np.ndarray:
-            options = {"solver": CelerLasso(tol=1e-6), "criterion": split, "n_iter": 10}
-            return sparho.hoag_search(problem, largest / 5, **options).best_coef  # of all rows
+    def theirs() -> np.ndarray:
+        options = {"solver": CelerLasso(tol=1e-6), "criterion": split, "n_iter": 10}
+        return sparho.hoag_search(problem, largest / 5, **options).best_coef  # of all rows
 
-        searches = {"sparho, 10 steps": theirs, **searches}
-    rows = []
-    for what, search in searches.items():
-        rows.append({"problem": name, "what": what, "ms": 1e3 * processor_seconds(search, 3.0)})
-        rows[-1]["test loss"] = float(mean_squared_error(y[both:], X[both:] @ search()))
-        print(rows[-1], flush=True)
-    return rows
+    (side_by_side,) = compared(name, search, {"sparho, 10 steps": theirs})
+    peer = side_by_side | row("sparho, 10 steps", theirs())
+    return [peer, row("LassoHO", search()) | {"ms": peer["ours ms"]}]
