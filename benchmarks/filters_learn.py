@@ -31,7 +31,7 @@ from bilevel.layers import FilterDenoise, FirmPotential
 from bilevel.learning import checkpoint
 from bilevel.tasks import data, runs
 
-BATCH, CROP, MARGIN = 4, 80, 6
+BATCH, CROP, MARGIN = 4, 80, 8  # of filters up to 9 x 9
 WIDE = 4.0
 
 

@@ -21,7 +21,7 @@ from .linear_solvers import (
     Product,
     pseudo_solve,
 )
-from .linearisation import DENSE, Linearisation
+from .linearisation import DENSE, FEW, Linearisation
 from .refinement import RoughInverse
 
 Z = tuple[Tensor, ...]
@@ -66,6 +66,9 @@ class Inverse:
             return self._solve_directly(self._structure, product, b, transposed, scale)
         if self.solver is not None and not isinstance(self.solver, Dense):
             return self.solver(product, b, tol=self.tol, scale=scale)
+        few = 1 if self.M.near_identity else FEW
+        if b.shape[1] <= few:
+            return self._by_size(product, b, torch.zeros_like(b), scale, transposed)
         first = self._steps(product, b, scale, transposed)
         done = first.converged
         if bool(done.all()):

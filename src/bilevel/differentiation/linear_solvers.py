@@ -291,6 +291,9 @@ class Dense(LinearSolver):
 def pseudo_solve(matrix: Tensor, b: Tensor) -> Tensor:
     """The least-squares solution of least length of a batch of dense systems (B, N, N), (B, N);
     NaN where the matrix is not finite."""
+    if matrix.shape[-1] == 1:
+        entry = matrix[:, 0]
+        return torch.where(entry == 0, 0.0, b / torch.where(entry == 0, 1.0, entry))
     lost = ~matrix.isfinite().flatten(1).all(1)
     if bool(lost.any()):
         x = pseudo_solve(matrix.masked_fill(lost[:, None, None], 0.0), b)

@@ -15,6 +15,7 @@ from .linear_solvers import Product
 
 Z = tuple[Tensor, ...]
 DENSE = 160  # unknowns a sample up to which M is written out
+FEW = 4  # up to which that takes no longer than a few products
 
 
 class Linearisation:
@@ -91,18 +92,29 @@ class Linearisation:
         grads = _vjp(residual, tuple(parameters), self.split(-w))
         return torch.cat([g.flatten() for g in grads])
 
+    @property
+    def near_identity(self) -> bool:
+        """Whether M is I - dT/dz of a map T."""
+        return self._map is not None
+
     def matrix(self) -> Tensor:
         """M written out, (B, N, N)."""
         if self._matrix is None:
             n = sum(shape[1:].numel() for shape in self.shapes)
             eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
             rows = eye[:, None].expand(n, self.shapes[0][0], n)
+            if n <= FEW:
+                self._matrix = self._one_by_one(rows)
+                return self._matrix
             try:
                 image = self._rows(rows).transpose(0, 1)
                 self._matrix = self._completed(eye, image)
             except RuntimeError:  # some operations, sparse products say, have no batched backward
-                self._matrix = torch.stack([self.transposed_product(row) for row in rows], 1)
+                self._matrix = self._one_by_one(rows)
         return self._matrix
+
+    def _one_by_one(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (B, n, N)
+        return torch.stack([self.transposed_product(row) for row in rows], 1)
 
     def _rows(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (n, B, N)
         """The recorded map's transposed derivative applied to many vectors at once."""
