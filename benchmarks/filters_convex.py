@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from filters_bsd68 import SEED
 from filters_learn import Training, learn
-from measure import DATA, former, store
+from measure import DATA, store
 from tv_bsd68 import noisy, photographs, psnr
 
 from bilevel.layers import FilterDenoise, HuberPotential
@@ -83,8 +83,7 @@ def main(seconds: float = 1500.0, every: int = 1) -> None:
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "delta, median of 255": 255 * denoiser.potential.log_delta.exp().median().item(),
     }
-    others = [other for other in former("filters_convex") if other["images"] != row["images"]]
-    store("filters_convex", "A convex filter bank on BSD68", [*others, row], COLUMNS, NOTES)
+    store("filters_convex", "A convex filter bank on BSD68", [row], COLUMNS, NOTES)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,13 @@ def test_the_adjoint_is_as_accurate_as_the_gap_unless_asked():
     assert 0 < (loose - tight).norm() <= 3e-2 * tight.norm()  # the gap leaves 9e-2
 
 
+def test_no_images_have_an_empty_gradient():
+    y = torch.zeros(0, 1, 8, 8, requires_grad=True)
+    x = bl.argmin(energy(y, 0.1), diff=bl.FlatZones())
+    (gradient,) = torch.autograd.grad(x.sum(), y)
+    assert gradient.shape == y.shape
+
+
 def test_a_loss_that_is_nan_is_refused():
     y = image(16).requires_grad_()
     x = bl.argmin(energy(y, 0.1), tol=1e-5, diff=bl.FlatZones())

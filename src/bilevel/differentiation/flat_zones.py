@@ -40,9 +40,9 @@ class FlatZones(Strategy):
     Anisotropic: u is the mean over each zone. Isotropic: by conjugate gradients, one product in
     O(pixels); memory O(pixels). Jumps below the error of x, as the duality gap bounds it, count as
     none: on photographs this leaves the derivative a relative error of 30 sqrt(gap) and more. So
-    the system is solved to 10 sqrt(gap), 1e-2 at most, unless an `accuracy` says to what, with C no
-    larger than mu over that: beside the gap's share, a twentieth to a fifth more in all. First
-    derivatives of x only, in backward mode.
+    the system is solved to 10 sqrt(gap), 1e-2 at most, unless an `accuracy` says to what: beside
+    the gap's share, a twentieth to a fifth more in all. C takes no |Dx| below four times the error
+    of x. First derivatives of x only, in backward mode.
     [1] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
         regularizers. Ann. Inst. Stat. Math., 2017.
     """
@@ -104,7 +104,7 @@ class Zones:
         assert error is not None, "the problem has a gap and is strongly convex"
         each = n // max(len(x), 1)  # images a sample
         # a root mean square, of a sample and so of its images
-        floor = (error / max(x[0].numel(), 1) ** 0.5).repeat_interleave(each)
+        floor = (error / max(x.shape[1:].numel(), 1) ** 0.5).repeat_interleave(each)
         xs, ys = array(x.reshape(n, c, h, w)), array(y.reshape(n, c, 2, h, w))
         mu = energy.even()
         assert mu is not None, "covered"
@@ -220,7 +220,8 @@ def _judge(run: Run, found: Tensor, tols: Tensor) -> None:  # (N, 2), (N,)
     """Write the certificate; raise or warn for an adjoint that was not solved."""
     certificate, (residual, products) = run.certificate, found.unbind(1)
     assert certificate.gap is not None  # the residual would be measured now
-    rows = residual.reshape(len(certificate.gap), -1).amax(1)
+    samples = len(certificate.gap)
+    rows = residual.reshape(samples, max(len(residual) // max(samples, 1), 1)).amax(1)
     certificate.adjoint_residual = rows
     certificate.adjoint_iterations = int(products.max()) if len(products) else 0
     certificate.update_estimate()

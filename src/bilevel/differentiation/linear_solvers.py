@@ -293,7 +293,7 @@ def pseudo_solve(matrix: Tensor, b: Tensor) -> Tensor:
     NaN where the matrix is not finite."""
     if matrix.shape[-1] == 1:
         entry = matrix[:, 0]
-        return torch.where(entry == 0, 0.0, b / torch.where(entry == 0, 1.0, entry))
+        return torch.where(entry == 0, 0 * b, b / torch.where(entry == 0, 1.0, entry)) + 0 * entry
     lost = ~matrix.isfinite().flatten(1).all(1)
     if bool(lost.any()):
         x = pseudo_solve(matrix.masked_fill(lost[:, None, None], 0.0), b)

@@ -33,7 +33,7 @@ class Image:
         sizes = np.bincount(labels.ravel()).astype(x.dtype)
         return Image(labels, sizes, direction, stiff, mu)
 
-    def _bonds(self, stiffest: float) -> tuple[np.ndarray, ...]:
+    def _bonds(self) -> tuple[np.ndarray, ...]:
         """(ground, size, labels, starts, zones, rows): the system, as flat_loops has it."""
         c, h, w = len(self.direction), *self.labels.shape
         ground = np.repeat(self.mu * self.sizes[None], c, axis=0)
@@ -41,8 +41,7 @@ class Image:
         zones = np.empty((h * w + 1, 2), np.uint32)
         rows = np.empty((h * w + 1, 2 * c - 1, c, 2), self.stiff.dtype)
         size = ground.copy()
-        stiffest = self.stiff.dtype.type(stiffest)
-        bonds(self.direction, self.stiff, self.labels, stiffest, starts, zones, rows, size)
+        bonds(self.direction, self.stiff, self.labels, starts, zones, rows, size)
         return ground, size, self.labels, starts, zones, rows
 
     def _sums(self, v: np.ndarray) -> np.ndarray:  # (C, H, W) -> (C, zones)
@@ -57,6 +56,6 @@ class Image:
             lay(self.labels, b / (self.mu * self.sizes), p)
             return 0.0, 1
         u = np.empty_like(b)
-        residual, products = conjugate_gradients(*self._bonds(self.mu / tol), b, u, tol, _LIMIT)
+        residual, products = conjugate_gradients(*self._bonds(), b, u, tol, _LIMIT)
         lay(self.labels, u, p)
         return residual, products

@@ -8,6 +8,7 @@ import numpy as np
 from .compiled import compiled
 
 _fast = compiled(fastmath={"contract", "reassoc", "nsz"})
+_NEAR = 4.0  # floors, up to which the size of a jump is too uncertain to divide by
 
 
 @compiled()
@@ -16,7 +17,8 @@ def bend(x, y, weight, isotropic, floor, direction, stiff, flat):
 
     direction: n = Dx / |Dx| at jumps, for one jump a pixel (isotropic) or one a difference, else 0;
     stiff: weight / |Dx| at the isotropic ones, else 0; flat: the differences that stay 0. A jump is
-    known by |y + Dx| > weight, and larger than the floor, the accuracy of x.
+    known by |y + Dx| > weight, and larger than the floor, the accuracy of x; _NEAR floors are the
+    least |Dx| to divide by.
     """
     channels, rows, columns = x.shape
     for i in range(rows):
@@ -33,7 +35,7 @@ def bend(x, y, weight, isotropic, floor, direction, stiff, flat):
             if isotropic:
                 size = np.sqrt(square)
                 jumps = size > floor and reach > w**2
-                stiff[i, j] = w / size if jumps else 0.0
+                stiff[i, j] = w / max(size, _NEAR * floor) if jumps else 0.0
                 for c in range(channels):
                     direction[c, 0, i, j] *= 1 / size if jumps else 0.0
                     direction[c, 1, i, j] *= 1 / size if jumps else 0.0
@@ -128,7 +130,7 @@ def _reflect(n, far, near, rows):
 
 
 @_fast
-def bonds(direction, stiff, labels, stiffest, starts, zones, rows, size):
+def bonds(direction, stiff, labels, starts, zones, rows, size):
     """The second derivative of weight |D u| in the values u of the zones, as G* G.
 
     For a bond e, a pixel that jumps or ends its zone in its row, zones[e] = those of the pixels
@@ -136,7 +138,7 @@ def bonds(direction, stiff, labels, stiffest, starts, zones, rows, size):
     labels[i, 0]; one more start ends the last row. rows[e]: of G, (2 C - 1, C, 2) factors of the
     differences to below and to beside, so that
 
-        |G u|^2 = sum over e of min(stiff, stiffest) |(1 - n n*) D u|^2.
+        |G u|^2 = sum over e of stiff |(1 - n n*) D u|^2.
 
     To size, (C, zones), the row sums of |G|* |G| are added.
     """
@@ -144,19 +146,19 @@ def bonds(direction, stiff, labels, stiffest, starts, zones, rows, size):
     e, columns, zero = np.uintp(0), np.empty(width + 1, np.uintp), stiff.dtype.type(0)
     starts[0] = 0
     for i in range(height):
-        own, under = labels[i], labels[min(i + 1, height - 1)]
+        own, under, held = labels[i], labels[min(i + 1, height - 1)], zero
         for j in columns[: _ends(stiff[i], own, columns)]:
             here, below, beside = own[j], under[j], own[min(j + 1, width - 1)]
             zones[e, 0], zones[e, 1] = below, beside
-            root = np.sqrt(min(stiff[i, j], stiffest))
+            root = np.sqrt(stiff[i, j])
             far, near = root if below != here else zero, root if beside != here else zero
             if channels == 1:
                 down, right = far * direction[0, 1, i, j], -near * direction[0, 0, i, j]
                 rows[e, 0, 0, 0], rows[e, 0, 0, 1] = down, right
                 total = abs(down) + abs(right) + abs(down + right)
-                size[0, here] += abs(down + right) * total
+                size[0, here] += held + abs(down + right) * total
                 size[0, below] += abs(down) * total
-                size[0, beside] += abs(right) * total
+                held = abs(right) * total  # of the beside, whose turn is next
             else:
                 _reflect(direction[:, :, i, j], far, near, rows[e])
                 for row in rows[e]:
@@ -166,6 +168,7 @@ def bonds(direction, stiff, labels, stiffest, starts, zones, rows, size):
                     size[:, below] += np.abs(row[:, 0]) * total
                     size[:, beside] += np.abs(row[:, 1]) * total
             e += np.uintp(1)
+        size[0, own[width - 1]] += held
         starts[i + 1] = e
 
 
