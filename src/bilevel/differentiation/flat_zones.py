@@ -41,8 +41,9 @@ class FlatZones(Strategy):
     O(pixels); memory O(pixels). Jumps below the error of x, as the duality gap bounds it, count as
     none: on photographs this leaves the derivative a relative error of 30 sqrt(gap) and more. So
     the system is solved to 10 sqrt(gap), 1e-2 at most, unless an `accuracy` says to what: beside
-    the gap's share, a twentieth to a fifth more in all. C takes no |Dx| below four times the error
-    of x. First derivatives of x only, in backward mode.
+    the gap's share, a twentieth to a fifth more in all for a squared error. C divides by no |Dx|
+    below five times the error of x: less is too uncertain, and more so its inverse. First
+    derivatives of x only, in backward mode.
     [1] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
         regularizers. Ann. Inst. Stat. Math., 2017.
     """

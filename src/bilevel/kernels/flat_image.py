@@ -19,6 +19,7 @@ class Image:
     sizes: np.ndarray  # (zones,)
     direction: np.ndarray  # (C, 2, H, W): n = Dx / |Dx| where x jumps, else 0
     stiff: np.ndarray  # (H, W): weight / |Dx| there, where there is curvature, else 0
+    bent: int  # the pixels where there is
     mu: float
 
     @staticmethod
@@ -28,10 +29,10 @@ class Image:
         shape = x.shape[1:]
         direction, stiff = np.empty_like(y), np.empty(shape, x.dtype)
         flat, labels = np.empty((2, *shape), np.bool_), np.empty(shape, np.uint32)
-        bend(x, y, weight, isotropic, floor, direction, stiff, flat)
+        bent = bend(x, y, weight, isotropic, floor, direction, stiff, flat)
         components(flat, labels)
         sizes = np.bincount(labels.ravel()).astype(x.dtype)
-        return Image(labels, sizes, direction, stiff, mu)
+        return Image(labels, sizes, direction, stiff, bent, mu)
 
     def _bonds(self) -> tuple[np.ndarray, ...]:
         """(ground, size, labels, starts, zones, rows): the system, as flat_loops has it."""
@@ -52,7 +53,7 @@ class Image:
     def solve(self, g: np.ndarray, tol: float, p: np.ndarray) -> tuple[float, int]:
         """p = P (P A P)^+ P g; returns (relative residual, products)."""
         b = self._sums(g)
-        if not self.stiff.any():
+        if not self.bent:
             lay(self.labels, b / (self.mu * self.sizes), p)
             return 0.0, 1
         u = np.empty_like(b)

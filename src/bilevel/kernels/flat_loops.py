@@ -8,7 +8,7 @@ import numpy as np
 from .compiled import compiled
 
 _fast = compiled(fastmath={"contract", "reassoc", "nsz"})
-_NEAR = 4.0  # floors, up to which the size of a jump is too uncertain to divide by
+_NEAR = 5.0  # floors, up to which the size of a jump is too uncertain to divide by
 
 
 @compiled()
@@ -18,9 +18,10 @@ def bend(x, y, weight, isotropic, floor, direction, stiff, flat):
     direction: n = Dx / |Dx| at jumps, for one jump a pixel (isotropic) or one a difference, else 0;
     stiff: weight / |Dx| at the isotropic ones, else 0; flat: the differences that stay 0. A jump is
     known by |y + Dx| > weight, and larger than the floor, the accuracy of x; _NEAR floors are the
-    least |Dx| to divide by.
+    least |Dx| to divide by. Returns how many pixels are stiff.
     """
     channels, rows, columns = x.shape
+    count = 0
     for i in range(rows):
         n, r = min(i + 1, rows - 1), i if len(weight) > 1 else 0
         for j in range(columns):
@@ -36,6 +37,7 @@ def bend(x, y, weight, isotropic, floor, direction, stiff, flat):
                 size = np.sqrt(square)
                 jumps = size > floor and reach > w**2
                 stiff[i, j] = w / max(size, _NEAR * floor) if jumps else 0.0
+                count += stiff[i, j] > 0
                 for c in range(channels):
                     direction[c, 0, i, j] *= 1 / size if jumps else 0.0
                     direction[c, 1, i, j] *= 1 / size if jumps else 0.0
@@ -46,6 +48,7 @@ def bend(x, y, weight, isotropic, floor, direction, stiff, flat):
                 jumps = abs(d) > floor and abs(d + y[0, k, i, j]) > w
                 direction[0, k, i, j] = np.sign(d) if jumps else 0.0
                 flat[k, i, j] = w > 0 and not jumps
+    return count
 
 
 @compiled()
