@@ -19,7 +19,7 @@ import bilevel as bl
 
 BATCH = 4
 NOTES = """\
-x, y: numbers in a sample of the data and of the solution, 4 samples in a batch. dense: the formulas
+x, y: numbers in a sample of the data and of the solution. dense: the formulas
 of Gould, Hartley, Campbell (2021) written out, ms. ours: backward, ms, each of a fresh call;
 with checks: of that call, too, which is given the solution, polishes it, and looks whether the
 derivative exists. difference: of the two gradients, relative."""
@@ -93,17 +93,21 @@ def types(n: int) -> dict[str, Type]:
     weights = 2 * root[..., 0].log()
     fitted = torch.linalg.lstsq(root * rows, root).solution[..., 0]
     node = bl.DeclarativeNode
-    middle = node(robust)(x, y0=x.mean(1, keepdim=True))
     return {
         "no constraint": Type(node(entropic), x, x),
         "linear equality": Type(node(entropic, total), x, x + (1 - x.sum(1, True)) / n),
         "sphere": Type(node(squares, outside), x, unit),
         "ball": Type(node(squares, None, outside), x, unit),
-        "robust pooling": Type(node(robust), x, middle),
+        "robust pooling": pooling(x),
         "weighted least squares": Type(node(fit), weights, fitted),
         "eigenvector": Type(node(rayleigh, outside), S, top),
         "optimal transport": Type(node(transport, marginals), C, plan(C)),
     }
+
+
+def pooling(x: Tensor) -> Type:
+    node = bl.DeclarativeNode(robust)
+    return Type(node, x, node(x, y0=x.mean(1, keepdim=True)))
 
 
 def jacobian(values: Tensor, at: Tensor) -> Tensor:  # (B, k), (B, *event) -> (B, k, n)
@@ -157,7 +161,7 @@ def measured(name: str, kind: Type, v: Tensor) -> dict:
         ours.append(passed)
     backward, both = (1e3 * min(each) for each in zip(*ours, strict=True))
     right, theirs = dense(kind, v), 1e3 * processor_seconds(lambda: dense(kind, v), 0.5)
-    row = {"node": name, "x": kind.x[0].numel(), "y": kind.y[0].numel()}
+    row = {"node": name, "samples": len(x), "x": kind.x[0].numel(), "y": kind.y[0].numel()}
     row |= {"dense": theirs, "ours": backward, "with checks": both}
     return row | {"difference": float((gradient - right).norm() / right.norm())}
 
@@ -165,13 +169,17 @@ def measured(name: str, kind: Type, v: Tensor) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    rows = []
+    rows, generator = [], torch.Generator().manual_seed(0)
+    for samples in (64, 512, 4096):  # as many as the channels of a batch of images have
+        x = 1 + torch.randn(samples, 49, generator=generator, dtype=torch.float64)
+        rows.append(measured("robust pooling", pooling(x), torch.ones_like(x[:, :1])))
+        print(rows[-1], flush=True)
     for n in (8, 32, 128):
         for name, kind in types(n).items():
             v = torch.randn_like(kind.y)
             rows.append(measured(name, kind, v))
             print(rows[-1], flush=True)
-    columns = ["node", "x", "y", "dense", "ours", "with checks", "difference"]
+    columns = ["node", "samples", "x", "y", "dense", "ours", "with checks", "difference"]
     store("declarative_types", "Derivatives of declarative nodes", rows, columns, NOTES)
 
 
