@@ -222,7 +222,7 @@ def _judge(run: Run, found: Tensor, tols: Tensor) -> None:  # (N, 2), (N,)
     certificate, (residual, products) = run.certificate, found.unbind(1)
     assert certificate.gap is not None  # the residual would be measured now
     samples = len(certificate.gap)
-    rows = residual.reshape(samples, max(len(residual) // max(samples, 1), 1)).amax(1)
+    rows = residual.reshape(samples, -1).amax(1) if samples else residual
     certificate.adjoint_residual = rows
     certificate.adjoint_iterations = int(products.max()) if len(products) else 0
     certificate.update_estimate()

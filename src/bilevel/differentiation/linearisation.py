@@ -103,15 +103,14 @@ class Linearisation:
             n = sum(shape[1:].numel() for shape in self.shapes)
             eye = torch.eye(n, dtype=self.z[0].dtype, device=self.z[0].device)
             rows = eye[:, None].expand(n, self.shapes[0][0], n)
-            if n <= FEW:
-                self._matrix = self._one_by_one(rows)
-                return self._matrix
-            try:
-                image = self._rows(rows).transpose(0, 1)
-                self._matrix = self._completed(eye, image)
-            except RuntimeError:  # some operations, sparse products say, have no batched backward
-                self._matrix = self._one_by_one(rows)
+            self._matrix = self._one_by_one(rows) if n <= FEW else self._at_once(rows)
         return self._matrix
+
+    def _at_once(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (B, n, N)
+        try:
+            return self._completed(rows.transpose(0, 1), self._rows(rows).transpose(0, 1))
+        except RuntimeError:  # some operations, sparse products say, have no batched backward
+            return self._one_by_one(rows)
 
     def _one_by_one(self, rows: Tensor) -> Tensor:  # (n, B, N) -> (B, n, N)
         return torch.stack([self.transposed_product(row) for row in rows], 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Image:
         sizes = np.bincount(labels.ravel()).astype(x.dtype)
         return Image(labels, sizes, direction, stiff, bent, mu)
 
+    @cached_property
     def _bonds(self) -> tuple[np.ndarray, ...]:
         """(ground, size, labels, starts, zones, rows): the system, as flat_loops has it."""
         c, h, w = len(self.direction), *self.labels.shape
@@ -57,6 +59,6 @@ class Image:
             lay(self.labels, b / (self.mu * self.sizes), p)
             return 0.0, 1
         u = np.empty_like(b)
-        residual, products = conjugate_gradients(*self._bonds(), b, u, tol, _LIMIT)
+        residual, products = conjugate_gradients(*self._bonds, b, u, tol, _LIMIT)
         lay(self.labels, u, p)
         return residual, products
