@@ -17,7 +17,7 @@ import bilevel as bl
 from bilevel.layers import Dequantize
 from bilevel.tasks.dequantize import cosines, load
 
-FRAMES, FEW, GAP = 128, 12, 1e-6
+FRAMES, FEW, MANY, GAP = 128, 12, 512, 1e-6
 SOLVERS = {  # name: (solver, frames)
     "LinearProgram": (bl.LinearProgram(), FRAMES),
     "PrimalDual, restarted": (bl.PrimalDual(), FEW),
@@ -50,13 +50,19 @@ def row(name: str, analysis: Tensor, method: str, clean: Tensor) -> dict:
 
 
 def adjoint_ms(analysis: Tensor, clean: Tensor, count: int) -> float:
-    """A frame, of the backward pass of the solutions."""
+    """Of the backward pass of the solutions of so many frames."""
     y = spread(clean, count)
-    options = {"solver": bl.LinearProgram(), "diff": bl.PartlySmooth(order=1), "tol": GAP}
-    error = (Dequantize(analysis.double(), **options)(coarse(y), HALF) - y).square().mean()
+    model = Dequantize(
+        analysis.double(),
+        solver=bl.LinearProgram(),
+        diff=bl.PartlySmooth(order=1),
+        tol=GAP,
+        on_fail="warn",  # some lie at a kink
+    )
+    error = (model(coarse(y), HALF) - y).square().mean()
     began = time.process_time()
     error.backward()
-    return 1e3 * (time.process_time() - began) / len(y)
+    return 1e3 * (time.process_time() - began)
 
 
 def main() -> None:
@@ -67,13 +73,13 @@ def main() -> None:
     adjoint_ms(operators["DCT"], clean, 1)  # torch loads its own parts in a first backward pass
     rows = [row(name, K, method, clean) for method in SOLVERS for name, K in operators.items()]
     for found, K in zip(rows, operators.values(), strict=False):
-        found["adjoint, ms a frame"] = adjoint_ms(K, clean, FRAMES)
+        found[f"adjoint, ms for {MANY}"] = adjoint_ms(K, clean, MANY)
     columns = list(rows[0])
     notes = (
         f"Speech frames, evenly from all dev files; there: the part with a relative gap of {GAP:g} "
         "after at most 5000 steps. A step of LinearProgram is a Cholesky factor of 320 x 320, one "
         "of PrimalDual two products with K (its Newton finish is in the time). Adjoint: the "
-        "derivative of the solutions by PartlySmooth, an LU factor of the samples at the walls of "
+        f"derivative of {MANY} solutions by PartlySmooth, an LU factor of the samples at the walls of "
         "their cells, some 50 of 320. Milliseconds of the processor, one thread."
     )
     store("speech_solving", "Solving the dequantisation energy", rows, columns, notes)

@@ -88,6 +88,18 @@ def test_its_derivative_is_that_of_the_vertex(diff):
     assert abs((leaf.grad * direction).sum() - difference) < 1e-5 * abs(difference)
 
 
+def test_at_a_vertex_no_singular_values_are_asked_for(monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("They cost more than the solution and its derivative together.")
+
+    monkeypatch.setattr(torch.linalg, "svd", refused)
+    K, x = drawn(8, 8, seed=5).requires_grad_(), drawn(3, 8)
+    energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 0.3, x + 0.3)
+    u = bl.argmin(energy, x0=x, solver=bl.LinearProgram(), diff=bl.PartlySmooth(), tol=1e-10)
+    u.square().sum().backward()
+    assert K.grad is not None and bool(K.grad.any())
+
+
 def several():  # a matrix for each of three samples
     K = drawn(3, 7, 6, seed=2)
     K[2, 1:4] = K[2, 0]  # three times the same row: four of them 0, in one direction

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import bilevel as bl
+from bilevel._svd import svd
 from registry import Draw
 from test_spectral import normal, rotated
 
@@ -147,3 +148,24 @@ def test_anchored_is_the_sum():
     whole = bl.LeastSquares(y) + 0.3 * bl.L1() + 0.7 * bl.LeastSquares(target)
     torch.testing.assert_close(anchored(target, strength), bl.argmin(whole), rtol=0, atol=1e-7)
     assert gradcheck(anchored, (target, strength))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (2, 4, 3), (2, 1, 4, 3)], ids=str)
+def test_they_come_where_lapack_fails(shape, monkeypatch):
+    once = torch.linalg.svd
+
+    def seldom(matrix, **options):
+        if matrix.ndim > 2 or matrix.shape[0] > matrix.shape[1]:
+            raise torch.linalg.LinAlgError("linalg.svd: failed to converge")
+        return once(matrix, **options)
+
+    x, g = normal(*shape).requires_grad_(), normal(*shape, seed=1)
+    expected = once(x, full_matrices=False).S
+    monkeypatch.setattr(torch.linalg, "svd", seldom)
+    u, s, vh = svd(x)
+    torch.testing.assert_close(s, expected)
+    torch.testing.assert_close(u * s[..., None, :] @ vh, x)
+    (slope,) = torch.autograd.grad((g * (u @ vh)).sum(), x)
+    d, step = normal(*shape, seed=2), 1e-6
+    moved = [(g * (u @ vh)).sum() for u, _, vh in (svd(x + step * d), svd(x - step * d))]
+    torch.testing.assert_close((slope * d).sum(), (moved[0] - moved[1]) / (2 * step))

@@ -122,9 +122,15 @@ class Active:
     @cached_property
     def tangent(self) -> Spanned | Projected | Factored | None:
         """The common tangent space; None where it is neither small nor that of g alone."""
-        if self.small:
-            return Spanned(self)
-        return Factored.of(self) if self.composed else Projected(self)
+        with constant():
+            if self.small:
+                return Spanned(self)
+            return Factored.of(self) if self.composed else Projected(self)
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the tangent space leaves a system to be solved; it is not written out here."""
+        return self.small or self.tangent is not None
 
     # ------------------------------------------------------------------------------- products
 

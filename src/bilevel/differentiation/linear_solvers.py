@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import eps, tiny
+from .._svd import svd
 
 Product = Callable[[Tensor], Tensor]  # (B, N) -> (B, N)
 
@@ -298,7 +299,7 @@ def pseudo_solve(matrix: Tensor, b: Tensor) -> Tensor:
     if bool(lost.any()):
         x = pseudo_solve(matrix.masked_fill(lost[:, None, None], 0.0), b)
         return x.masked_fill(lost[:, None], torch.nan)
-    u, s, vh = torch.linalg.svd(matrix)
+    u, s, vh = svd(matrix)
     cut = 32 * matrix.shape[-1] * eps(b) * s[:, :1]
     inverse = torch.where(s > cut, 1 / torch.where(s > cut, s, 1.0), 0.0)
     return torch.einsum("bji,bj->bi", vh, inverse * torch.einsum("bji,bj->bi", u, b))

@@ -57,7 +57,7 @@ class PartlySmooth(Strategy):
             z = run(fixpoint, z0)
             point = (fixpoint.primal(z), *fixpoint.dual(z))
             active = Active(problem, point, tol=run.adjoint_tol)
-            reduced = active.tangent is not None
+            reduced = active.reduced
         run.certificate.margin = active.margin
         _warn(active, run)
         if reduced:
@@ -84,7 +84,10 @@ def _warn(active: Active, run: Run) -> None:
     size = torch.stack([part.abs().flatten(1).amax(1) for part in seen]).amax(0)
     doubtful = active.margin <= run.certificate.residual * size
     if bool(doubtful.any()):  # where duals are many, that of the solver may be one of the outermost
-        doubtful = doubtful & active.dual_unique
+        index = doubtful.nonzero()[:, 0]
+        part = active.take(index)
+        unique = active.dual_unique[index] if part is None else part.dual_unique
+        doubtful = doubtful.index_put((index,), unique)
     if bool(doubtful.any()):
         warnings.warn(
             f"{int(doubtful.sum())} of {len(doubtful)} solutions lie at a kink, as far as their "

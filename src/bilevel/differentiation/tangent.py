@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._broadcast import eps
+from .._svd import svd
 from ..terms.manifolds import Manifold
 from .linear_solvers import CG
 from .noise import noise
@@ -72,7 +73,7 @@ class Spanned:
         size = images.flatten(1).abs().amax(1, keepdim=True) if t else images.new_ones(len(rows), 1)
         none = self.outer.square().sum(1) < 0.5  # columns of 0 are no directions
         empty = torch.diag_embed(none * torch.where(size > 0, size, 1.0))
-        u, s, vh = torch.linalg.svd(torch.cat([rows, empty], 1), full_matrices=False)
+        u, s, vh = svd(torch.cat([rows, empty], 1))
         self.kept = s > _cut(torch.cat([s, size], 1))  # N_i K_i v may be 0 up to rounding of K_i v
         self.u, self.s, self.v = u[:, : rows.shape[1]], s, vh.mT
         free = int((~self.kept).sum(1).max()) if t else 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._svd import svd
 from .divided_differences import Rectangular, Symmetric, apply
 from .threshold import project_simplex
 
@@ -94,5 +95,5 @@ def _finite(x: Tensor) -> tuple[Tensor, Tensor]:
 def singular(x: Tensor) -> Rectangular:
     """With derivatives where the values differ."""
     safe, broken = _finite(x)
-    u, spectrum, vh = torch.linalg.svd(safe, full_matrices=False)
+    u, spectrum, vh = svd(safe)
     return Rectangular(u, spectrum.masked_fill(broken, torch.nan), vh)
