@@ -79,8 +79,8 @@ def main() -> None:
         f"Speech frames, evenly from all dev files; there: the part with a relative gap of {GAP:g} "
         "after at most 5000 steps. A step of LinearProgram is a Cholesky factor of 320 x 320, one "
         "of PrimalDual two products with K (its Newton finish is in the time). Adjoint: the "
-        f"derivative of {MANY} solutions by PartlySmooth, an LU factor of the samples at the walls of "
-        "their cells, some 50 of 320. Milliseconds of the processor, one thread."
+        f"derivative of {MANY} solutions by PartlySmooth, an LU factor of the samples at the walls "
+        "of their cells, some 50 of 320. Milliseconds of the processor, one thread."
     )
     store("speech_solving", "Solving the dequantisation energy", rows, columns, notes)
 
