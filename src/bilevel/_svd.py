@@ -13,7 +13,7 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (..., m, n) -> u, s
     """
     try:
         return torch.linalg.svd(matrix, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         if matrix.ndim == 2:
             v, s, uh = torch.linalg.svd(matrix.mT, full_matrices=False)
             return uh.mT, s, v.mT
