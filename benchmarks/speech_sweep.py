@@ -130,7 +130,7 @@ def main() -> None:
         model, cost = learned(name, spread(speech, count) if count else everything, start)
         rows = [r for r in rows if r["learned through"] != name]
         rows.append(row(name, model, test) | cost)
-        _store(rows)
+        _store(sorted(rows, key=lambda r: [NOTHING, *RUNS].index(r["learned through"])))
 
 
 def _store(rows: list[dict]) -> None:
