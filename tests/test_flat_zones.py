@@ -105,6 +105,16 @@ def test_float32_and_separate_channels():
     torch.testing.assert_close(gradient, torch.ones_like(y), atol=1e-3, rtol=0)  # means keep sums
 
 
+@pytest.mark.parametrize("power", [-90, 90])
+def test_cotangents_of_any_size_are_solved_alike(power):
+    y, scale = image().float(), 2.0**power  # whose square float32 does not know
+    y.requires_grad_()
+    x = bl.argmin(energy(y, 0.3), diff=bl.FlatZones(), tol=1e-4)
+    loss = image(seed=4).float()
+    plain, scaled = (torch.autograd.grad(x, y, k * loss, retain_graph=True)[0] for k in (1, scale))
+    assert bool(plain.any()) and torch.equal(scaled, scale * plain)
+
+
 def test_the_adjoint_is_as_accurate_as_the_gap_unless_asked():
     y, report, asked = image(48).requires_grad_(), bl.Certificate(), []
     x = bl.argmin(energy(y, 0.1), tol=1e-5, diff=bl.FlatZones(), report=report)

@@ -58,7 +58,15 @@ class Image:
         if not self.bent:
             lay(self.labels, b / (self.mu * self.sizes), p)
             return 0.0, 1
-        u = np.empty_like(b)
+        u, scale = np.empty_like(b), _near(np.abs(b).max())
+        b /= scale
         residual, products = conjugate_gradients(*self._bonds, b, u, tol, _LIMIT)
+        u *= scale
         lay(self.labels, u, p)
         return residual, products
+
+
+def _near(size: np.floating) -> np.floating:
+    """A power of two, by which to divide what has this size: its squares do not under- or overflow
+    then, and nothing is rounded."""
+    return np.exp2(np.clip(np.frexp(size)[1], -120, 120)).astype(size.dtype)
