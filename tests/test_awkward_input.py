@@ -165,6 +165,41 @@ def test_a_weight_of_zero_leaves_the_other_terms(weight):
     assert torch.equal(x, B)
 
 
+@pytest.mark.parametrize("energy, data", [(lasso, B), (tv, IMAGES)], ids=["lasso", "tv"])
+@pytest.mark.parametrize(
+    "diff",
+    [bl.FixedPoint(), bl.Implicit(), bl.PartlySmooth(), bl.Truncated(30), bl.Unroll()],
+    ids=lambda diff: type(diff).__name__,
+)
+@pytest.mark.parametrize("dtype, power", [(torch.float32, 90), (torch.float64, 600)], ids=str)
+def test_cotangents_whose_squares_are_no_numbers(energy, data, diff, dtype, power):
+    data = data.to(dtype, copy=True).requires_grad_()
+    matrix = {"matrix": A.to(dtype)} if energy is lasso else {}
+    problem = energy(data, torch.tensor(0.1, dtype=dtype), **matrix)
+    x = bl.argmin(problem, diff=diff, tol=1e-4)
+
+    def pulled(g):
+        return torch.autograd.grad(x, data, g, retain_graph=True)[0]
+
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(7), dtype=dtype)
+    plain = pulled(g)
+    assert bool(plain.any())
+    for scale in (2.0**-power, 2.0**power):
+        torch.testing.assert_close(pulled(scale * g) / scale, plain)
+    g[0] = 0.0  # beside one that is none at all
+    torch.testing.assert_close(pulled(2.0**-power * g)[1:] / 2.0**-power, plain[1:])
+
+
+@pytest.mark.parametrize("diff", [bl.FixedPoint(), bl.Implicit(), bl.FlatZones()], ids=repr)
+def test_a_cotangent_that_is_infinite_is_refused(diff):
+    data = IMAGES.clone().requires_grad_()
+    x = bl.argmin(tv(data, 0.1), diff=diff, tol=1e-4)
+    g = torch.ones_like(x)
+    g[1, 0, 0, 0] = torch.inf
+    with pytest.raises(bl.NotConverged):
+        x.backward(g)
+
+
 # Matrices
 
 

@@ -56,19 +56,26 @@ class System:
 
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
         """M^-1 b or M*^-1 b; 0 for right-hand sides at the noise level of this backward pass."""
-        quiet, scale = self._quiet(b)
+        length = torch.linalg.vector_norm(b, dim=1)
+        unit = _unit(b, length)
+        part = b if unit is None else b / unit[:, None]
+        if unit is not None:
+            length = torch.linalg.vector_norm(part, dim=1).double() * unit
+        quiet, scale = self._quiet(length)
         if bool(quiet.all()):
             return torch.zeros_like(b)
         probe = probes.active() if transposed else None
         if not bool(scale.isfinite().all()):
             return self._solve_finite(b, scale.isfinite(), transposed)
-        solution = self.inverse(b, transposed, scale, probe and probe.start(b))
+        whole = (scale if unit is None else scale / unit).to(b.dtype)
+        solution = self.inverse(part, transposed, whole, probe and probe.start(part))
         x, left = solution.x, solution.residual * scale
         if bool(quiet.any()):
             x, left = torch.where(quiet[:, None], 0.0, x), torch.where(quiet, 0.0, left)
         current, _, before = self._noise  # type: ignore[misc]
         self._noise = (current, scale, torch.maximum(left, before))
-        self._judge(solution, quiet, b, transposed)
+        self._judge(solution, quiet, part, transposed)
+        x = x if unit is None else x * unit[:, None]
         if probe is not None:
             probe.solved(self, x, b)
         return x
@@ -87,18 +94,19 @@ class System:
         solved = self.solve(torch.where(finite[:, None], b, 0.0), transposed)
         return torch.where(finite[:, None], solved, torch.nan)
 
-    def _quiet(self, b: Tensor) -> tuple[Tensor, Tensor]:
-        """(is b noise?, the largest right-hand side so far) in this backward pass, both (B,).
+    def _quiet(self, length: Tensor) -> tuple[Tensor, Tensor]:
+        """(is a right-hand side of this length noise?, the largest so far) in this backward pass,
+        both (B,).
 
         The second chord step sees what the first solve left: it is noise up to the tolerance, or to
         what was reached.
         """
-        length = torch.linalg.vector_norm(b, dim=1)
         current, scale, left = torch._C._current_graph_task_id(), length, torch.zeros_like(length)
         if self._noise is not None and self._noise[0] == current:
             scale, left = torch.maximum(length, self._noise[1]), self._noise[2]
         self._noise = (current, scale, left)
-        return length <= torch.maximum(1.5 * self.inverse.tol * scale, 2 * left), scale
+        quiet = length <= torch.maximum(1.5 * self.inverse.tol * scale, 2 * left)
+        return quiet & length.isfinite(), scale
 
     def _judge(self, solution: LinearSolution, quiet: Tensor, b: Tensor, transposed: bool) -> None:
         """Write the certificate; raise or warn for an adjoint that was not solved."""
@@ -152,3 +160,12 @@ class System:
         size = torch.linalg.vector_norm(left, dim=1)
         reachable = torch.linalg.vector_norm(adjoint(left), dim=1)
         return bool((reachable <= 1e-3 * size)[failed & (solution.residual > 1e-6)].any())
+
+
+def _unit(b: Tensor, length: Tensor) -> Tensor | None:  # (B, N), (B,) -> (B,)
+    """Powers of two to divide by before squares of b under- or overflow; None: none would."""
+    if not b.shape[1] or bool(((length > 1e-9) & (length < 1e15)).all()):
+        return None
+    size = b.abs().amax(1)
+    size = torch.where((size > 0) & size.isfinite(), size, 1.0)
+    return size / (2 * torch.frexp(size).mantissa)

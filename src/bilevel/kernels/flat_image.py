@@ -69,4 +69,4 @@ class Image:
 def _near(size: np.floating) -> np.floating:
     """A power of two, by which to divide what has this size: its squares do not under- or overflow
     then, and nothing is rounded."""
-    return np.exp2(np.clip(np.frexp(size)[1], -120, 120)).astype(size.dtype)
+    return size / (2 * np.frexp(size)[0]) if 0 < size < np.inf else type(size)(1)
