@@ -63,7 +63,9 @@ class Spanned:
     ) -> Tensor:  # (B, n, t) -> (B, m, t)
         x = self.active.x
         columns = [image(basis[:, :, j].reshape(x.shape)).flatten(1) for j in range(basis.shape[2])]
-        return torch.stack(columns, 2) if columns else basis[:, :, :0]
+        none = len(columns) == 0
+        stacked = torch.stack(columns or [image(torch.zeros_like(x)).flatten(1)], 2)
+        return stacked[:, :, :0] if none else stacked
 
     def _intersect(self) -> None:
         """The part of the outer basis that all N_i K_i send to 0; by singular values."""
