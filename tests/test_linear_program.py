@@ -165,3 +165,16 @@ def test_a_batch_gives_what_its_samples_give_alone():
 def test_bounds_must_be_finite_and_apart(box):
     with pytest.raises(ValueError, match="finite bounds with lower < upper"):
         bl.solve(bl.L1() @ bl.Gradient(1) + box, x0=torch.zeros(1, 3), solver=bl.LinearProgram())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_first_order_steps_do_not_add_up_rounding(dtype):
+    k = torch.arange(16, dtype=torch.float64)
+    K = (torch.cos(torch.pi * (k + 0.5) * k[:, None] / 16) * (2 / 16) ** 0.5).to(dtype)
+    K[0] /= 2**0.5
+    bump = [-1, -1, 1, 1, 3, 3, 3, 3, 3, 3, 3, 1, 1, 1, -1, -1]
+    x = torch.tensor([bump], dtype=dtype) / 16
+    energy = bl.L1() @ bl.Matrix(K) + bl.Box(x - 1 / 16, x + 1 / 16)
+    u = bl.solve(energy, x0=x, solver=bl.PrimalDual(), max_iter=5000)
+    best = bl.solve(energy, x0=x, solver=bl.LinearProgram())
+    torch.testing.assert_close(energy.value(u.x), energy.value(best.x), rtol=1e-4, atol=0)

@@ -270,3 +270,27 @@ def test_total_generalised_variation():
         return bl.argmin(energy, x0=x0, diff=bl.PartlySmooth(), tol=1e-12, max_iter=10**6)[:, 0]
 
     testing.gradients_agree(image, (y, torch.tensor(0.3)), 1e-5, h=1e-5)
+
+
+def test_where_nothing_can_move_the_gradient_is_that_of_the_walls():
+    black = -torch.rand(1, 1, 6, 7, generator=torch.Generator().manual_seed(0)) - 0.1
+    weight = torch.tensor(0.1, requires_grad=True)
+    x = bl.argmin(bl.LeastSquares(black) + weight * bl.TotalVariation() + bl.NonNegative())
+    (gradient,) = torch.autograd.grad(x.sum(), weight)
+    assert not x.any() and gradient == 0
+    upper = torch.ones(1, 3, requires_grad=True)
+    D = torch.eye(3).diff(dim=0)
+    energy = bl.LeastSquares(torch.tensor([[5.0, 6.0, 7.0]])) + 0.1 * bl.L1() @ bl.Matrix(D)
+    x = bl.argmin(energy + bl.Box(0.0, upper), diff=bl.PartlySmooth())
+    (gradient,) = torch.autograd.grad(x.sum(), upper)
+    torch.testing.assert_close(gradient, torch.ones(1, 3))
+
+
+def test_one_of_several_vertices_where_nothing_can_move_is_at_a_kink():
+    K = torch.tensor([[1.0, 1], [1, -1], [1, 0]]).double().requires_grad_()
+    lower = torch.tensor([[2.0, 0.5], [-3, -1.5]]).double()
+    upper = torch.tensor([[3.0, 1.0]]).double()
+    energy = bl.L1() @ bl.Matrix(K) + bl.Box(lower, upper)
+    with pytest.warns(bl.KinkWarning, match="1 of 2"):
+        x = bl.argmin(energy, x0=lower, solver=bl.PrimalDual(), diff=bl.PartlySmooth())
+    torch.testing.assert_close(x[0], lower[0])

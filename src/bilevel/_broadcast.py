@@ -69,6 +69,11 @@ def norm_event(x: Tensor) -> Tensor:  # (B, *event) -> (B,)
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
+def norm_parts(parts: Sequence[Tensor]) -> Tensor:  # -> (B,)
+    """Of all of them together."""
+    return torch.stack([norm_event(part).square() for part in parts]).sum(0).sqrt()
+
+
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(p - q for p, q in zip(a, b, strict=True))
 
@@ -85,3 +90,8 @@ def tiny(x: Tensor) -> float:
 
 def eps(x: Tensor) -> float:
     return torch.finfo(x.dtype).eps
+
+
+def settled(change: Tensor, size: Tensor) -> Tensor:
+    """Whether what has this size has changed by no more than rounding may have added up to."""
+    return change <= 32 * eps(change) * size

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._broadcast import expand, norm_event
+from .._broadcast import expand, norm_event, norm_parts, settled
 from .base import Acceleration, State, Z, where
 
 if TYPE_CHECKING:
@@ -133,15 +133,17 @@ class Rebalanced(Acceleration):
                 z = now.relaxed(z, rho)
             k, steps = k + stretch, steps - stretch
             if k == due:
-                balance = _balance(fixpoint, z, begin)
+                balance = _balance(fixpoint, z, begin, balance)
                 begin, due = z, math.ceil(1.5 * k) + 1 if k < 10_000 else math.inf
         return z, (begin, k, due, balance, rho)
 
 
-def _balance(fixpoint: Fixpoint, z: Z, begin: Z) -> Tensor:  # -> (B,)
-    """What the path from `begin` to z asks for. Steps are set, not differentiated."""
-    change = tuple((a - b).detach() for a, b in zip(z, begin, strict=True))
-    return fixpoint.solver.balance(fixpoint.problem, change).clamp(1e-4, 1e4)
+def _balance(fixpoint: Fixpoint, z: Z, begin: Z, now: Tensor) -> Tensor:  # -> (B,)
+    """What the path from `begin` to z asks for; that of now where a path is lost in rounding. Steps
+    are set, not differentiated."""
+    z, begin = (tuple(part.detach() for part in parts) for parts in (z, begin))
+    asked = fixpoint.solver.balance(fixpoint.problem, z, begin)
+    return torch.where(asked.isnan(), now, asked).clamp(1e-4, 1e4)
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,14 @@ class Halpern(Acceleration):
             )
             k, last = k + 1, residual
             if bool(restart.any()):
-                wanted = (balance * _balance(fixpoint, t, anchor)).sqrt()
+                wanted = (balance * _balance(fixpoint, t, anchor, balance)).sqrt()
                 balance = torch.where(restart, wanted, balance)
                 now = _rebalanced(fixpoint, balance)
                 (z,) = _once(partial(_chosen, restart), t, z)
                 (anchor,) = _once(partial(_chosen, restart), t, anchor)
                 k, last = k.masked_fill(restart, 0.0), last.masked_fill(restart, torch.inf)
+                # of steps lost in rounding, long stretches of reflections would add it up
+                total = total.masked_fill(restart & settled(residual, norm_parts(t)), 0.0)
         return z, (anchor, k, total, first, last, balance, r)
 
 

@@ -171,8 +171,8 @@ class Beside(Solver):
     def rebalanced(self, problem: Problem, balance: Tensor) -> Beside:
         return replace(self, inner=self.inner.rebalanced(problem, balance))
 
-    def balance(self, problem: Problem, change: Z) -> Tensor:
-        return self.inner.balance(problem, _halves(change)[0])
+    def balance(self, problem: Problem, z: Z, before: Z) -> Tensor:
+        return self.inner.balance(problem, _halves(z)[0], _halves(before)[0])
 
     def split(self, problem: Problem) -> tuple[Smooth | None, Proximable | None]:
         return self.inner.split(problem)

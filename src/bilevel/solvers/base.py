@@ -110,9 +110,10 @@ class Solver(ABC):
         """
         return self
 
-    def balance(self, problem: Problem, change: Z) -> Tensor:
-        """The balance (B,) that a change of z over many steps asks for."""
-        return change[0].new_ones(len(change[0]))
+    def balance(self, problem: Problem, z: Z, before: Z) -> Tensor:
+        """The balance (B,) that the way from `before`, many steps ago, to z asks for; NaN where
+        that is lost in rounding."""
+        return z[0].new_ones(len(z[0]))
 
     @abstractmethod
     def acceleration(self, problem: Problem, x0: Tensor, tol: float) -> Acceleration:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._broadcast import Scalar, axpy, larger, norm_event
+from .._broadcast import Scalar, axpy, difference, eps, larger, norm_parts, settled
 from ..acceleration import Accelerated, Acceleration, Halpern, Plain, Rebalanced
 from ..acceleration.base import mix
 from ..operators.base import Operator, lanczos_norm
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..kernels.rof import ROF
 
 _MARGIN = 0.95  # of the limit: strictly below, so that T depends on all of z
+_NOISE = 1e-6  # relative, of what rounding may add to an iterate
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,15 +223,18 @@ class PrimalDual(Solver):
             return self  # tau is bound by L too, or the steps are balanced already
         return replace(self, step_size=tau * balance, dual_step_size=sigma / balance)
 
-    def balance(self, problem: Problem, change: Z) -> Tensor:
-        """|dx| / |dy|, measured with the prepared steps: sqrt(sigma / tau) |dx| / |dy|."""
-        dx, *dys = (norm_event(part) for part in (change[0], *change[2:]))
-        dy = torch.stack([d.square() for d in dys]).sum(0).sqrt() if dys else torch.zeros_like(dx)
+    def balance(self, problem: Problem, z: Z, before: Z) -> Tensor:
+        """|dx| / |dy|, measured with the prepared steps: sqrt(sigma / tau) |dx| / |dy|. Steps carry
+        the rounding of the one over to the other: so near |x| / |y| that it stays below _NOISE.
+        """
         tau, sigma = self.steps
-        if isinstance(sigma, tuple):
-            return torch.ones_like(dx)
-        ratio = torch.as_tensor(sigma / tau, dtype=dx.dtype, device=dx.device).sqrt() * dx / dy
-        return torch.where(ratio.isfinite() & (ratio > 0), ratio, 1.0)
+        if isinstance(sigma, tuple) or not problem.h:
+            return super().balance(problem, z, before)
+        (dx, x), (dy, y) = _path(z[:1], before[:1]), _path(z[2:], before[2:])
+        units = torch.as_tensor(sigma / tau, dtype=dx.dtype, device=dx.device).sqrt()
+        ratio, sizes, most = units * dx / dy, units * x / y, _NOISE / eps(dx)
+        lost = settled(dx, x) | settled(dy, y)
+        return ratio.clamp(sizes / most, sizes * most).masked_fill(lost, torch.nan)
 
     def strong_convexity(self, problem: Problem, x: Tensor) -> Scalar:
         """mu of the term handled by its prox."""
@@ -263,6 +267,12 @@ class PrimalDual(Solver):
             return Rebalanced() if self._curved(problem) else Halpern()
         separable = all(isinstance(h.outer, L1) for h in problem.h)
         return Accelerated(gamma=0.125, first=0.4) if separable else Accelerated()
+
+
+def _path(z: Z, before: Z) -> tuple[Tensor, Tensor]:  # -> (B,), (B,)
+    """Its length, and how far from 0 it lies."""
+    far = torch.maximum(norm_parts(z), norm_parts(before))
+    return norm_parts(difference(z, before)), far
 
 
 def _tight(problem: Problem, x: Tensor) -> bool:
