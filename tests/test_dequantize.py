@@ -1,5 +1,7 @@
 """Dequantisation: the layer, the frames, the files, the commands."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from scipy.optimize import linprog
 
 import bilevel as bl
 from bilevel.layers import Dequantize
-from bilevel.tasks import audio, dequantize, hearing
+from bilevel.learning import checkpoint
+from bilevel.tasks import MODELS, audio, dequantize, hearing
 from bilevel.tasks.audio import Audio, AudioError
 from bilevel.tasks.windows import Windows
 from command_line import bilevel, said
@@ -137,14 +140,13 @@ def test_the_layer_asks_for_frames():
 
 @pytest.mark.parametrize("n, hop", [(8, 4), (9, 5), (7, 2), (8, 8)])
 @pytest.mark.parametrize("length", [1, 3, 8, 50])
-def test_frames_join_to_the_signal(n, hop, length):
+def test_the_mean_of_frames_is_the_signal(n, hop, length):
     signal = torch.randn(length, dtype=torch.float64)
-    windows = Windows(n, hop)
-    frames = windows.cut(signal)
-    assert frames.shape[1] == n
-    assert torch.allclose(windows.join(frames, length), signal)
-    shifted = windows.join(frames + torch.rand(len(frames), 1), length)  # a mean of each sample's
-    assert (shifted >= signal - 1e-12).all() and (shifted <= signal + 1).all()
+    for windows in (Windows(n, hop), Windows(n, hop, at_once=3)):
+        assert windows.cut(signal).shape[1] == n
+        assert torch.allclose(windows.mean(signal, lambda frames: frames), signal)
+        moved = windows.mean(signal, lambda frames: frames + torch.rand(len(frames), 1))
+        assert (moved >= signal - 1e-12).all() and (moved <= signal + 1).all()
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -285,3 +287,69 @@ def test_what_the_commands_refuse(sounds):
     ]:
         result = bilevel(*arguments)
         assert result.exit_code == 1 and words in said(result), (arguments, result.output)
+
+
+def test_sound_that_teaches_nothing_is_named(here):
+    for name, samples, rate, words in [
+        ("silent", np.zeros(800), 8000, "no frame of 20 ms that 4 bits tell from silence"),
+        ("short", speech(0.01, 8000), 8000, "no frame of 20 ms"),
+        ("slow", speech(20, 10), 10, "needs 25 of them"),
+    ]:
+        (here / name).mkdir()
+        for k in range(2):
+            save(here / name / f"{k}.WAV", samples, rate)
+        result = bilevel("learn", "dequantize", "--audio", name, "--out", "run")
+        assert result.exit_code == 1 and words in said(result), result.output
+    result = bilevel("learn", "dequantize", "--audio", "short", "--out", "run", "--bits", 8)
+    assert result.exit_code == 1 and "no frame" in said(result)
+
+
+def test_a_run_without_a_first_checkpoint_is_resumed(sounds):
+    learned = bilevel("learn", "dequantize", "--audio", "speech", "--steps", 2, "--out", "whole")
+    assert learned.exit_code == 0, learned.output
+    (sounds / "cut").mkdir()
+    (sounds / "cut" / "config.toml").write_bytes((sounds / "whole" / "config.toml").read_bytes())
+    result = bilevel("learn", "dequantize", "--out", "cut", "--resume", "--steps", 2)
+    assert result.exit_code == 0, result.output
+    models = [(sounds / run / "model.safetensors").read_bytes() for run in ("whole", "cut")]
+    assert models[0] == models[1]
+
+
+def test_another_number_of_bits_than_was_learned_is_told(here):
+    save(here / "fine.wav", dequantize.quantize(speech(0.1), 8), 16000)
+    result = bilevel("dequantize", "fine.wav", "-o", "finer.wav", "--bits", 8)
+    assert result.exit_code == 0 and "learned from sound of 4 bits" in said(result)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"rows": torch.ones(4), "log_weight": torch.ones(4)},
+        {"rows": torch.ones(0, 4), "log_weight": torch.ones(0)},
+        {"rows": torch.ones(3, 4), "log_weight": torch.full((3,), -1e3)},
+        {"rows": torch.ones(3, 4), "log_weight": None},
+        [torch.ones(3, 4)],
+    ],
+    ids=str,
+)
+def test_what_is_no_dequantiser_is_refused(tmp_path, state):
+    shutil.copy(MODELS / dequantize.SHIPPED / "config.toml", tmp_path)
+    checkpoint.write(tmp_path / "model.safetensors", state)
+    with pytest.raises(ValueError, match="is not a run of"):
+        dequantize.load(tmp_path)
+
+
+def test_a_config_without_data_is_refused(tmp_path):
+    shutil.copytree(MODELS / dequantize.SHIPPED, tmp_path / "run")
+    path = tmp_path / "run" / "config.toml"
+    path.write_text('task = "dequantize"\ndata = "x"\n')
+    with pytest.raises(ValueError, match="is not a run of"):
+        dequantize.load(tmp_path / "run")
+
+
+def test_sounds_shorter_than_a_frame_are_no_evaluation(sounds):
+    shutil.copytree(MODELS / dequantize.SHIPPED, sounds / "kept")
+    (sounds / "short").mkdir()
+    save(sounds / "short" / "a.wav", speech(0.01))
+    result = bilevel("evaluate", "kept", "--audio", "short", "--force")
+    assert result.exit_code == 1 and "as long as a frame of 20 ms" in said(result), result.output

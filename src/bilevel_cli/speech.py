@@ -36,7 +36,8 @@ def dequantize_file(
     audio.check_writable(output, force)
     files.check_no_input(output, source)
     sound = audio.read(source)
-    learned, _ = dequantize.load(model)
+    learned, config = dequantize.load(model)
+    dequantize.check_bits(model, config, bits)
     audio.write(output, dequantize.restore(learned, sound, bits), force)
     say(output)
 
@@ -59,8 +60,7 @@ def learn_dequantize(
     from bilevel.tasks import dequantize
 
     if resume:
-        _, config = dequantize.load(out)
-        before = config["data"]
+        before = dequantize.begun(out)
         check_unchanged(out, {"audio": audio and str(audio.resolve()), "bits": bits}, before)
         folder, bits = Path(before["audio"]), int(before["bits"])
     elif audio is None:
@@ -103,7 +103,8 @@ def evaluate(run: Path, folder: Path | None, force: bool) -> None:
 def _sounds(folder: Path) -> list[Audio]:
     from bilevel.tasks import audio
 
-    return [audio.read(path) for path in sorted(folder.rglob("*.wav"))]
+    found = (path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    return [audio.read(path) for path in sorted(found)]
 
 
 def _listen(run: Path, sounds: list[Audio], bits: int) -> None:

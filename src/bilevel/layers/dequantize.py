@@ -73,6 +73,8 @@ class Dequantize(nn.Module):
         if not isinstance(analysis, Tensor) or analysis.ndim != 2:
             got = tuple(analysis.shape) if isinstance(analysis, Tensor) else type(analysis).__name__
             raise ValueError(f"Dequantize needs a matrix (m, n) to start from, got {got}.")
+        if not analysis.is_floating_point():
+            raise ValueError(f"Dequantize needs a matrix of real floats, got {analysis.dtype}.")
         lengths = analysis.norm(dim=1)
         if not bool((lengths > 0).all() & lengths.isfinite().all()):
             raise ValueError("Dequantize needs finite rows that are not 0: leave such rows out.")

@@ -78,6 +78,10 @@ def noise_of(image: Image, given: float | None) -> tuple[float, str]:
     """Its level of 255, and whether it was given or estimated."""
     level = estimate_noise(image) if given is None else given
     if level < 0.1:
+        if given is not None:
+            raise ImageError(
+                f"{image.path}: a noise of {given:g} of 255 is none to speak of. Give 0.1 or more."
+            )
         raise ImageError(f"{image.path}: no noise was found in it. Name its level with --noise.")
     return level, "estimated" if given is None else "given"
 

@@ -7,6 +7,7 @@ its cell. There is no level 0: silence becomes +-half a cell.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
@@ -97,17 +98,51 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
         run = MODELS / SHIPPED
     config, state = learning.read_config(run), learning.read_model(run)
     check_task(run, config, NAME)
-    rows, data = state.get("rows"), config.get("data", {})
-    known = config.get("task") == NAME and {"rate", "bits"} <= data.keys()
-    fits = set(state) == {"rows", "log_weight"} and state["log_weight"].shape == rows.shape[:1]  # type: ignore[union-attr]
-    if not known or not fits:
+    if not _described(config) or not _holds_an_operator(state):
         raise ValueError(
             f"{run} is not a run of `bilevel learn {NAME}`. Check the path, or learn again."
         )
-    m, n = rows.shape  # type: ignore[union-attr]
+    m, n = state["rows"].shape
     model = build(n, m, steps=STEPS)
     learning.fill(model, {name: part.float() for name, part in state.items()}, run)
     return model.eval(), config
+
+
+def begun(run: str | Path) -> dict[str, Any]:
+    """What config.toml tells of the data of a run, which may have no model yet."""
+    config = learning.read_config(run)
+    check_task(run, config, NAME)
+    if not _described(config):
+        raise ValueError(f"{run} is not a run of `bilevel learn {NAME}`. Check the path.")
+    return config["data"]
+
+
+def _described(config: Mapping[str, Any]) -> bool:
+    data = config.get("data")
+    return config.get("task") == NAME and isinstance(data, dict) and {"rate", "bits"} <= data.keys()
+
+
+def _holds_an_operator(state: object) -> bool:
+    if not isinstance(state, dict) or set(state) != {"rows", "log_weight"}:
+        return False
+    rows, log_weight = state["rows"], state["log_weight"]
+    if not isinstance(rows, Tensor) or not isinstance(log_weight, Tensor):
+        return False
+    shaped = rows.ndim == 2 and rows.numel() > 0 and log_weight.shape == rows.shape[:1]
+    return shaped and bool((log_weight.float().exp() > 0).all())  # NaN: not either
+
+
+def check_bits(run: str | Path | None, config: Mapping[str, Any], bits: int) -> None:
+    """Warn of a model that has learned from another number of bits. That of 4 bits adds to the
+    error of sound of 7 bits or more."""
+    learned = config["data"]["bits"]
+    if bits != learned:
+        which = "The model that comes with the package" if run is None else f"The model in {run}"
+        warnings.warn(
+            f"{which} has learned from sound of {learned} bits, and this sound has {bits}: it may "
+            f"get worse. Learn a model with bilevel learn {NAME} --bits {bits}.",
+            stacklevel=2,
+        )
 
 
 # ------------------------------------------------------------------------------------- restore
@@ -120,16 +155,19 @@ def restore(model: Dequantize, audio: Audio, bits: int) -> Audio:
     check_levels(audio, bits)
     half, n = radius(bits), model.rows.shape[1]
     windows = Windows(n, -(-n // OVERLAP))
-    result = np.empty_like(audio.samples)
-    for channel, samples in zip(result, audio.samples, strict=True):
-        x = torch.from_numpy(quantize(samples, bits))
-        frames = windows.cut(x)
+
+    def refined(frames: Tensor) -> Tensor:
         loud = (frames.abs() > half).any(1)  # in the others u = 0, whatever K is
         fine = torch.zeros_like(frames)
         if bool(loud.any()):
             fine[loud] = model(frames[loud].to(model.rows), half).double()
-        joined = windows.join(fine, len(x))
-        channel[:] = torch.minimum(torch.maximum(joined, x - half), x + half).numpy()
+        return fine
+
+    result = np.empty_like(audio.samples)
+    for channel, samples in zip(result, audio.samples, strict=True):
+        x = torch.from_numpy(quantize(samples, bits))
+        mean = windows.mean(x, refined)
+        channel[:] = torch.minimum(torch.maximum(mean, x - half), x + half).numpy()
     return audio.with_samples(result)
 
 
@@ -170,6 +208,11 @@ def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
     """Each channel over its largest value, in frames side by side. Silent frames, whose every cell
     touches 0, are left out: their solution is 0 for any K."""
     n, frames = round(SECONDS * sounds[0].rate), []
+    if n < 1:
+        raise AudioError(
+            f"{sounds[0].path} has {sounds[0].rate} samples a second: a frame of "
+            f"{1000 * SECONDS:g} ms needs {math.ceil(0.5 / SECONDS)} of them."
+        )
     for sound in sounds:
         if sound.rate != sounds[0].rate:
             raise AudioError(
@@ -180,7 +223,13 @@ def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
             scaled = channel / max(np.abs(channel).max(), 1e-12)
             frames.append(scaled[: len(scaled) // n * n].reshape(-1, n))
     whole = np.concatenate(frames)
-    return whole[(np.abs(whole) >= 2 * radius(bits)).any(1)]
+    loud = whole[(np.abs(whole) >= 2 * radius(bits)).any(1)]
+    if not len(loud):
+        raise AudioError(
+            f"The {len(sounds)} sounds to learn from ({sounds[0].path}, ...) have no frame of "
+            f"{1000 * SECONDS:g} ms that {bits} bits tell from silence. Give longer or louder ones."
+        )
+    return loud
 
 
 def noise_left(half: float, model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from bilevel.layers import Dequantize
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import audio
-from bilevel.tasks.audio import Audio
+from bilevel.tasks.audio import Audio, AudioError
 from bilevel.tasks.dequantize import SECONDS, load, quantize, radius, restore, smooth
 
 QUANTIZED, SMOOTHED, LEARNED = "quantised", "5-tap mean, cut to the cells", "learned"
@@ -72,7 +73,8 @@ def judge(
         frames.append(_by_frame(made, bits))
         tick()
     rows = _errors({key: np.concatenate([part[key] for part in frames]) for key in frames[0]})
-    text = json.dumps([asdict(row) for row in rows], indent=2)
+    told = [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
+    text = json.dumps(told, indent=2)
     write_bytes(folder / "errors.json", f"{text}\n".encode())
     return rows
 
@@ -94,6 +96,8 @@ def _by_frame(made: dict[str, Audio], bits: int) -> dict[str, np.ndarray]:  # ->
 
 def _errors(frames: dict[str, np.ndarray]) -> list[Errors]:
     """Of all frames, a row a method."""
+    if not len(frames["clean"]):
+        raise AudioError(f"No sound to judge by is as long as a frame of {1000 * SECONDS:g} ms.")
     loud, total = frames.pop("speech"), frames.pop("clean").mean()
     rows = []
     for name, error in frames.items():
@@ -122,4 +126,6 @@ def file_name(method: str) -> str:
 
 def read_errors(run: str | Path) -> list[Errors]:
     path = Path(run) / "evaluation" / "errors.json"
-    return [Errors(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    rows = json.loads(path.read_text()) if path.exists() else []
+    told = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+    return [Errors(**row) for row in told]  # type: ignore[arg-type]

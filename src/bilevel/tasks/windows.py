@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ class Windows:
 
     n: int
     hop: int
+    at_once: int = 4096  # frames, so that the memory beyond the signal's does not grow with it
 
     def cut(self, signal: Tensor) -> Tensor:  # (length,) -> (frames, n)
         length, before = len(signal), self.n - self.hop
@@ -26,13 +28,16 @@ class Windows:
         mirrored = torch.where(at < length, at, 2 * length - 1 - at)
         return signal[mirrored].unfold(0, self.n, self.hop)
 
-    def join(self, frames: Tensor, length: int) -> Tensor:  # (frames, n) -> (length,)
+    def mean(self, signal: Tensor, refined: Callable[[Tensor], Tensor]) -> Tensor:  # (length,)
+        """Of what `refined` makes of the frames, some of them at a time."""
+        frames, before = self.cut(signal), self.n - self.hop
         ramp = (torch.arange(self.n) + 0.5) / self.n
-        window = (torch.pi * ramp).sin().square().to(frames)
-        starts = self.hop * torch.arange(len(frames))
-        at = (starts[:, None] + torch.arange(self.n)).flatten()
-        total, weights = frames.new_zeros(2, int(at[-1]) + 1)
-        total.index_add_(0, at, (window * frames).flatten())
-        weights.index_add_(0, at, window.expand_as(frames).flatten())
-        before = self.n - self.hop
-        return (total / weights)[before : before + length]
+        window = (torch.pi * ramp).sin().square().to(signal)
+        total, weights = signal.new_zeros(2, (len(frames) - 1) * self.hop + self.n)
+        for first in range(0, len(frames), self.at_once):
+            part = refined(frames[first : first + self.at_once])
+            starts = self.hop * (first + torch.arange(len(part)))
+            at = (starts[:, None] + torch.arange(self.n)).flatten()
+            total.index_add_(0, at, (window * part).flatten())
+            weights.index_add_(0, at, window.expand_as(part).flatten())
+        return (total / weights)[before : before + len(signal)]
