@@ -239,3 +239,21 @@ def test_another_valley_is_no_other_solution():
     value = bl.minimum(energy, x0=x0, solver=bl.GradientDescent(step_size=0.01))
     _, certificate = bl.hypergradient(value.sum(), [a], probe=True)
     assert certificate.influence < 1e-5
+
+
+@pytest.mark.parametrize("diff", [None, bl.PartlySmooth(), bl.Implicit()], ids=repr)
+def test_a_gradient_of_zero_may_be_one_of_many(diff):
+    """x = 0 is held by the kink of |x| and by the wall, which one of them moves: 0 <= dx <= 1."""
+    wall = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
+    energy = bl.L1() + bl.Box(wall, torch.ones(1, 1, dtype=torch.float64))
+    x = bl.argmin(energy, x0=torch.full((1, 1), 0.5, dtype=torch.float64), diff=diff)
+    with pytest.raises(bl.NotUnique, match="the solution has no derivative"):
+        bl.hypergradient(x.sum(), [wall], probe=True)
+
+
+@pytest.mark.parametrize("diff", [None, bl.PartlySmooth(), bl.Implicit()], ids=repr)
+def test_a_gradient_of_zero_is_mostly_one(diff):
+    y = torch.tensor([[0.3, -0.2]], dtype=torch.float64, requires_grad=True)
+    x = bl.argmin(bl.LeastSquares(y) + bl.L1(), diff=diff)  # 0, far from any kink
+    (gradient,), certificate = bl.hypergradient((x - 1).square().sum(), [y], probe=True)
+    assert not gradient.any() and certificate.inconsistency == 0

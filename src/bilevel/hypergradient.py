@@ -136,7 +136,7 @@ def _examine(
         with probing(Probe(random_start=start)):
             other = gradient(False, True)
         moved = _length(a.detach() - b for a, b in zip(found, other, strict=True))
-        return moved / size if size else 0.0
+        return moved / (size or _of_any_adjoint(solved, parameters) or 1.0)
 
     allowed = 0.1 if any(g.dtype != torch.float64 for g in found) else 1e-3
     if solved.values:
@@ -175,6 +175,13 @@ def _examine(
 
 def _warn(message: str) -> None:
     warnings.warn(message, KinkWarning, stacklevel=4)  # where hypergradient was called
+
+
+def _of_any_adjoint(solved: Probe, parameters) -> float:
+    """The size of the gradient that a random adjoint as large as the cotangent would give: the unit
+    of one that is 0."""
+    random = [(s, Probe(random_start=1.0).start(s.b)) for s in solved.solves]
+    return _length(s.system.M.pull(s.point, w, parameters) for s, w in random if w is not None)
 
 
 def _drift(

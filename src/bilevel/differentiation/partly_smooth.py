@@ -40,7 +40,8 @@ class PartlySmooth(Strategy):
     as `FixedPoint`, but for `FlatZones` where that covers the problem: first derivatives of
     images denoised by total variation. The numbers are those of `Implicit`, right up to derivative
     `order`. At a kink, where the margin of M is 0, a KinkWarning is given, and the derivative is
-    that along one of the manifolds that meet there.
+    that along one of the manifolds that meet there; none where the duals are not unique, whose
+    margin may be 0 without a kink: `hypergradient(probe=True)` tells there.
     [1] Lewis. Active sets, nonsmoothness, and sensitivity. SIOPT, 2002.
     [2] Vaiter, Deledalle, Peyre, Fadili, Dossal. The degrees of freedom of partly smooth
         regularizers. Ann. Inst. Stat. Math., 2017.
