@@ -24,7 +24,7 @@ from bilevel.differentiation.base import Strategy
 from bilevel.layers import Dequantize
 from bilevel.tasks.dequantize import spectral
 
-TRAIN, TEST, FEW, EPOCHS, BATCH = 2048, 160, 12, 3, 32
+TRAIN, TEST, FEW, EPOCHS, BATCH = 2048, 160, 96, 3, 32
 GAP, MOST = 1e-4, 5000
 LOOKS = (*COUNTS, 1000)  # inference steps
 FULL, SHORT = bl.Unroll(), bl.Truncated(30)

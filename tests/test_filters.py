@@ -164,3 +164,13 @@ def test_noise_far_from_what_the_filters_have_learned_is_told(here):
     np.save(here / "tiny.npy", np.random.default_rng(0).random((6, 90)))
     with pytest.raises(images.ImageError, match=r"tiny.npy has less than the 7 x 7 pixels of a fi"):
         ShippedDenoiser(25.0)(images.read(here / "tiny.npy"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_flat_images_within_their_noise_are_solved(dtype):
+    flat = torch.full((1, 1, 16, 16), 0.5, dtype=dtype)
+    noise = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    denoiser = FilterDenoise(size=3, potential=AbsolutePotential(), sigma=0.1).to(dtype)
+    with torch.no_grad():
+        x = denoiser(torch.cat([flat, flat + 0.05 * noise]))
+    assert bool((x.flatten(1).std(dim=1) < 1e-5).all())

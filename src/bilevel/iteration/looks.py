@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._broadcast import eps, norm_event
+from .._broadcast import eps, expand, norm_event
 from .._tangents import constant
 from ..acceleration.base import Acceleration, Plain, where
 from ..differentiation.certificate import Certificate
@@ -186,7 +186,7 @@ class Looking:
         stuck = self._stuck(gap, rows)
         self._pass_mark()
         if stuck is not None and bool(stuck.any()):  # z is at rounding level, or the gap is
-            last = fixpoint.gap(t, self._energy_at_zero[rows])
+            last = fixpoint.gap(t, self._usual_energy[rows])
             assert last is not None
             rounding = 64 * eps(residual)
             gap = torch.where(stuck & (last <= rounding), last, gap)
@@ -224,11 +224,20 @@ class Looking:
             self._mark = (self.k, least, torch.full_like(least, torch.inf))
 
     @cached_property
-    def _energy_at_zero(self) -> Tensor:  # (B,)
-        """What a gap that only rounding keeps open is relative to: of least squares, the data's."""
+    def _usual_energy(self) -> Tensor:  # (B,)
+        """What a gap that only rounding keeps open is relative to: the energy of x = 0, of least
+        squares the data's; where that is 0 or inf, the composed terms at an x without any
+        structure, as large as the start."""
+        problem, x = self.fixpoint.problem, self.fixpoint.primal(self.z).detach()
         with constant():
-            value = self.fixpoint.problem.value(torch.zeros_like(self.fixpoint.primal(self.z)))
-        return torch.where(value.isfinite(), value.abs(), 0.0)
+            value = problem.value(torch.zeros_like(x)).abs()
+            wave = torch.arange(x[0].numel(), device=x.device).to(value.dtype).cos()
+            size = norm_event(x) / x[0].numel() ** 0.5
+            rough = (expand(size, x) * wave.reshape(x[0].shape)).to(x.dtype)
+            values = [h.outer.value(h.operator(rough)).abs() for h in problem.h]
+        usual = reduce(Tensor.add, values, torch.zeros_like(value))
+        value = torch.where(value.isfinite() & (value > 0), value, usual)
+        return torch.where(value.isfinite(), value, 0.0)
 
     def leaving(self, look: Look) -> Tensor:  # -> (B,) bool
         """Which samples go no further: finished, broken, or out of steps or time."""
