@@ -145,7 +145,8 @@ def _store(rows: list[dict]) -> None:
         "20 epochs, step size 1e-5 (weights 1e-4) to the end. "
         f"Mean squared errors on {TEST} speech frames of dev files with odd list numbers ("
         f"steps: {', '.join(map(str, LOOKS))} in the json; solution: 32 of them). Steps to gap: "
-        f"median of {FEW} frames to a relative gap of {GAP:g}, {MOST} at most, float64. "
+        f"median of {FEW} frames (papers' schedule: 12) to a relative gap of {GAP:g}, {MOST} at "
+        "most, float64. "
         "Milliseconds of the processor for a step of learning, one thread, on a machine busy with "
         "other work; MB stored for its backward pass."
     )
