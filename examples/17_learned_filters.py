@@ -86,7 +86,7 @@ for row in stored["rows"]:
 # The penalties of these filters are not convex, the energy is. With convex ones, an l1 norm with
 # rounded tips, learned from the DCT in so many seconds of one core, on photographs of BSD68 at
 # noise 25 (``benchmarks/filters_convex.py``; the published convex ones have 28.04 and 28.10 on
-# all of them):
+# all of them). More time brings nothing:
 
 convex = json.loads((here.parent / "benchmarks/results/filters_convex.json").read_text())
 for row in convex["rows"]:
