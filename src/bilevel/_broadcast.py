@@ -92,6 +92,16 @@ def eps(x: Tensor) -> float:
     return torch.finfo(x.dtype).eps
 
 
+def binary_unit(v: Tensor, length: Tensor) -> Tensor | None:  # (B, *event), (B,) -> (B,)
+    """Powers of two by which to divide what has this length before its squares under- or overflow;
+    None: none would. Nothing is rounded."""
+    if bool(((length > 1e-9) & (length < 1e15)).all()) or not v.numel():
+        return None
+    size = v.flatten(1).abs().amax(1)
+    size = torch.where((size > 0) & size.isfinite(), size, 1.0)
+    return size / (2 * torch.frexp(size).mantissa)
+
+
 def settled(change: Tensor, size: Tensor) -> Tensor:
     """Whether what has this size has changed by no more than rounding may have added up to."""
     return change <= 32 * eps(change) * size

@@ -131,12 +131,13 @@ def _examine(
 ) -> None:
     """The probes of `hypergradient`, written into the certificate and judged."""
     size = _length(found)
+    unit = size or _of_any_adjoint(solved, parameters) or 1.0
 
     def inconsistent(start: float) -> float:
         with probing(Probe(random_start=start)):
             other = gradient(False, True)
         moved = _length(a.detach() - b for a, b in zip(found, other, strict=True))
-        return moved / (size or _of_any_adjoint(solved, parameters) or 1.0)
+        return moved / unit
 
     allowed = 0.1 if any(g.dtype != torch.float64 for g in found) else 1e-3
     if solved.values:

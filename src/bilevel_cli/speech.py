@@ -60,7 +60,7 @@ def learn_dequantize(
     from bilevel.tasks import dequantize
 
     if resume:
-        before = dequantize.begun(out)
+        before = dequantize.read_config(out)["data"]
         check_unchanged(out, {"audio": audio and str(audio.resolve()), "bits": bits}, before)
         folder, bits = Path(before["audio"]), int(before["bits"])
     elif audio is None:

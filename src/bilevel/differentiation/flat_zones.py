@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
+from .._broadcast import binary_unit, expand, norm_event
 from .._tangents import constant
 from ..errors import NotConverged, fail
 from ..problem import Problem
@@ -120,14 +121,17 @@ class Zones:
         from ..kernels.arrays import array
         from ..kernels.compiled import spread
 
-        source, p = array(g), np.empty(g.shape, array(g).dtype)
+        unit = binary_unit(g, norm_event(g))
+        source = array(g if unit is None else g / expand(unit, g))
+        p = np.empty(g.shape, source.dtype)
         found = np.zeros((len(source), 2))
 
         def one(i: int) -> None:
             found[i] = self.images[i].solve(source[i], self.tols[i], p[i])
 
         spread(one, [(i,) for i in range(len(source))])
-        return torch.from_numpy(p), found
+        of_unit = torch.from_numpy(p)
+        return of_unit if unit is None else expand(unit, g) * of_unit, found
 
     def slopes(self, p: Tensor, rows: int) -> Tensor:  # (N, C, H, W) -> (N, rows, W)
         """The derivative of |Dx| along p, where x jumps; one row: summed over each column."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .._broadcast import binary_unit
 from ..errors import NotConverged, NotUnique, OnFail, fail
 from . import probes
 from .certificate import Certificate
@@ -57,9 +58,9 @@ class System:
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
         """M^-1 b or M*^-1 b; 0 for right-hand sides at the noise level of this backward pass."""
         length = torch.linalg.vector_norm(b, dim=1)
-        unit = _unit(b, length)
-        part = b if unit is None else b / unit[:, None]
+        unit, part = binary_unit(b, length), b
         if unit is not None:
+            part = b / unit[:, None]
             length = torch.linalg.vector_norm(part, dim=1).double() * unit
         quiet, scale = self._quiet(length)
         if bool(quiet.all()):
@@ -160,12 +161,3 @@ class System:
         size = torch.linalg.vector_norm(left, dim=1)
         reachable = torch.linalg.vector_norm(adjoint(left), dim=1)
         return bool((reachable <= 1e-3 * size)[failed & (solution.residual > 1e-6)].any())
-
-
-def _unit(b: Tensor, length: Tensor) -> Tensor | None:  # (B, N), (B,) -> (B,)
-    """Powers of two to divide by before squares of b under- or overflow; None: none would."""
-    if not b.shape[1] or bool(((length > 1e-9) & (length < 1e15)).all()):
-        return None
-    size = b.abs().amax(1)
-    size = torch.where((size > 0) & size.isfinite(), size, 1.0)
-    return size / (2 * torch.frexp(size).mantissa)

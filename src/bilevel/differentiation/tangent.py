@@ -63,9 +63,9 @@ class Spanned:
     ) -> Tensor:  # (B, n, t) -> (B, m, t)
         x = self.active.x
         columns = [image(basis[:, :, j].reshape(x.shape)).flatten(1) for j in range(basis.shape[2])]
-        none = len(columns) == 0
-        stacked = torch.stack(columns or [image(torch.zeros_like(x)).flatten(1)], 2)
-        return stacked[:, :, :0] if none else stacked
+        if not columns:
+            return x.new_empty(len(x), image(torch.zeros_like(x)).shape[1:].numel(), 0)
+        return torch.stack(columns, 2)
 
     def _intersect(self) -> None:
         """The part of the outer basis that all N_i K_i send to 0; by singular values."""

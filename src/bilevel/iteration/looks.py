@@ -228,7 +228,7 @@ class Looking:
         """What a gap that only rounding keeps open is relative to: the energy of x = 0, of least
         squares the data's; where that is 0 or inf, the composed terms at an x without any
         structure, as large as the start."""
-        problem, x = self.fixpoint.problem, self.fixpoint.primal(self.z).detach()
+        problem, x = self.fixpoint.problem, self.fixpoint.primal(self.z)
         with constant():
             value = problem.value(torch.zeros_like(x)).abs()
             wave = torch.arange(x[0].numel(), device=x.device).to(value.dtype).cos()

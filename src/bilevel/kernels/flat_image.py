@@ -58,15 +58,7 @@ class Image:
         if not self.bent:
             lay(self.labels, b / (self.mu * self.sizes), p)
             return 0.0, 1
-        u, scale = np.empty_like(b), _near(np.abs(b).max())
-        b /= scale
+        u = np.empty_like(b)
         residual, products = conjugate_gradients(*self._bonds, b, u, tol, _LIMIT)
-        u *= scale
         lay(self.labels, u, p)
         return residual, products
-
-
-def _near(size: np.floating) -> np.floating:
-    """A power of two, by which to divide what has this size: its squares do not under- or overflow
-    then, and nothing is rounded."""
-    return size / (2 * np.frexp(size)[0]) if 0 < size < np.inf else type(size)(1)

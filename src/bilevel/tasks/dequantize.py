@@ -96,30 +96,33 @@ def load(run: str | Path | None) -> tuple[Dequantize, dict[str, Any]]:
     """Model and config of a run folder, or of the one that comes with the package."""
     if run is None:
         run = MODELS / SHIPPED
-    config, state = learning.read_config(run), learning.read_model(run)
-    check_task(run, config, NAME)
-    if not _described(config) or not _holds_an_operator(state):
-        raise ValueError(
-            f"{run} is not a run of `bilevel learn {NAME}`. Check the path, or learn again."
-        )
+    config, state = read_config(run), learning.read_model(run)
+    if not _holds_an_operator(state):
+        raise _no_run(run)
     m, n = state["rows"].shape
     model = build(n, m, steps=STEPS)
     learning.fill(model, {name: part.float() for name, part in state.items()}, run)
     return model.eval(), config
 
 
-def begun(run: str | Path) -> dict[str, Any]:
-    """What config.toml tells of the data of a run, which may have no model yet."""
+def read_config(run: str | Path) -> dict[str, Any]:
+    """That of a run, which may have no model yet."""
     config = learning.read_config(run)
     check_task(run, config, NAME)
-    if not _described(config):
-        raise ValueError(f"{run} is not a run of `bilevel learn {NAME}`. Check the path.")
-    return config["data"]
-
-
-def _described(config: Mapping[str, Any]) -> bool:
     data = config.get("data")
-    return config.get("task") == NAME and isinstance(data, dict) and {"rate", "bits"} <= data.keys()
+    if (
+        config.get("task") != NAME
+        or not isinstance(data, dict)
+        or not {"rate", "bits"} <= set(data)
+    ):
+        raise _no_run(run)
+    return config
+
+
+def _no_run(run: str | Path) -> ValueError:
+    return ValueError(
+        f"{run} is not a run of `bilevel learn {NAME}`. Check the path, or learn again."
+    )
 
 
 def _holds_an_operator(state: object) -> bool:
@@ -204,15 +207,21 @@ class Frames:
         return {"clean": self.clean[index], "quantized": self.quantized[index]}
 
 
+def frame_size(sound: Audio) -> int:
+    """Samples in a frame."""
+    n = round(SECONDS * sound.rate)
+    if n < 1:
+        raise AudioError(
+            f"{sound.path} has {sound.rate} samples a second: a frame of {1000 * SECONDS:g} ms "
+            f"needs {math.ceil(0.5 / SECONDS)} of them."
+        )
+    return n
+
+
 def cut(sounds: list[Audio], bits: int) -> np.ndarray:  # -> (frames, n)
     """Each channel over its largest value, in frames side by side. Silent frames, whose every cell
     touches 0, are left out: their solution is 0 for any K."""
-    n, frames = round(SECONDS * sounds[0].rate), []
-    if n < 1:
-        raise AudioError(
-            f"{sounds[0].path} has {sounds[0].rate} samples a second: a frame of "
-            f"{1000 * SECONDS:g} ms needs {math.ceil(0.5 / SECONDS)} of them."
-        )
+    n, frames = frame_size(sounds[0]), []
     for sound in sounds:
         if sound.rate != sounds[0].rate:
             raise AudioError(

@@ -15,7 +15,15 @@ from bilevel.layers import Dequantize
 from bilevel.learning.checkpoint import write_bytes
 from bilevel.tasks import audio
 from bilevel.tasks.audio import Audio, AudioError
-from bilevel.tasks.dequantize import SECONDS, load, quantize, radius, restore, smooth
+from bilevel.tasks.dequantize import (
+    SECONDS,
+    frame_size,
+    load,
+    quantize,
+    radius,
+    restore,
+    smooth,
+)
 
 QUANTIZED, SMOOTHED, LEARNED = "quantised", "5-tap mean, cut to the cells", "learned"
 SECONDS_SHOWN = 4.0  # of the sound that the report plays
@@ -40,7 +48,7 @@ def scaled(sound: Audio) -> Audio:
 def answers(model: Dequantize, clean: Audio, bits: int) -> dict[str, Audio]:
     """What each method makes of the quantised sound."""
     coarse = clean.with_samples(quantize(clean.samples, bits))
-    n = round(SECONDS * clean.rate)
+    n = frame_size(clean)
     count = -(-clean.samples.shape[1] // n)
     wide = np.pad(coarse.samples, [(0, 0), (0, count * n - clean.samples.shape[1])], mode="edge")
     frames = smooth(wide.reshape(len(wide), count, n), bits)
@@ -82,7 +90,7 @@ def judge(
 def _by_frame(made: dict[str, Audio], bits: int) -> dict[str, np.ndarray]:  # -> (frames,) each
     """Mean squares, of the clean sound and of each method's error, and where there is speech."""
     clean = made["clean"]
-    n = round(SECONDS * clean.rate)
+    n = frame_size(clean)
 
     def cut(samples: np.ndarray) -> np.ndarray:
         return samples[:, : samples.shape[1] // n * n].reshape(-1, n)
