@@ -115,6 +115,7 @@ def row(name: str, model: Dequantize, test: Tensor) -> dict:
         "at the solution": at_the_solution(model, spread(test, 32)),
         "condition": float(torch.linalg.cond(model.analysis.detach().double())),
         "steps to gap": steps_to_gap(model, few),
+        "of frames": len(few),
         "curve": errors,
     }
 
@@ -136,7 +137,7 @@ def main() -> None:
 def _store(rows: list[dict]) -> None:
     columns = [
         "learned through", "at L steps", "at 400", "at the solution", "condition", "steps to gap",
-        "ms a step", "MB stored",
+        "of frames", "ms a step", "MB stored",
     ]  # fmt: skip
     notes = (
         f"Reduced: {TRAIN} speech frames of the train files, {EPOCHS} epochs of {BATCH}, Adam, "
@@ -145,8 +146,7 @@ def _store(rows: list[dict]) -> None:
         "20 epochs, step size 1e-5 (weights 1e-4) to the end. "
         f"Mean squared errors on {TEST} speech frames of dev files with odd list numbers ("
         f"steps: {', '.join(map(str, LOOKS))} in the json; solution: 32 of them). Steps to gap: "
-        f"median of {FEW} frames (papers' schedule: 12) to a relative gap of {GAP:g}, {MOST} at "
-        "most, float64. "
+        f"median of so many frames to a relative gap of {GAP:g}, {MOST} at most, float64. "
         "Milliseconds of the processor for a step of learning, one thread, on a machine busy with "
         "other work; MB stored for its backward pass."
     )
